@@ -1,0 +1,12 @@
+//! Typed views of header values: borrowed, read on demand, written back by the same type.
+//!
+//! One header (or family of the same grammar), one file. Views keep the octets they were given; a value that breaks the
+//! grammar gives `None`.
+
+mod cseq;
+mod param;
+mod via;
+
+pub use cseq::CSeq;
+pub use param::{Params, list};
+pub use via::Via;

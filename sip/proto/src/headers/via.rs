@@ -1,0 +1,139 @@
+//! `Via: SIP/2.0/UDP host:port;branch=z9hG4bK…;received=…;rport=…` (RFC 3261 §20.42, RFC 3581).
+
+use std::net::IpAddr;
+
+use super::param::{Params, find};
+use crate::message::{decimal, is_lws, is_token, trim};
+use crate::transport::Transport;
+
+/// One Via value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Via<'a> {
+    /// The transport token as sent; a token we do not know is kept.
+    pub transport: &'a [u8],
+    /// Host of sent-by; an IPv6 address keeps its brackets.
+    pub host: &'a [u8],
+    pub port: Option<u16>,
+    pub params: Params<'a>,
+}
+
+impl<'a> Via<'a> {
+    /// The magic cookie of RFC 3261 §8.1.1.7.
+    pub const COOKIE: &'static [u8] = b"z9hG4bK";
+
+    /// Reads one value (not a list).
+    pub fn parse(value: &'a [u8]) -> Option<Via<'a>> {
+        let end = find(value, b";");
+        let (main, params) = (&value[..end], &value[end..]);
+        // sent-protocol: three tokens with slashes, blanks allowed around them (RFC 4475 §3.1.1.1).
+        let (name, rest) = token_then_slash(main)?;
+        let (version, rest) = token_then_slash(rest)?;
+        if !name.eq_ignore_ascii_case(b"SIP") || version != b"2.0" {
+            return None;
+        }
+        let rest = trim(rest);
+        let blank = rest.iter().position(|b| is_lws(*b))?;
+        let transport = &rest[..blank];
+        let (host, port) = host_port(trim(&rest[blank..]))?;
+        Some(Via { transport, host, port, params: Params::new(params) })
+    }
+
+    pub fn transport(&self) -> Option<Transport> {
+        Transport::from_token(self.transport)
+    }
+
+    pub fn branch(&self) -> Option<&'a [u8]> {
+        self.params.get("branch")
+    }
+
+    /// `Some(None)`: the client asks for its port (RFC 3581); `Some(Some(p))`: a server filled it in.
+    pub fn rport(&self) -> Option<Option<u16>> {
+        match self.params.get("rport")? {
+            b"" => Some(None),
+            v => Some(decimal(v).and_then(|n| u16::try_from(n).ok())),
+        }
+    }
+
+    pub fn received(&self) -> Option<IpAddr> {
+        ip(self.params.get("received")?)
+    }
+
+    pub fn maddr(&self) -> Option<IpAddr> {
+        ip(self.params.get("maddr")?)
+    }
+
+    /// The host of sent-by, when it is an address.
+    pub fn host_ip(&self) -> Option<IpAddr> {
+        ip(self.host)
+    }
+}
+
+fn token_then_slash(s: &[u8]) -> Option<(&[u8], &[u8])> {
+    let s = trim(s);
+    let end = s.iter().position(|b| !is_token(*b))?;
+    let after = trim(&s[end..]);
+    let rest = after.strip_prefix(b"/")?;
+    (end > 0).then_some((&s[..end], rest))
+}
+
+/// An IPv4 or (bracketed or bare) IPv6 address.
+pub(crate) fn ip(host: &[u8]) -> Option<IpAddr> {
+    // Most hosts that are not addresses are told by their first letter.
+    if !matches!(host.first()?, b'0'..=b'9' | b'[' | b'a'..=b'f' | b'A'..=b'F' | b':') {
+        return None;
+    }
+    let text = std::str::from_utf8(host).ok()?;
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok()
+}
+
+/// `host`, `host:port`, `[v6]:port`; blanks around the colon are allowed (RFC 3261 §25.1 COLON).
+pub(crate) fn host_port(s: &[u8]) -> Option<(&[u8], Option<u16>)> {
+    let host_end = if s.first() == Some(&b'[') {
+        memchr::memchr(b']', s)? + 1
+    } else {
+        s.iter().position(|b| *b == b':' || is_lws(*b)).unwrap_or(s.len())
+    };
+    let host = &s[..host_end];
+    let good = if host.first() == Some(&b'[') {
+        ip(host).is_some()
+    } else {
+        !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+    };
+    if !good {
+        return None;
+    }
+    match trim(&s[host_end..]) {
+        [] => Some((host, None)),
+        [b':', port @ ..] => {
+            let port = decimal(trim(port)).and_then(|n| u16::try_from(n).ok())?;
+            Some((host, Some(port)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_via() {
+        let v = Via::parse(b"SIP/2.0/UDP 192.0.2.1:5062;rport;branch=z9hG4bKa;received=192.0.2.9").unwrap();
+        assert_eq!(v.transport(), Some(Transport::Udp));
+        assert_eq!((v.host, v.port), (&b"192.0.2.1"[..], Some(5062)));
+        assert_eq!(v.rport(), Some(None));
+        assert_eq!(v.received(), Some("192.0.2.9".parse().unwrap()));
+        assert_eq!(v.branch(), Some(&b"z9hG4bKa"[..]));
+    }
+
+    #[test]
+    fn blanks_and_unknown_transports_of_rfc_4475() {
+        let v = Via::parse(b"SIP  / 2.0\r\n /TLS  [2001:db8::9] : 5061 ; branch=z9hG4bKb").unwrap();
+        assert_eq!((v.host, v.port), (&b"[2001:db8::9]"[..], Some(5061)));
+        assert_eq!(Via::parse(b"SIP/2.0/SCTP h;branch=x").unwrap().transport(), None);
+        assert_eq!(Via::parse(b"SIP/7.0/UDP h"), None);
+        assert_eq!(Via::parse(b"SIP/2.0/UDP"), None);
+        assert_eq!(Via::parse(b"SIP/2.0/UDP h:99999"), None);
+    }
+}

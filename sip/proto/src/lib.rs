@@ -1,0 +1,20 @@
+//! SIP as values: bytes and time in, actions out.
+//!
+//! This crate does: messages as an index over the received bytes ([`message`]), changes as edit lists ([`edit`]), typed
+//! header views ([`headers`]), URIs, digest, and the state machines of RFC 3261 and its family. It does not: open a socket,
+//! read a clock, spawn a task, decide who may do what.
+//!
+//! Start reading at [`message::Message`], then [`transport`] for the words shared with the carriers.
+
+pub mod edit;
+pub mod headers;
+pub mod message;
+pub mod method;
+pub mod name;
+pub mod transport;
+
+pub use edit::Edits;
+pub use message::{Limits, Message, StartLine};
+pub use method::Method;
+pub use name::HeaderName;
+pub use transport::{Flow, FlowId, Hop, Outbox, Transport};
