@@ -17,4 +17,4 @@ pub use edit::Edits;
 pub use message::{Limits, Message, StartLine};
 pub use method::Method;
 pub use name::HeaderName;
-pub use transport::{Flow, FlowId, Hop, Outbox, Transport};
+pub use transport::{Flow, FlowId, Hop, HostId, Outbox, Transport};

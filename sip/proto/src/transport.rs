@@ -90,6 +90,11 @@ pub struct Flow {
     pub remote: SocketAddr,
 }
 
+/// A host name that a TLS peer must prove with its certificate (RFC 5922 §7). The carriers keep the names; a number, so
+/// that a [`Hop`] stays small and `Copy`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct HostId(pub u64);
+
 /// Where a message should go.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Hop {
@@ -97,20 +102,22 @@ pub enum Hop {
     Flow(Flow),
     /// To an address: UDP from our socket of that family, streams over an open connection to it or a new one.
     Address { transport: Transport, remote: SocketAddr },
+    /// As `Address`, for a secure transport: only over a connection whose peer proved to be that host.
+    Host { transport: Transport, remote: SocketAddr, host: HostId },
 }
 
 impl Hop {
     pub fn transport(&self) -> Transport {
         match self {
             Hop::Flow(f) => f.transport,
-            Hop::Address { transport, .. } => *transport,
+            Hop::Address { transport, .. } | Hop::Host { transport, .. } => *transport,
         }
     }
 
     pub fn remote(&self) -> SocketAddr {
         match self {
             Hop::Flow(f) => f.remote,
-            Hop::Address { remote, .. } => *remote,
+            Hop::Address { remote, .. } | Hop::Host { remote, .. } => *remote,
         }
     }
 }
