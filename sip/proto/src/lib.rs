@@ -6,15 +6,25 @@
 //!
 //! Start reading at [`message::Message`], then [`transport`] for the words shared with the carriers.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
+pub mod derived;
+pub mod build;
 pub mod edit;
+pub mod endpoint;
 pub mod headers;
 pub mod message;
 pub mod method;
 pub mod name;
+pub mod slots;
+pub mod transaction;
 pub mod transport;
+pub mod uri;
+pub mod wheel;
 
 pub use edit::Edits;
 pub use message::{Limits, Message, StartLine};
 pub use method::Method;
 pub use name::HeaderName;
 pub use transport::{Flow, FlowId, Hop, HostId, Outbox, Transport};
+pub use uri::{OwnedUri, Uri};
