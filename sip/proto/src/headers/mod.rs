@@ -4,9 +4,12 @@
 //! grammar gives `None`.
 
 mod cseq;
+pub(crate) mod host;
+mod name_addr;
 mod param;
 mod via;
 
 pub use cseq::CSeq;
-pub use param::{Params, list};
+pub use name_addr::{NameAddr, write_quoted};
+pub use param::{Params, list, unquoted};
 pub use via::Via;

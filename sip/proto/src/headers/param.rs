@@ -1,5 +1,7 @@
 //! The two shapes that nearly every header shares: comma-separated lists and `;name=value` parameters.
 
+use std::borrow::Cow;
+
 use crate::message::trim;
 
 /// Takes a header value apart at its commas, outside quotes and angle brackets. Empty elements are left out.
@@ -8,7 +10,7 @@ pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         loop {
             let s = rest?;
-            let end = find(s, b",");
+            let end = find(s, b',');
             let item = trim(&s[..end]);
             rest = s.get(end + 1..);
             if !item.is_empty() {
@@ -40,7 +42,7 @@ impl<'a> Params<'a> {
                 if s.is_empty() {
                     return None;
                 }
-                let end = find(s, b";");
+                let end = find(s, b';');
                 rest = &s[end..];
                 let item = trim(&s[..end]);
                 if item.is_empty() {
@@ -59,36 +61,55 @@ impl<'a> Params<'a> {
         self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, v)| v.unwrap_or_default())
     }
 
+    /// [`Params::get`] without the quotes of a quoted string.
+    pub fn text(self, name: &str) -> Option<Cow<'a, [u8]>> {
+        self.get(name).map(unquoted)
+    }
+
     pub fn has(self, name: &str) -> bool {
         self.get(name).is_some()
     }
 }
 
-/// Offset of the first of `stops` outside double quotes and angle brackets, or the length.
-pub(crate) fn find(s: &[u8], stops: &[u8]) -> usize {
-    let mut quoted = false;
-    let mut angled = false;
+/// Offset of the first `stop` outside double quotes and angle brackets, or the length.
+#[inline]
+pub(crate) fn find(s: &[u8], stop: u8) -> usize {
     let mut i = 0;
     while i < s.len() {
-        let b = s[i];
-        if quoted {
-            match b {
-                b'\\' => i += 1,
-                b'"' => quoted = false,
-                _ => {}
-            }
-        } else if angled {
-            angled = b != b'>';
-        } else if b == b'"' {
-            quoted = true;
-        } else if stops.contains(&b) {
-            return i;
-        } else if b == b'<' {
-            angled = true;
+        match s[i] {
+            b if b == stop => return i,
+            b'"' => i = quoted_end(&s[i..]).map_or(s.len(), |n| i + n),
+            b'<' => i = memchr::memchr(b'>', &s[i..]).map_or(s.len(), |n| i + n + 1),
+            _ => i += 1,
         }
-        i += 1;
     }
     s.len()
+}
+
+/// Where the quoted string at the start of `s` ends, its closing quote included; `None` when it does not end.
+pub(crate) fn quoted_end(s: &[u8]) -> Option<usize> {
+    let mut i = 1;
+    loop {
+        i += memchr::memchr2(b'"', b'\\', s.get(i..)?)?;
+        if s[i] == b'"' {
+            return Some(i + 1);
+        }
+        i += 2;
+    }
+}
+
+/// A quoted string's content with its backslashes resolved; what is not quoted comes back as it is.
+pub fn unquoted(text: &[u8]) -> Cow<'_, [u8]> {
+    let [b'"', inner @ .., b'"'] = text else { return Cow::Borrowed(text) };
+    if memchr::memchr(b'\\', inner).is_none() {
+        return Cow::Borrowed(inner);
+    }
+    let mut out = Vec::with_capacity(inner.len());
+    let mut bytes = inner.iter();
+    while let Some(&b) = bytes.next() {
+        out.push(if b == b'\\' { *bytes.next().unwrap_or(&b) } else { b });
+    }
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
@@ -99,6 +120,21 @@ mod tests {
     fn commas_in_quotes_and_brackets_do_not_split() {
         let items: Vec<_> = list(b"\"a,\\\",b\" <sip:x,y@h>;q=1 , <sip:z@h>,,").collect();
         assert_eq!(items, [&b"\"a,\\\",b\" <sip:x,y@h>;q=1"[..], b"<sip:z@h>"]);
+    }
+
+    #[test]
+    fn an_open_quote_or_bracket_swallows_the_rest() {
+        assert_eq!(list(b"a,\"b,c").collect::<Vec<_>>(), [&b"a"[..], b"\"b,c"]);
+        assert_eq!(list(b"a,<b,c").collect::<Vec<_>>(), [&b"a"[..], b"<b,c"]);
+        assert_eq!(quoted_end(b"\"ab\\"), None);
+        assert_eq!(quoted_end(b"\"a\\\"b\"c"), Some(6));
+    }
+
+    #[test]
+    fn quotes_and_backslashes_are_taken_off() {
+        assert_eq!(unquoted(b"\"a\\\"b\"").as_ref(), b"a\"b");
+        assert_eq!(unquoted(b"token").as_ref(), b"token");
+        assert_eq!(unquoted(b"\"").as_ref(), b"\"");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::host::{host_port, ip};
 use super::param::{Params, find};
 use crate::message::{decimal, is_lws, is_token, trim};
 use crate::transport::Transport;
@@ -23,7 +24,7 @@ impl<'a> Via<'a> {
 
     /// Reads one value (not a list).
     pub fn parse(value: &'a [u8]) -> Option<Via<'a>> {
-        let end = find(value, b";");
+        let end = find(value, b';');
         let (main, params) = (&value[..end], &value[end..]);
         // sent-protocol: three tokens with slashes, blanks allowed around them (RFC 4475 §3.1.1.1).
         let (name, rest) = token_then_slash(main)?;
@@ -74,43 +75,6 @@ fn token_then_slash(s: &[u8]) -> Option<(&[u8], &[u8])> {
     let after = trim(&s[end..]);
     let rest = after.strip_prefix(b"/")?;
     (end > 0).then_some((&s[..end], rest))
-}
-
-/// An IPv4 or (bracketed or bare) IPv6 address.
-pub(crate) fn ip(host: &[u8]) -> Option<IpAddr> {
-    // Most hosts that are not addresses are told by their first letter.
-    if !matches!(host.first()?, b'0'..=b'9' | b'[' | b'a'..=b'f' | b'A'..=b'F' | b':') {
-        return None;
-    }
-    let text = std::str::from_utf8(host).ok()?;
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-    bare.parse().ok()
-}
-
-/// `host`, `host:port`, `[v6]:port`; blanks around the colon are allowed (RFC 3261 §25.1 COLON).
-pub(crate) fn host_port(s: &[u8]) -> Option<(&[u8], Option<u16>)> {
-    let host_end = if s.first() == Some(&b'[') {
-        memchr::memchr(b']', s)? + 1
-    } else {
-        s.iter().position(|b| *b == b':' || is_lws(*b)).unwrap_or(s.len())
-    };
-    let host = &s[..host_end];
-    let good = if host.first() == Some(&b'[') {
-        ip(host).is_some()
-    } else {
-        !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
-    };
-    if !good {
-        return None;
-    }
-    match trim(&s[host_end..]) {
-        [] => Some((host, None)),
-        [b':', port @ ..] => {
-            let port = decimal(trim(port)).and_then(|n| u16::try_from(n).ok())?;
-            Some((host, Some(port)))
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]

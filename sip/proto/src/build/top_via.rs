@@ -1,0 +1,75 @@
+//! The top Via of a request as the server that received it completes it (RFC 3261 §18.2.1, RFC 3581 §4).
+
+use std::net::SocketAddr;
+
+use crate::edit;
+use crate::headers::{Via, host};
+
+/// Appends `via` (one value) with `received` and `rport` as they should be for a request from `source`. A `received` that
+/// the client wrote itself is dropped. A value that cannot be read is copied.
+pub(super) fn write(via: &[u8], source: SocketAddr, out: &mut Vec<u8>) {
+    let Some(view) = Via::parse(via) else { return out.extend_from_slice(via) };
+    let params = view.params.as_bytes();
+    let address = source.ip().to_canonical();
+    out.extend_from_slice(&via[..via.len() - params.len()]);
+    let mut wants_port = false;
+    for (name, value) in view.params.iter() {
+        if name.eq_ignore_ascii_case(b"received") {
+            continue;
+        }
+        out.push(b';');
+        out.extend_from_slice(name);
+        if name.eq_ignore_ascii_case(b"rport") {
+            wants_port = true;
+            out.push(b'=');
+            edit::number(out, u64::from(source.port()));
+        } else if let Some(value) = value {
+            out.push(b'=');
+            out.extend_from_slice(value);
+        }
+    }
+    if wants_port || host::ip(view.host) != Some(address) {
+        out.extend_from_slice(b";received=");
+        edit::ip(out, address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completed(via: &str, source: &str) -> String {
+        let mut out = Vec::new();
+        write(via.as_bytes(), source.parse().unwrap(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn received_is_added_when_sent_by_is_not_the_source() {
+        assert_eq!(completed("SIP/2.0/UDP 192.0.2.1;branch=b", "192.0.2.1:9"), "SIP/2.0/UDP 192.0.2.1;branch=b");
+        assert_eq!(completed("SIP/2.0/UDP 192.0.2.2", "192.0.2.1:9"), "SIP/2.0/UDP 192.0.2.2;received=192.0.2.1");
+        assert_eq!(completed("SIP/2.0/UDP a.b;x", "[2001:db8::1]:9"), "SIP/2.0/UDP a.b;x;received=2001:db8::1");
+        assert_eq!(completed("SIP/2.0/UDP 192.0.2.1", "[::ffff:192.0.2.1]:9"), "SIP/2.0/UDP 192.0.2.1");
+    }
+
+    #[test]
+    fn rport_is_filled_and_brings_received() {
+        assert_eq!(
+            completed("SIP/2.0/UDP 192.0.2.1:5060 ;rport;branch=b", "192.0.2.1:9"),
+            "SIP/2.0/UDP 192.0.2.1:5060 ;rport=9;branch=b;received=192.0.2.1"
+        );
+    }
+
+    #[test]
+    fn what_the_client_claims_is_replaced() {
+        assert_eq!(
+            completed("SIP/2.0/UDP 192.0.2.1;received=10.9.9.9;rport=1", "192.0.2.1:9"),
+            "SIP/2.0/UDP 192.0.2.1;rport=9;received=192.0.2.1"
+        );
+    }
+
+    #[test]
+    fn unreadable_values_are_copied() {
+        assert_eq!(completed("SIP/9.0/UDP", "192.0.2.1:9"), "SIP/9.0/UDP");
+    }
+}
