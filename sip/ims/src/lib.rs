@@ -9,6 +9,7 @@
 
 pub mod identity;
 pub mod ports;
+pub mod service;
 pub mod user;
 
 mod answer;

@@ -1,0 +1,157 @@
+//! What a SIP service is to the rest of the house: an object that is shown requests and answers some of them.
+//!
+//! Services are called under the lock of the shard that owns the transaction, so they decide at once; what takes time
+//! (a commit, a look-up elsewhere) is queued with a completion that answers later through an [`Outlet`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sip_proto::endpoint::{Endpoint, Full, ServerId};
+use sip_proto::uri::Uri;
+use sip_proto::{Flow, Hop, Message, Outbox};
+
+use crate::identity::Aor;
+use crate::user::User;
+
+/// One step of a shard: its transactions, the time, and where to write.
+pub struct Step<'a> {
+    pub now: Instant,
+    /// Wall-clock seconds since 1970.
+    pub unix: u64,
+    pub shard: u16,
+    pub endpoint: &'a mut Endpoint,
+    pub out: &'a mut Outbox,
+    /// The carrier's queue grows: shed new work with 503.
+    pub loaded: bool,
+}
+
+/// Who sent a request, as far as we believe it.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// Nobody that we know: another domain, or an open test net.
+    Foreign,
+    /// A node of the IMS core: what it asserts is believed (RFC 3325 §4).
+    Trusted,
+    /// One of our users, authenticated.
+    User(Arc<User>),
+}
+
+/// A request on its way through the services.
+pub struct Request<'a> {
+    pub message: &'a Message<'a>,
+    pub flow: &'a Flow,
+    /// The Request-URI, after route processing.
+    pub uri: Uri<'a>,
+    pub caller: Caller,
+    /// The address-of-record that the Request-URI names, when it is one of ours.
+    pub callee: Option<Aor>,
+    /// Its profile, when it is a provisioned user.
+    pub profile: Option<Arc<User>>,
+}
+
+/// What a service did with a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Nothing; the next service may have it.
+    Pass,
+    /// Answered, or will be.
+    Taken,
+}
+
+/// A named piece of service logic (TS 23.218 calls the whole of them an application server).
+pub trait Service: Send + Sync {
+    /// For logs, traces and filter criteria: lower case, short.
+    fn name(&self) -> &'static str;
+
+    /// A new request, before it is routed.
+    fn request(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict;
+
+    /// A request that reached nobody: its addressee has no binding, or every branch ended in `status` (408, 430, 480).
+    /// `server` is its transaction, if it has one already.
+    fn unreached(
+        &self,
+        step: &mut Step<'_>,
+        request: &Request<'_>,
+        server: Option<ServerId>,
+        status: u16,
+    ) -> Verdict {
+        let _ = (step, request, server, status);
+        Verdict::Pass
+    }
+}
+
+/// A server transaction, from outside its shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transaction {
+    pub shard: u16,
+    pub id: ServerId,
+}
+
+impl Step<'_> {
+    /// Takes a request into a transaction that will be answered later, by [`Outlet::answer`].
+    pub fn defer(&mut self, request: &Request<'_>) -> Result<Transaction, Full> {
+        let id = self.endpoint.accept(request.flow, request.message, NOBODY)?;
+        Ok(Transaction { shard: self.shard, id })
+    }
+}
+
+/// The user value of transactions in which the proxy has no part.
+pub const NOBODY: u64 = u64::MAX;
+
+/// How a request of our own ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The final response, whole.
+    Response { status: u16, bytes: Box<[u8]> },
+    /// Nobody answered in time.
+    Timeout,
+    /// There is no way to the destination.
+    Unreachable,
+    /// This node is too busy to try.
+    Busy,
+}
+
+/// Completion of [`Outlet::request`].
+pub type OnOutcome = Box<dyn FnOnce(Outcome) + Send>;
+
+/// The way back into the SIP stack for whoever is not inside a step. Calling it from within a step would wait for the
+/// caller's own lock: queue the work instead.
+pub trait Outlet: Send + Sync {
+    /// Writes bytes that need no transaction: an answer that was prepared earlier.
+    fn send(&self, hop: Hop, bytes: &[u8]);
+
+    /// Answers a deferred request. `extra` appends whole header lines; the rest follows from the request (RFC 3261 §8.2.6).
+    fn answer(&self, transaction: Transaction, status: u16, extra: &dyn Fn(&mut Vec<u8>));
+
+    /// Sends a request as a user agent client. `bytes` is the whole request but for its Via, which is added here.
+    fn request(&self, hop: Hop, bytes: Vec<u8>, done: OnOutcome);
+}
+
+/// One place where a user can be reached now, borrowed from the registrar.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach<'a> {
+    /// The registered contact URI.
+    pub uri: &'a [u8],
+    /// The Path values to go through, as a Route list; empty when there is none (RFC 3327).
+    pub path: &'a [u8],
+    /// The flow or address to send to. `None`: resolve the first Path, or the contact.
+    pub hop: Option<Hop>,
+    /// Preference, 0 to 1000.
+    pub q: u16,
+    /// Contacts of one instance are alternatives of each other (RFC 5626 §6); empty when unknown.
+    pub instance: &'a [u8],
+    /// Other contact parameters as registered (feature tags, RFC 3840).
+    pub params: &'a [u8],
+}
+
+/// Where users are: answered from memory.
+pub trait Location: Send + Sync {
+    /// Shows each current binding of the address-of-record, best first.
+    fn each(&self, aor: &str, unix: u64, show: &mut dyn FnMut(&Reach<'_>));
+
+    /// The flow of a binding failed (RFC 5626 §5.3): forget it, so that the next attempt takes another.
+    fn failed(&self, aor: &str, contact: &[u8]);
+
+    /// Whether this flow carried a successful REGISTER of that user.
+    fn authenticated(&self, flow: &Flow, user: &User) -> bool;
+}
