@@ -71,6 +71,8 @@ pub enum Lapsed {
     Client { client: ClientId, user: u64, server: Option<ServerId>, unreachable: bool },
     /// No ACK came for a final response.
     NoAck { user: u64 },
+    /// A timer of the user's own, from [`Endpoint::wake`].
+    Wake { token: u64 },
 }
 
 /// No room for another transaction: answer 503 with Retry-After.
@@ -100,7 +102,8 @@ struct Server {
     original: Box<[u8]>,
     /// The response that a retransmission gets.
     last: Box<[u8]>,
-    due: [u32; 2],
+    /// The running timers, the resending one first: their ticks, to tell stale wheel entries.
+    due: [Option<(u32, Timer)>; 2],
 }
 
 #[derive(Debug)]
@@ -111,7 +114,8 @@ struct Client {
     server: Option<ServerId>,
     /// The request, while it may have to be sent again, cancelled or acknowledged; then the ACK.
     request: Box<[u8]>,
-    due: [u32; 2],
+    /// The running timers, the resending one first: their ticks, to tell stale wheel entries.
+    due: [Option<(u32, Timer)>; 2],
     cancel: Cancel,
 }
 
@@ -127,8 +131,14 @@ enum Cancel {
 struct Entry {
     index: u32,
     stamp: u32,
-    timer: Timer,
-    server: bool,
+    owner: Owner,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Owner {
+    Server(Timer),
+    Client(Timer),
+    User,
 }
 
 /// See the module's text.
@@ -241,7 +251,7 @@ impl Endpoint {
             user,
             original: message.bytes().into(),
             last: Box::default(),
-            due: [0; 2],
+            due: [None; 2],
         };
         let stamp = self.stamp();
         let slot = self.servers.insert(stamp, server);
@@ -332,7 +342,7 @@ impl Endpoint {
         };
         let slot = self.clients.insert(
             branch.slot.stamp,
-            Client { machine, hop, user, server, request, due: [0; 2], cancel: Cancel::No },
+            Client { machine, hop, user, server, request, due: [None; 2], cancel: Cancel::No },
         );
         self.arm_client(now, slot, &step);
         ClientId(slot)
@@ -373,35 +383,67 @@ impl Endpoint {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(now, &mut due);
         for (tick, entry) in due.drain(..) {
-            let which = usize::from(!entry.timer.resends());
-            if entry.server {
-                let slot = self.servers.slot_at(entry.index);
-                match self.servers.get_mut(slot) {
-                    Some(s) if slot.stamp as u32 == entry.stamp && s.due[which] == tick => s.due[which] = 0,
-                    _ => continue,
-                }
-                let step = self.step_server(now, slot, ServerEvent::Timer(entry.timer), out);
-                if step.ended
-                    && let Some(server) = self.remove_server(slot)
-                    && step.timeout
-                {
-                    lapsed.push(Lapsed::NoAck { user: server.user });
-                }
-            } else {
-                let slot = self.clients.slot_at(entry.index);
-                let Some(client) = self.clients.get_mut(slot) else { continue };
-                if slot.stamp as u32 != entry.stamp || client.due[which] != tick {
-                    continue;
-                }
-                client.due[which] = 0;
-                let (user, server) = (client.user, client.server);
-                let step = self.step_client(now, slot, ClientEvent::Timer(entry.timer), None, out);
-                if step.timeout && user != u64::MAX {
-                    lapsed.push(Lapsed::Client { client: ClientId(slot), user, server, unreachable: false });
+            match entry.owner {
+                Owner::Server(timer) => self.server_timer(now, tick, entry, timer, out, lapsed),
+                Owner::Client(timer) => self.client_timer(now, tick, entry, timer, out, lapsed),
+                Owner::User => {
+                    lapsed.push(Lapsed::Wake { token: u64::from(entry.stamp) << 32 | u64::from(entry.index) });
                 }
             }
         }
         self.due = due;
+    }
+
+    fn server_timer(
+        &mut self,
+        now: Instant,
+        tick: u32,
+        entry: Entry,
+        timer: Timer,
+        out: &mut Outbox,
+        lapsed: &mut Vec<Lapsed>,
+    ) {
+        let slot = self.servers.slot_at(entry.index);
+        let which = usize::from(!timer.resends());
+        match self.servers.get_mut(slot) {
+            Some(s) if slot.stamp as u32 == entry.stamp && s.due[which] == Some((tick, timer)) => s.due[which] = None,
+            _ => return,
+        }
+        let step = self.step_server(now, slot, ServerEvent::Timer(timer), out);
+        if step.ended
+            && let Some(server) = self.remove_server(slot)
+            && step.timeout
+        {
+            lapsed.push(Lapsed::NoAck { user: server.user });
+        }
+    }
+
+    fn client_timer(
+        &mut self,
+        now: Instant,
+        tick: u32,
+        entry: Entry,
+        timer: Timer,
+        out: &mut Outbox,
+        lapsed: &mut Vec<Lapsed>,
+    ) {
+        let slot = self.clients.slot_at(entry.index);
+        let which = usize::from(!timer.resends());
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if slot.stamp as u32 != entry.stamp || client.due[which] != Some((tick, timer)) {
+            return;
+        }
+        client.due[which] = None;
+        let (user, server) = (client.user, client.server);
+        let step = self.step_client(now, slot, ClientEvent::Timer(timer), None, out);
+        if step.timeout && user != u64::MAX {
+            lapsed.push(Lapsed::Client { client: ClientId(slot), user, server, unreachable: false });
+        }
+    }
+
+    /// Brings [`Lapsed::Wake`] with this token at that time. It cannot be taken back: check when it comes.
+    pub fn wake(&mut self, at: Instant, token: u64) {
+        self.wheel.arm(at, Entry { index: token as u32, stamp: (token >> 32) as u32, owner: Owner::User });
     }
 
     /// The carrier could not deliver the request with this token.
@@ -442,12 +484,12 @@ impl Endpoint {
             out.push_bytes(server.hop, Transmit::NO_TOKEN, &server.last);
         }
         if step.quiet {
-            server.due[0] = 0;
+            server.due[0] = None;
         }
         for (which, armed) in step.arm.into_iter().enumerate() {
             if let Some((timer, after)) = armed {
-                let entry = Entry { index: slot.index, stamp: slot.stamp as u32, timer, server: true };
-                server.due[which] = self.wheel.arm(now + after, entry);
+                let entry = Entry { index: slot.index, stamp: slot.stamp as u32, owner: Owner::Server(timer) };
+                server.due[which] = Some((self.wheel.arm(now + after, entry), timer));
             }
         }
         // Whoever passes a final response on still needs the entry; `respond` and `tick` remove it.
@@ -519,12 +561,12 @@ impl Endpoint {
     fn arm_client(&mut self, now: Instant, slot: Slot, step: &Step) {
         let Some(client) = self.clients.get_mut(slot) else { return };
         if step.quiet {
-            client.due[0] = 0;
+            client.due[0] = None;
         }
         for (which, armed) in step.arm.into_iter().enumerate() {
             if let Some((timer, after)) = armed {
-                let entry = Entry { index: slot.index, stamp: slot.stamp as u32, timer, server: false };
-                client.due[which] = self.wheel.arm(now + after, entry);
+                let entry = Entry { index: slot.index, stamp: slot.stamp as u32, owner: Owner::Client(timer) };
+                client.due[which] = Some((self.wheel.arm(now + after, entry), timer));
             }
         }
     }
@@ -638,3 +680,6 @@ fn unhex(s: &[u8]) -> Option<u64> {
 
 /// How long a finished transaction may still be held, at most: for a drain that waits for the rest.
 pub const LONGEST_LINGER: Duration = Duration::from_secs(32);
+
+#[cfg(test)]
+mod tests;
