@@ -1,0 +1,185 @@
+//! Nonces that the server need not remember: issue time and a MAC over it (RFC 7616 §3.3 leaves the making to the server).
+//!
+//! ```text
+//! base64( [RAND(16) AUTN(16)] | seconds(4) | unique(8) | HMAC-SHA-256 over all before it, cut to 12 )
+//! ```
+//! The part in brackets is there for AKA only (RFC 3310 §3.2; ours is its "server specific data").
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+const STAMP: usize = 12;
+const TAG: usize = 12;
+const AKA: usize = 32;
+const LONGEST: usize = AKA + STAMP + TAG;
+
+/// Makes and checks the nonces of one realm. Servers with the same key know each other's nonces.
+#[derive(Clone)]
+pub struct Nonces {
+    mac: Hmac<Sha256>,
+    lifetime: u32,
+}
+
+/// What a nonce said about itself, once its MAC was right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Issued {
+    /// Unix seconds.
+    pub at: u32,
+    /// Differs between any two nonces; evenly spread.
+    pub id: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NonceAge {
+    /// Ours, and not older than the lifetime.
+    Fresh(Issued),
+    /// Ours, too old (or from the future, when a clock was set back).
+    Expired,
+    /// Not made with this key for this realm.
+    Foreign,
+}
+
+impl Nonces {
+    /// `lifetime` in seconds, at least 1.
+    pub fn new(key: &[u8; 32], realm: &[u8], lifetime: u32) -> Nonces {
+        // HMAC takes a key of any length.
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("any length is a key");
+        mac.update(b"nonce");
+        mac.update(&(realm.len() as u32).to_be_bytes());
+        mac.update(realm);
+        Nonces { mac, lifetime: lifetime.max(1) }
+    }
+
+    /// Seconds that a nonce is good for.
+    pub fn lifetime(&self) -> u32 {
+        self.lifetime
+    }
+
+    /// Appends a new nonce (32 characters). `now` in unix seconds; `unique` must not repeat within a second: a counter
+    /// beside a number of the node will do.
+    pub fn write(&self, out: &mut Vec<u8>, now: u64, unique: u64) {
+        self.write_with(out, &[], now, unique);
+    }
+
+    /// Appends a nonce for AKAv1-MD5 (76 characters).
+    pub fn write_aka(&self, out: &mut Vec<u8>, rand: &[u8; 16], autn: &[u8; 16], now: u64, unique: u64) {
+        let mut head = [0u8; AKA];
+        head[..16].copy_from_slice(rand);
+        head[16..].copy_from_slice(autn);
+        self.write_with(out, &head, now, unique);
+    }
+
+    fn write_with(&self, out: &mut Vec<u8>, head: &[u8], now: u64, unique: u64) {
+        let mut raw = [0u8; LONGEST];
+        let end = head.len() + STAMP;
+        raw[..head.len()].copy_from_slice(head);
+        raw[head.len()..head.len() + 4].copy_from_slice(&(now as u32).to_be_bytes());
+        raw[head.len() + 4..end].copy_from_slice(&unique.to_be_bytes());
+        let tag = self.tag(&raw[..end]);
+        raw[end..end + TAG].copy_from_slice(&tag);
+        let mut text = [0u8; 80];
+        if let Ok(n) = STANDARD.encode_slice(&raw[..end + TAG], &mut text) {
+            out.extend_from_slice(&text[..n]);
+        }
+    }
+
+    /// Judges a nonce that came back. `now` in unix seconds.
+    pub fn check(&self, nonce: &[u8], now: u64) -> NonceAge {
+        let mut raw = [0u8; 80];
+        let n = match STANDARD.decode_slice(nonce, &mut raw) {
+            Ok(n @ (24 | LONGEST)) => n,
+            _ => return NonceAge::Foreign,
+        };
+        let (said, tag) = raw[..n].split_at(n - TAG);
+        let mine = self.tag(said);
+        if !bool::from(mine.ct_eq(tag)) {
+            return NonceAge::Foreign;
+        }
+        let stamp = &said[said.len() - STAMP..];
+        let at = u32::from_be_bytes([stamp[0], stamp[1], stamp[2], stamp[3]]);
+        // Clocks of two nodes may differ a little.
+        const SKEW: u32 = 5;
+        let age = (now as u32).wrapping_add(SKEW).wrapping_sub(at);
+        if age > self.lifetime.saturating_add(SKEW) {
+            return NonceAge::Expired;
+        }
+        let mut id = [0u8; 8];
+        id.copy_from_slice(&mine[..8]);
+        NonceAge::Fresh(Issued { at, id: u64::from_be_bytes(id) })
+    }
+
+    fn tag(&self, said: &[u8]) -> [u8; TAG] {
+        let mut mac = self.mac.clone();
+        mac.update(said);
+        let mut tag = [0u8; TAG];
+        tag.copy_from_slice(&mac.finalize().into_bytes()[..TAG]);
+        tag
+    }
+}
+
+impl std::fmt::Debug for Nonces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Nonces").field("lifetime", &self.lifetime).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn minted(n: &Nonces, now: u64, unique: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        n.write(&mut out, now, unique);
+        out
+    }
+
+    #[test]
+    fn a_nonce_is_fresh_for_its_lifetime_and_expired_after() {
+        let n = Nonces::new(&[7; 32], b"home", 300);
+        let nonce = minted(&n, NOW, 1);
+        assert_eq!(nonce.len(), 32);
+        assert!(matches!(n.check(&nonce, NOW + 300), NonceAge::Fresh(Issued { at, .. }) if u64::from(at) == NOW));
+        assert_eq!(n.check(&nonce, NOW + 301), NonceAge::Expired);
+        assert!(matches!(n.check(&nonce, NOW - 5), NonceAge::Fresh(_)));
+        assert_eq!(n.check(&nonce, NOW - 6), NonceAge::Expired);
+    }
+
+    #[test]
+    fn a_changed_nonce_or_one_of_another_key_or_realm_is_foreign() {
+        let n = Nonces::new(&[7; 32], b"home", 300);
+        let nonce = minted(&n, NOW, 1);
+        for i in 0..nonce.len() {
+            let mut other = nonce.clone();
+            other[i] = if other[i] == b'A' { b'B' } else { b'A' };
+            assert_eq!(n.check(&other, NOW), NonceAge::Foreign);
+        }
+        assert_eq!(Nonces::new(&[8; 32], b"home", 300).check(&nonce, NOW), NonceAge::Foreign);
+        assert_eq!(Nonces::new(&[7; 32], b"work", 300).check(&nonce, NOW), NonceAge::Foreign);
+        assert_eq!(n.check(b"", NOW), NonceAge::Foreign);
+        assert_eq!(n.check(&[b'A'; 4000], NOW), NonceAge::Foreign);
+    }
+
+    #[test]
+    fn nonces_of_one_second_differ() {
+        let n = Nonces::new(&[7; 32], b"home", 300);
+        assert_ne!(minted(&n, NOW, 1), minted(&n, NOW, 2));
+        assert_ne!(n.check(&minted(&n, NOW, 1), NOW), n.check(&minted(&n, NOW, 2), NOW));
+    }
+
+    #[test]
+    fn an_aka_nonce_begins_with_rand_and_autn_and_is_checked_whole() {
+        let n = Nonces::new(&[7; 32], b"home", 300);
+        let mut out = Vec::new();
+        n.write_aka(&mut out, &[1; 16], &[2; 16], NOW, 3);
+        let raw = STANDARD.decode(&out).unwrap();
+        assert_eq!((&raw[..16], &raw[16..32]), (&[1u8; 16][..], &[2u8; 16][..]));
+        assert!(matches!(n.check(&out, NOW), NonceAge::Fresh(_)));
+        out[0] ^= 1;
+        assert_eq!(n.check(&out, NOW), NonceAge::Foreign);
+    }
+}
