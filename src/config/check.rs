@@ -1,0 +1,200 @@
+//! What a type cannot say: ranges, keys that need each other, doors that collide.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use super::{BusEngine, Config, Problem, Size, StoreEngine};
+
+impl Config {
+    /// Everything that is wrong, in the order of the sections; empty when the server can start with it.
+    pub fn check(&self) -> Vec<Problem> {
+        let mut found = Vec::new();
+        let mut say = |key: &str, text: String| found.push(Problem::new(key, text));
+
+        if !is_host_name(&self.domain) {
+            say("domain", format!("\"{}\" is not a host name", self.domain));
+        }
+        if self.data_dir.as_os_str().is_empty() {
+            say("data_dir", "must name a folder".to_owned());
+        }
+
+        let sip = &self.sip;
+        if sip.udp.is_empty() && sip.tcp.is_empty() && sip.tls.is_empty() {
+            say("sip", "no udp, tcp or tls address: no phone could ever register".to_owned());
+        }
+        let mut within = |key: &str, value: u64, low: u64, high: u64| {
+            if !(low..=high).contains(&value) {
+                say(key, format!("{value} is not between {low} and {high}"));
+            }
+        };
+        within("sip.udp", sip.udp.len() as u64, 0, 64);
+        within("sip.tcp", sip.tcp.len() as u64, 0, 64);
+        within("sip.tls", sip.tls.len() as u64, 0, 64);
+        within("sip.trusted", sip.trusted.len() as u64, 0, 256);
+        within("sip.workers", sip.workers as u64, 0, 256);
+        within("sip.max_datagram", sip.max_datagram.0, 1 << 10, Size::kib(64).0);
+        within("sip.max_stream", sip.max_stream.0, 4 << 10, Size::mib(4).0);
+        within("sip.max_transactions", sip.max_transactions as u64, 1_000, 100_000_000);
+        within("sip.max_connections", sip.max_connections as u64, 16, 10_000_000);
+        within("sip.max_connections_per_source", sip.max_connections_per_source as u64, 1, 10_000_000);
+        within("sip.flood.sources", sip.flood.sources as u64, 1_024, 1 << 20);
+        within("sip.flood.burst", u64::from(sip.flood.burst), 1, 1_000_000_000);
+        within("sip.flood.rate", u64::from(sip.flood.rate), 1, 1_000_000_000);
+
+        let reg = &self.registrar;
+        within("registrar.min_expires", u64::from(reg.min_expires), 1, 86_400);
+        within("registrar.max_expires", u64::from(reg.max_expires), u64::from(reg.min_expires), 31_536_000);
+        within(
+            "registrar.default_expires",
+            u64::from(reg.default_expires),
+            u64::from(reg.min_expires),
+            u64::from(reg.max_expires.max(reg.min_expires)),
+        );
+        within("registrar.max_contacts", reg.max_contacts as u64, 1, 256);
+        within("messaging.expiry", self.messaging.expiry, 60, 31_536_000);
+        within("messaging.per_user", self.messaging.per_user as u64, 1, 100_000);
+        within("telemetry.hep.queue", self.telemetry.hep.queue as u64, 16, 1 << 20);
+        within("telemetry.trace.events", self.telemetry.trace.events as u64, 1_024, 1 << 24);
+        within("telemetry.trace.disk", self.telemetry.trace.disk.0, 0, 1 << 40);
+        within("content.max_file", self.content.max_file.0, 1, 1 << 40);
+        for (i, link) in self.smpp.link.iter().enumerate() {
+            within(&format!("smpp.link[{i}].window"), u64::from(link.window), 1, 1_000);
+            within(&format!("smpp.link[{i}].system_id"), link.system_id.len() as u64, 1, 15);
+            within(&format!("smpp.link[{i}].password"), link.password.len() as u64, 0, 8);
+        }
+
+        let tls = &self.tls;
+        match (tls.certificate.as_os_str().is_empty(), tls.key.as_os_str().is_empty()) {
+            (true, false) => say("tls.certificate", "must be set when tls.key is".to_owned()),
+            (false, true) => say("tls.key", "must be set when tls.certificate is".to_owned()),
+            _ => {}
+        }
+        let url = &self.http.public_url;
+        if !url.is_empty() && !url.starts_with("https://") && !url.starts_with("http://") {
+            say("http.public_url", format!("\"{url}\" does not start with https:// or http://"));
+        }
+        let token = &self.admin.token;
+        if !token.is_empty() && (token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic())) {
+            say("admin.token", "must be at least 16 printable characters without blanks".to_owned());
+        }
+        for domain in self.xmpp.route.keys().filter(|d| !is_host_name(d)) {
+            say(&format!("xmpp.route.{domain:?}"), "is not a host name".to_owned());
+        }
+        match self.store.engine {
+            StoreEngine::Sqlite if !self.store.url.is_empty() => {
+                say("store.url", "must be empty for sqlite; its files lie in data_dir".to_owned());
+            }
+            StoreEngine::Postgres
+                if !self.store.url.starts_with("postgres://") && !self.store.url.starts_with("postgresql://") =>
+            {
+                say("store.url", "must be a postgres:// URL".to_owned());
+            }
+            _ => {}
+        }
+        match self.bus.engine {
+            BusEngine::Local if !self.bus.url.is_empty() => {
+                say("bus.url", "must be empty for the local bus".to_owned());
+            }
+            BusEngine::Nats if !self.bus.url.starts_with("nats://") && !self.bus.url.starts_with("tls://") => {
+                say("bus.url", "must be a nats:// or tls:// URL".to_owned());
+            }
+            _ => {}
+        }
+        if self.node.name.len() > 64 || !self.node.name.bytes().all(|b| b.is_ascii_graphic()) {
+            say("node.name", "must be at most 64 printable characters without blanks".to_owned());
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
+            say("log.level", format!("\"{}\": {error}", self.log.level));
+        }
+        if self.cdr.enabled && !self.cdr.file.to_string_lossy().contains("{date}") {
+            say("cdr.file", "must hold {date}: a new file begins each day".to_owned());
+        }
+        found.extend(self.collisions());
+        found
+    }
+
+    /// Two doors on one TCP address, or two on one UDP address. Port 0 never collides.
+    fn collisions(&self) -> Vec<Problem> {
+        let list = |key: &str, addrs: &[SocketAddr]| -> Vec<(String, SocketAddr)> {
+            addrs.iter().enumerate().map(|(i, a)| (format!("{key}[{i}]"), *a)).collect()
+        };
+        let one = |key: &str, door: super::Door| door.0.map(|a| (key.to_owned(), a));
+        let mut udp = list("sip.udp", &self.sip.udp);
+        udp.extend(one("media.webrtc", self.media.webrtc));
+        let mut tcp = list("sip.tcp", &self.sip.tcp);
+        tcp.extend(list("sip.tls", &self.sip.tls));
+        tcp.extend(one("msrp.tcp", self.msrp.tcp));
+        tcp.extend(one("msrp.tls", self.msrp.tls));
+        tcp.extend(one("http.plain", self.http.plain));
+        tcp.extend(one("http.tls", self.http.tls));
+        tcp.extend(one("admin.listen", self.admin.listen));
+        tcp.extend(one("xmpp.s2s", self.xmpp.s2s));
+        tcp.extend(one("smpp.listen", self.smpp.listen));
+
+        let mut problems = Vec::new();
+        for doors in [udp, tcp] {
+            let mut taken: HashMap<SocketAddr, String> = HashMap::new();
+            for (key, addr) in doors.into_iter().filter(|(_, a)| a.port() != 0) {
+                match taken.get(&addr) {
+                    Some(first) => problems.push(Problem::new(key, format!("{addr} is taken by {first} already"))),
+                    None => {
+                        taken.insert(addr, key);
+                    }
+                }
+            }
+        }
+        problems
+    }
+}
+
+/// RFC 1123 §2.1 names, or an IP literal as a domain.
+pub(super) fn is_host_name(text: &str) -> bool {
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    text.parse::<std::net::IpAddr>().is_ok() || (text.len() <= 253 && text.split('.').all(label))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(text: &str) -> Vec<String> {
+        Config::parse(text).unwrap_err().into_iter().map(|p| p.key).collect()
+    }
+
+    #[test]
+    fn two_doors_on_one_address_are_refused() {
+        assert_eq!(keys("[http]\nplain = \"127.0.0.1:8081\"\n"), ["admin.listen"]);
+        assert_eq!(keys("[sip]\nudp = [\"127.0.0.1:5060\", \"127.0.0.1:5060\"]\n"), ["sip.udp[1]"]);
+        assert!(Config::parse("[http]\nplain = \"127.0.0.1:0\"\ntls = \"127.0.0.1:0\"\n").is_ok());
+    }
+
+    #[test]
+    fn engines_and_their_urls_must_agree() {
+        assert_eq!(keys("[store]\nengine = \"postgres\"\n"), ["store.url"]);
+        assert_eq!(keys("[store]\nurl = \"postgres://h/d\"\n"), ["store.url"]);
+        assert_eq!(keys("[bus]\nengine = \"nats\"\nurl = \"http://h\"\n"), ["bus.url"]);
+    }
+
+    #[test]
+    fn ranges_hold() {
+        assert_eq!(keys("[sip]\nmax_datagram = \"1 MiB\"\nworkers = 1000\n"), ["sip.workers", "sip.max_datagram"]);
+        assert_eq!(keys("[admin]\ntoken = \"short\"\n"), ["admin.token"]);
+        assert_eq!(keys("[log]\nlevel = \"a=b=c\"\n"), ["log.level"]);
+        assert_eq!(keys("[sip]\nudp=[]\ntcp=[]\ntls=[]\n"), ["sip"]);
+    }
+
+    #[test]
+    fn domains_are_host_names_or_addresses() {
+        for good in ["localhost", "ims.mnc001.mcc440.3gppnetwork.org", "127.0.0.1", "::1"] {
+            assert!(is_host_name(good), "{good}");
+        }
+        for bad in ["", "a b", "-a", "a..b", "a.test.", "sip:a"] {
+            assert!(!is_host_name(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Every door that is not SIP's: HTTP, administration, MSRP, media, XMPP, SMPP, content.
+//!
+//! Sections whose protocol is not built yet are read and checked all the same: their names are promised to operators.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::values::{Door, Ports, Size};
+
+/// `[tls]`: the certificate of every encrypted door. Both or neither; neither means self-signed in `data_dir/tls`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Msrp {
+    pub tcp: Door,
+    pub tls: Door,
+}
+
+impl Default for Msrp {
+    fn default() -> Msrp {
+        Msrp { tcp: Door::ipv4_loopback(2855), tls: Door::ipv4_loopback(2856) }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Media {
+    /// Advertised in SDP.
+    pub address: IpAddr,
+    /// RTP.
+    pub ports: Ports,
+    /// One UDP socket for every browser leg.
+    pub webrtc: Door,
+    /// Address of the ng control port; empty: media runs inside the server.
+    pub ng: Door,
+}
+
+impl Default for Media {
+    fn default() -> Media {
+        Media {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ports: Ports(30_000..=39_999),
+            webrtc: Door::ipv4_loopback(8444),
+            ng: Door(None),
+        }
+    }
+}
+
+/// `[http]`: portal, APIs, WebSockets.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    pub plain: Door,
+    pub tls: Door,
+    /// Used in links sent to users; empty: made from the addresses above.
+    pub public_url: String,
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http { plain: Door::ipv4_loopback(8080), tls: Door::ipv4_loopback(8443), public_url: String::new() }
+    }
+}
+
+/// `[admin]`: operators only.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    pub listen: Door,
+    /// Empty: made at first start and kept in `data_dir/admin.token`.
+    pub token: String,
+}
+
+impl Default for Admin {
+    fn default() -> Admin {
+        Admin { listen: Door::ipv4_loopback(8081), token: String::new() }
+    }
+}
+
+// By hand, so that the token cannot reach a log.
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Xmpp {
+    pub s2s: Door,
+    /// Overrides DNS SRV, by domain.
+    pub route: BTreeMap<String, XmppRoute>,
+}
+
+impl Default for Xmpp {
+    fn default() -> Xmpp {
+        Xmpp { s2s: Door::ipv4_loopback(5269), route: BTreeMap::new() }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct XmppRoute {
+    pub address: SocketAddr,
+    /// False: accept a certificate that does not validate (dialback is still done).
+    #[serde(default = "yes")]
+    pub verify: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Smpp {
+    /// Legacy ESMEs bind here.
+    pub listen: Door,
+    /// SMSCs that we bind to.
+    pub link: Vec<SmppLink>,
+}
+
+impl Default for Smpp {
+    fn default() -> Smpp {
+        Smpp { listen: Door::ipv4_loopback(2775), link: Vec::new() }
+    }
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmppLink {
+    pub name: String,
+    pub address: SocketAddr,
+    /// At most 15 octets (SMPP 3.4 §4.1.1).
+    pub system_id: String,
+    /// At most 8 octets (SMPP 3.4 §4.1.1).
+    #[serde(default)]
+    pub password: String,
+    #[serde(default)]
+    pub bind: SmppBind,
+    /// Requests sent and not yet answered, 1 to 1,000.
+    #[serde(default = "ten")]
+    pub window: u16,
+    /// submit_sm per second; 0: no limit.
+    #[serde(default)]
+    pub rate: u32,
+    /// 0: off; else the TLV tag that carries the service instruction value.
+    #[serde(default)]
+    pub line_state_tlv: u16,
+}
+
+impl std::fmt::Debug for SmppLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SmppLink").field("name", &self.name).field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+pub enum SmppBind {
+    #[default]
+    #[serde(rename = "transceiver")]
+    Transceiver,
+    #[serde(rename = "transmitter+receiver")]
+    Pair,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Content {
+    /// `host:port` of clamd (INSTREAM); empty: no scan.
+    pub clamd: String,
+    /// URL of an ICAP service; empty: none.
+    pub icap: String,
+    pub max_file: Size,
+}
+
+impl Default for Content {
+    fn default() -> Content {
+        Content { clamd: String::new(), icap: String::new(), max_file: Size::mib(100) }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn ten() -> u16 {
+    10
+}

@@ -1,0 +1,141 @@
+//! `[sip]`, `[registrar]`, `[messaging]`: signalling.
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+
+use super::values::{Peers, Size, listen_list, loopback};
+
+/// Doors, limits and policy of SIP itself.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sip {
+    #[serde(deserialize_with = "listen_list")]
+    pub udp: Vec<SocketAddr>,
+    #[serde(deserialize_with = "listen_list")]
+    pub tcp: Vec<SocketAddr>,
+    #[serde(deserialize_with = "listen_list")]
+    pub tls: Vec<SocketAddr>,
+    pub auth: Auth,
+    /// IMS core nodes whose asserted identities are believed (ISC). At most 256.
+    pub trusted: Vec<Peers>,
+    pub record_route: bool,
+    /// Name server as `IP:port`; empty: the system's.
+    pub resolver: super::values::Door,
+    /// UDP threads, 0 to 256; 0: one per core.
+    pub workers: usize,
+    /// Largest datagram that is read, 1 KiB to 64 KiB.
+    pub max_datagram: Size,
+    /// Largest message on a stream, 4 KiB to 4 MiB (RFC 3261 §18.3).
+    pub max_stream: Size,
+    /// Transactions held at once, all kinds together; beyond it new requests get 503. At least 1,000.
+    pub max_transactions: usize,
+    /// Stream connections open at once. At least 16.
+    pub max_connections: usize,
+    /// Stream connections from one address. At least 1.
+    pub max_connections_per_source: usize,
+    pub flood: Flood,
+}
+
+impl Default for Sip {
+    fn default() -> Sip {
+        Sip {
+            udp: vec![loopback(5060)],
+            tcp: vec![loopback(5060)],
+            tls: vec![loopback(5061)],
+            auth: Auth::Digest,
+            trusted: Vec::new(),
+            record_route: true,
+            resolver: super::values::Door(None),
+            workers: 0,
+            max_datagram: Size::kib(64),
+            max_stream: Size::kib(128),
+            max_transactions: 1_000_000,
+            max_connections: 200_000,
+            max_connections_per_source: 20_000,
+            flood: Flood::default(),
+        }
+    }
+}
+
+/// Who may register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// RFC 8760 digest.
+    Digest,
+    /// Everybody, without credentials: closed test nets only.
+    None,
+}
+
+/// What one source address may cost before it is ignored for a while. Good traffic costs nothing.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Flood {
+    pub enabled: bool,
+    /// Points a source may collect at once (a failed authentication or an unreadable message is one to ten).
+    pub burst: u32,
+    /// Points forgiven per second.
+    pub rate: u32,
+    /// Sources remembered at once, 1,024 to 1,048,576.
+    pub sources: usize,
+}
+
+impl Default for Flood {
+    fn default() -> Flood {
+        Flood { enabled: true, burst: 2_000, rate: 200, sources: 65_536 }
+    }
+}
+
+/// `[registrar]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registrar {
+    pub store: Acknowledge,
+    /// Seconds; shorter requests get 423 (RFC 3261 §10.2.8).
+    pub min_expires: u32,
+    /// Seconds; longer requests are shortened.
+    pub max_expires: u32,
+    /// Seconds granted when the phone names none.
+    pub default_expires: u32,
+    /// Contacts of one address of record, 1 to 256.
+    pub max_contacts: usize,
+}
+
+impl Default for Registrar {
+    fn default() -> Registrar {
+        Registrar {
+            store: Acknowledge::BeforeReply,
+            min_expires: 60,
+            max_expires: 86_400,
+            default_expires: 3_600,
+            max_contacts: 10,
+        }
+    }
+}
+
+/// When a binding is written, seen from the 200 that grants it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Acknowledge {
+    /// In the store first, so that kill -9 loses none.
+    BeforeReply,
+    /// Answered first, written within a second.
+    Behind,
+}
+
+/// `[messaging]`: messages kept for users who are away.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Messaging {
+    /// Seconds that a kept message lives, 60 to 31,536,000.
+    pub expiry: u64,
+    /// Messages kept for one user, 1 to 100,000.
+    pub per_user: usize,
+}
+
+impl Default for Messaging {
+    fn default() -> Messaging {
+        Messaging { expiry: 7 * 86_400, per_user: 1_000 }
+    }
+}

@@ -1,0 +1,8 @@
+//! The server: reads its configuration, opens its stores and doors, wires one to the other, and drains when told to.
+//!
+//! This crate does: command line ([`ctl`]), configuration ([`config`]), stores, buses, telemetry, charging records, HTTP
+//! listeners. It does not: know any protocol's rules; those live in the crates below it, and none of them sees this one.
+//!
+//! Start reading at `main.rs`, then [`config::Config`], then [`app`], which wires everything.
+
+pub mod config;
