@@ -92,7 +92,8 @@ impl Answer<'_> {
             uri: self.uri,
             response: b"",
             algorithm: challenge.algorithm,
-            cnonce: self.cnonce,
+            // A server that offers no protection gets none, unless A1 needs it (RFC 7616 §3.4).
+            cnonce: if qop.is_some() || algorithm.is_session() { self.cnonce } else { b"" },
             opaque: challenge.opaque,
             qop: qop.map(|q| q.as_str().as_bytes()),
             nc: &nc,

@@ -115,7 +115,7 @@ impl<'a> Credentials<'a> {
             ("nonce", Some(self.nonce)),
             ("uri", Some(self.uri)),
             ("response", Some(self.response)),
-            ("cnonce", self.qop.map(|_| self.cnonce)),
+            ("cnonce", (self.qop.is_some() || !self.cnonce.is_empty()).then_some(self.cnonce)),
             ("opaque", self.opaque),
             ("auts", self.auts),
         ];
