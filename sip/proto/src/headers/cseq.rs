@@ -21,6 +21,12 @@ impl<'a> CSeq<'a> {
     pub fn method(&self) -> Method {
         Method::from_bytes(self.token)
     }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        crate::edit::number(out, u64::from(self.number));
+        out.push(b' ');
+        out.extend_from_slice(self.token);
+    }
 }
 
 #[cfg(test)]
@@ -31,6 +37,9 @@ mod tests {
     fn number_and_method() {
         let c = CSeq::parse(b"0009  INVITE").unwrap();
         assert_eq!((c.number, c.method()), (9, Method::Invite));
+        let mut out = Vec::new();
+        c.write(&mut out);
+        assert_eq!(CSeq::parse(&out), Some(c));
         assert_eq!(CSeq::parse(b"2147483648 INVITE"), None);
         assert_eq!(CSeq::parse(b"1"), None);
         assert_eq!(CSeq::parse(b"-1 INVITE"), None);

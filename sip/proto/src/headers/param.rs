@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::message::trim;
+use crate::message::{is_token, trim};
 
 /// Takes a header value apart at its commas, outside quotes and angle brackets. Empty elements are left out.
 pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -69,6 +69,17 @@ impl<'a> Params<'a> {
     pub fn has(self, name: &str) -> bool {
         self.get(name).is_some()
     }
+}
+
+/// What stands before the first `;`, and the parameters from it on: the shape of Event, Reason, Content-Disposition, …
+pub(crate) fn main_and_params(value: &[u8]) -> (&[u8], Params<'_>) {
+    let end = find(value, b';');
+    (trim(&value[..end]), Params::new(trim(&value[end..])))
+}
+
+/// One or more token characters.
+pub(crate) fn is_token_text(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|b| is_token(*b))
 }
 
 /// Offset of the first `stop` outside double quotes and angle brackets, or the length.
