@@ -7,6 +7,7 @@
 //!
 //! Start at [`ports`] for what a service may ask for, at [`user`] for what is known of a subscriber.
 
+pub mod home;
 pub mod identity;
 pub mod ports;
 pub mod service;
@@ -17,5 +18,6 @@ mod directory;
 
 pub use answer::{Answer, answer};
 pub use directory::Directory;
+pub use home::Home;
 pub use identity::{Aor, IdentityError, Msisdn};
 pub use user::{CallSettings, DigestSecrets, Role, User};

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use sip_proto::build::Writer;
 use sip_proto::endpoint::{Endpoint, Full, ServerId};
 use sip_proto::uri::Uri;
 use sip_proto::{Flow, Hop, Message, Outbox};
@@ -120,8 +121,8 @@ pub trait Outlet: Send + Sync {
     /// Writes bytes that need no transaction: an answer that was prepared earlier.
     fn send(&self, hop: Hop, bytes: &[u8]);
 
-    /// Answers a deferred request. `extra` appends whole header lines; the rest follows from the request (RFC 3261 §8.2.6).
-    fn answer(&self, transaction: Transaction, status: u16, extra: &dyn Fn(&mut Vec<u8>));
+    /// Answers a deferred request. `extra` adds headers; the rest follows from the request (RFC 3261 §8.2.6).
+    fn answer(&self, transaction: Transaction, status: u16, extra: &dyn Fn(&mut Writer<'_>));
 
     /// Sends a request as a user agent client. `bytes` is the whole request but for its Via, which is added here.
     fn request(&self, hop: Hop, bytes: Vec<u8>, done: OnOutcome);

@@ -606,6 +606,30 @@ impl Endpoint {
         Some(h.finish128().as_u128())
     }
 
+    /// The tag that our own responses to this call put into To: the same for every retransmission, and recognisable when
+    /// it comes back in the ACK for an answer that was sent without state.
+    pub fn local_tag(&self, call_id: &[u8]) -> [u8; 17] {
+        let mut h = SipHasher13::new_with_key(&self.config.secret);
+        h.write(b"tag");
+        h.write(call_id);
+        let mut text = Vec::with_capacity(17);
+        text.push(b'i');
+        hex(&mut text, h.finish(), 16);
+        let mut tag = [0; 17];
+        tag.copy_from_slice(&text);
+        tag
+    }
+
+    /// A keyed hash over several parts, for loop detection and for tokens that come back to us.
+    pub fn seal(&self, parts: &[&[u8]]) -> u64 {
+        let mut h = SipHasher13::new_with_key(&self.config.secret);
+        for part in parts {
+            h.write_usize(part.len());
+            h.write(part);
+        }
+        h.finish()
+    }
+
     /// A stamp that does not repeat and cannot be guessed.
     fn stamp(&mut self) -> u64 {
         self.stamps += 1;

@@ -1,0 +1,513 @@
+//! The driver: takes messages from the carriers to the shard that owns their transaction, and runs the shard to completion
+//! on the thread that brought the message.
+//!
+//! There are more shards than threads, so two threads seldom meet at one lock, and none is held across a system call.
+//! Requests go by their Call-ID (a CANCEL and its INVITE share it), responses by the shard that wrote their branch.
+
+use std::hash::Hasher as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Mutex, MutexGuard};
+use sip_ims::Home;
+use sip_ims::service::{NOBODY, OnOutcome, Outcome, Outlet, Step, Transaction};
+use sip_proto::build::{Response, Writer};
+use sip_proto::endpoint::{Branch, ClientId, Endpoint, EndpointConfig, Lapsed, Received, ServerId};
+use sip_proto::slots::{Slot, Slots};
+use sip_proto::transaction::Timing;
+use sip_proto::transport::Transmit;
+use sip_proto::{Flow, Hop, Limits, Message, Method, Outbox, StartLine, Transport};
+use siphasher::sip::SipHasher13;
+
+use crate::handler::Handler;
+
+/// What decides, per shard: the proxy and, behind it, the services. Called with the shard's lock held.
+pub trait TransactionUser: Send {
+    /// A request that belongs to no transaction: new, an ACK for a 2xx, or a CANCEL that matches nothing.
+    fn request(&mut self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>);
+
+    /// A CANCEL for an INVITE that we accepted with this user value.
+    fn cancel(&mut self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>, invite: ServerId, user: u64);
+
+    /// A response to a request of ours.
+    fn response(
+        &mut self,
+        step: &mut Step<'_>,
+        message: &Message<'_>,
+        client: ClientId,
+        user: u64,
+        server: Option<ServerId>,
+    );
+
+    /// A timer ran out, or a request could not be delivered.
+    fn lapsed(&mut self, step: &mut Step<'_>, lapsed: Lapsed);
+
+    /// A name that this user asked for was looked up; `token` is the user's own.
+    fn resolved(&mut self, step: &mut Step<'_>, token: u64, hops: Vec<Hop>);
+}
+
+/// Sees every message that comes in and goes out, for captures and traces. Called with a shard's lock held: copy and queue.
+pub trait Witness: Send + Sync {
+    fn received(&self, flow: &Flow, bytes: &[u8]);
+    fn sent(&self, hop: &Hop, bytes: &[u8]);
+}
+
+/// Where the driver's own sends go: the carriers.
+pub trait Sink: Send + Sync {
+    /// Writes everything in the outbox and clears it.
+    fn flush(&self, out: &mut Outbox);
+    /// The source of this message misbehaved (garbage, wrong credentials): take points from it.
+    fn penalise(&self, flow: &Flow, points: u32);
+}
+
+/// Settings of the driver.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// Shards; a power of two. Four for each thread is plenty.
+    pub shards: usize,
+    pub timing: Timing,
+    pub limits: Limits,
+    /// Transactions in all shards together.
+    pub max_transactions: usize,
+    /// The process's secret for branches, tags and tokens.
+    pub secret: [u8; 16],
+}
+
+/// See the module's text.
+pub struct Driver {
+    shards: Box<[Mutex<Shard>]>,
+    home: Arc<Home>,
+    limits: Limits,
+    secret: [u8; 16],
+    sink: OnceLock<Arc<dyn Sink>>,
+    witness: OnceLock<Arc<dyn Witness>>,
+    /// Refuses new dialogs and messages with 503 while the server drains.
+    draining: AtomicBool,
+}
+
+struct Shard {
+    number: u16,
+    endpoint: Endpoint,
+    user: Box<dyn TransactionUser>,
+    /// Completions of requests that were sent through the outlet.
+    waiting: Slots<OnOutcome>,
+    waiting_stamps: u64,
+    lapsed: Vec<Lapsed>,
+    traffic: Arc<Traffic>,
+}
+
+/// Messages counted by one shard: `[direction][transport][kind]`, kinds being the known methods, other methods, and the
+/// status classes 1xx to 6xx.
+#[derive(Debug)]
+pub struct Traffic {
+    counts: [[[AtomicU64; KINDS]; 5]; 2],
+    pub transactions: AtomicU64,
+    /// Requests refused with 503 because of load.
+    pub shed: AtomicU64,
+    pub malformed: AtomicU64,
+}
+
+const METHODS: usize = Method::KNOWN.len() + 1;
+const KINDS: usize = METHODS + 6;
+
+/// Which way a message went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    In,
+    Out,
+}
+
+/// What a message was, for counting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Request(Method),
+    /// 1 to 6.
+    Response(u8),
+}
+
+impl Default for Traffic {
+    fn default() -> Traffic {
+        Traffic {
+            counts: std::array::from_fn(|_| {
+                std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0)))
+            }),
+            transactions: AtomicU64::new(0),
+            shed: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Traffic {
+    fn count(&self, direction: Direction, transport: Transport, kind: usize) {
+        let counter = &self.counts[direction as usize][transport as usize][kind];
+        // The shard's lock is held: a plain addition without a locked instruction is enough.
+        counter.store(counter.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// Every counter that is not zero.
+    pub fn each(&self, mut show: impl FnMut(Direction, Transport, Kind, u64)) {
+        for direction in [Direction::In, Direction::Out] {
+            for transport in Transport::ALL {
+                for kind in 0..KINDS {
+                    let n = self.counts[direction as usize][transport as usize][kind].load(Relaxed);
+                    if n > 0 {
+                        let kind = match kind.checked_sub(METHODS) {
+                            Some(class) => Kind::Response(class as u8 + 1),
+                            None => Kind::Request(Method::KNOWN.get(kind).copied().unwrap_or(Method::Other)),
+                        };
+                        show(direction, transport, kind, n);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The kind of a message that we wrote ourselves, from its first bytes.
+fn kind_of(bytes: &[u8]) -> usize {
+    if let Some(rest) = bytes.strip_prefix(b"SIP/2.0 ") {
+        return METHODS - 1 + usize::from(rest.first().map_or(5, |b| b.wrapping_sub(b'0').clamp(1, 6)));
+    }
+    let end = memchr::memchr(b' ', bytes).unwrap_or(0);
+    Method::from_bytes(&bytes[..end]) as usize
+}
+
+fn kind(message: &Message<'_>) -> usize {
+    match message.start() {
+        StartLine::Request { method, .. } => method as usize,
+        StartLine::Response { status, .. } => METHODS - 1 + usize::from(status / 100),
+    }
+}
+
+impl Driver {
+    /// `user` makes the transaction user of each shard.
+    pub fn new(
+        config: &DriverConfig,
+        home: Arc<Home>,
+        now: Instant,
+        mut user: impl FnMut(u16) -> Box<dyn TransactionUser>,
+    ) -> Driver {
+        let count = config.shards.clamp(1, 1024).next_power_of_two();
+        let shards = (0..count as u16)
+            .map(|number| {
+                let endpoint = Endpoint::new(
+                    EndpointConfig {
+                        timing: config.timing,
+                        shard: number,
+                        max_transactions: (config.max_transactions / count).max(16),
+                        secret: config.secret,
+                    },
+                    now,
+                );
+                Mutex::new(Shard {
+                    number,
+                    endpoint,
+                    user: user(number),
+                    waiting: Slots::default(),
+                    waiting_stamps: 0,
+                    lapsed: Vec::new(),
+                    traffic: Arc::default(),
+                })
+            })
+            .collect();
+        Driver {
+            shards,
+            home,
+            limits: config.limits,
+            secret: config.secret,
+            sink: OnceLock::new(),
+            witness: OnceLock::new(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Where sends go that do not come out of a received message. Set once, before the first message.
+    pub fn attach(&self, sink: Arc<dyn Sink>) {
+        let _ = self.sink.set(sink);
+    }
+
+    /// Shows every message to a witness from now on. Set once.
+    pub fn watch(&self, witness: Arc<dyn Witness>) {
+        let _ = self.witness.set(witness);
+    }
+
+    /// From now on new requests outside a dialog get 503.
+    pub fn drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// The counters of every shard.
+    pub fn traffic(&self) -> Vec<Arc<Traffic>> {
+        self.shards.iter().map(|s| s.lock().traffic.clone()).collect()
+    }
+
+    /// Server transactions that still wait for a final response.
+    pub fn busy(&self) -> usize {
+        self.shards.iter().map(|s| s.lock().endpoint.servers()).sum()
+    }
+
+    /// A name was looked up for the transaction user of a shard.
+    pub fn resolved(&self, shard: u16, token: u64, hops: Vec<Hop>) {
+        let mut out = Outbox::new();
+        if let Some(mut shard) = self.shard(shard) {
+            let from = out.len();
+            let (user, mut step) = shard.step(Instant::now(), false, &mut out);
+            user.resolved(&mut step, token, hops);
+            self.account(&mut shard, &out, from);
+        }
+        self.flush(&mut out);
+    }
+
+    fn shard(&self, number: u16) -> Option<MutexGuard<'_, Shard>> {
+        self.shards.get(usize::from(number)).map(|s| s.lock())
+    }
+
+    fn home_shard(&self, call_id: &[u8]) -> u16 {
+        let mut h = SipHasher13::new_with_key(&self.secret);
+        h.write(call_id);
+        (h.finish() as usize & (self.shards.len() - 1)) as u16
+    }
+
+    fn flush(&self, out: &mut Outbox) {
+        if !out.is_empty()
+            && let Some(sink) = self.sink.get()
+        {
+            sink.flush(out);
+        }
+    }
+
+    /// Counts and shows what was written since `from`.
+    fn account(&self, shard: &mut Shard, out: &Outbox, from: usize) {
+        let witness = self.witness.get();
+        for item in &out.items()[from..] {
+            let bytes = out.bytes(item.bytes.clone());
+            shard.traffic.count(Direction::Out, item.hop.transport(), kind_of(bytes));
+            if let Some(witness) = witness {
+                witness.sent(&item.hop, bytes);
+            }
+        }
+        shard.traffic.transactions.store(shard.endpoint.len() as u64, Relaxed);
+    }
+}
+
+impl Shard {
+    fn step<'s>(
+        &'s mut self,
+        now: Instant,
+        loaded: bool,
+        out: &'s mut Outbox,
+    ) -> (&'s mut dyn TransactionUser, Step<'s>) {
+        let step =
+            Step { now, unix: unix_now(), shard: self.number, endpoint: &mut self.endpoint, out, loaded };
+        (&mut *self.user, step)
+    }
+
+    /// Tells whoever waits for a client transaction how it went.
+    fn complete(&mut self, user: u64, outcome: Outcome) -> bool {
+        let Some(slot) = waiting_slot(&self.waiting, user) else { return false };
+        if let Some(done) = self.waiting.remove(slot) {
+            done(outcome);
+        }
+        true
+    }
+
+    fn run_lapsed(&mut self, now: Instant, out: &mut Outbox) {
+        let mut lapsed = std::mem::take(&mut self.lapsed);
+        for item in lapsed.drain(..) {
+            if let Lapsed::Client { user, unreachable, .. } = item
+                && user & OURS != 0
+            {
+                self.complete(user, if unreachable { Outcome::Unreachable } else { Outcome::Timeout });
+                continue;
+            }
+            let (user, mut step) = self.step(now, false, out);
+            user.lapsed(&mut step, item);
+        }
+        self.lapsed = lapsed;
+    }
+}
+
+/// User values of client transactions that the driver itself started. The proxy's have this bit clear.
+const OURS: u64 = 1 << 63;
+
+fn waiting_slot(waiting: &Slots<OnOutcome>, user: u64) -> Option<Slot> {
+    if user == NOBODY || user & OURS == 0 {
+        return None;
+    }
+    let slot = waiting.slot_at(user as u32);
+    (slot.stamp & 0x7fff_ffff == user >> 32 & 0x7fff_ffff).then_some(slot)
+}
+
+impl Handler for Driver {
+    fn message(&self, now: Instant, flow: &Flow, bytes: &[u8], loaded: bool, out: &mut Outbox) {
+        let Ok(message) = Message::parse_with(bytes, &self.limits) else {
+            if let Some(sink) = self.sink.get() {
+                sink.penalise(flow, 1);
+            }
+            return;
+        };
+        let branch = if message.is_request() { None } else { message.top_via().and_then(|v| v.branch()) };
+        let number = match branch {
+            Some(branch) => match Branch::parse(branch) {
+                Some(branch) => branch.shard,
+                None => return,
+            },
+            None => self.home_shard(message.call_id().unwrap_or_default()),
+        };
+        let Some(mut shard) = self.shard(number) else { return };
+        let shard = &mut *shard;
+        shard.traffic.count(Direction::In, flow.transport, kind(&message));
+        if let Some(witness) = self.witness.get() {
+            witness.received(flow, bytes);
+        }
+        let from = out.len();
+        match shard.endpoint.receive(now, &message, out) {
+            Received::Absorbed | Received::Stray => {}
+            Received::Request if self.sheds(&message, loaded) => {
+                let traffic = &shard.traffic;
+                traffic.shed.store(traffic.shed.load(Relaxed) + 1, Relaxed);
+                let tag = shard.endpoint.local_tag(message.call_id().unwrap_or_default());
+                let hop = sip_proto::endpoint::reply_hop(flow, message.top_via().as_ref());
+                out.push(hop, Transmit::NO_TOKEN, |b| {
+                    Response::to(&message, 503).source(flow.remote).tag(&tag).write(b, |w| {
+                        w.number(sip_proto::HeaderName::RetryAfter, RETRY_AFTER);
+                    });
+                });
+            }
+            Received::Request => {
+                let (user, mut step) = shard.step(now, loaded, out);
+                user.request(&mut step, flow, &message);
+            }
+            Received::Cancel { invite, user: value } => {
+                let (user, mut step) = shard.step(now, loaded, out);
+                user.cancel(&mut step, flow, &message, invite, value);
+            }
+            Received::Response { client, user: value, server } => {
+                if value & OURS == 0 {
+                    let (user, mut step) = shard.step(now, loaded, out);
+                    user.response(&mut step, &message, client, value, server);
+                } else if message.status() >= 200 {
+                    let outcome = Outcome::Response { status: message.status(), bytes: message.bytes().into() };
+                    shard.complete(value, outcome);
+                }
+            }
+        }
+        self.account(shard, out, from);
+    }
+
+    fn tick(&self, now: Instant, out: &mut Outbox) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            if shard.endpoint.is_quiet() {
+                continue;
+            }
+            let shard = &mut *shard;
+            let from = out.len();
+            shard.endpoint.tick(now, out, &mut shard.lapsed);
+            if !shard.lapsed.is_empty() {
+                shard.run_lapsed(now, out);
+            }
+            self.account(shard, out, from);
+        }
+    }
+
+    fn closed(&self, _now: Instant, _flow: &Flow, _out: &mut Outbox) {}
+
+    fn unreachable(&self, now: Instant, token: u64, out: &mut Outbox) {
+        let Some(mut shard) = self.shard(Endpoint::token_shard(token)) else { return };
+        let shard = &mut *shard;
+        let from = out.len();
+        if let Some(lapsed) = shard.endpoint.unreachable(now, token, out) {
+            shard.lapsed.push(lapsed);
+            shard.run_lapsed(now, out);
+        }
+        self.account(shard, out, from);
+    }
+}
+
+/// Seconds a shed client should stay away.
+const RETRY_AFTER: u64 = 2;
+
+impl Driver {
+    /// New work is refused while loaded or draining; what belongs to a dialog goes on, and so does any ACK or CANCEL.
+    fn sheds(&self, message: &Message<'_>, loaded: bool) -> bool {
+        let method = message.method();
+        if matches!(method, Method::Ack | Method::Cancel | Method::Bye | Method::Prack) {
+            return false;
+        }
+        let draining = self.draining.load(Relaxed);
+        if !loaded && !draining {
+            return false;
+        }
+        message.value(sip_proto::HeaderName::To).is_none_or(|to| sip_proto::derived::tag(to).is_none())
+    }
+}
+
+impl Outlet for Driver {
+    fn send(&self, hop: Hop, bytes: &[u8]) {
+        let mut out = Outbox::new();
+        out.push_bytes(hop, Transmit::NO_TOKEN, bytes);
+        if let Some(mut shard) = self.shard(0) {
+            self.account(&mut shard, &out, 0);
+        }
+        self.flush(&mut out);
+    }
+
+    fn answer(&self, transaction: Transaction, status: u16, extra: &dyn Fn(&mut Writer<'_>)) {
+        let mut out = Outbox::new();
+        if let Some(mut shard) = self.shard(transaction.shard) {
+            let shard = &mut *shard;
+            let Some(original) = shard.endpoint.original(transaction.id).map(<[u8]>::to_vec) else { return };
+            let Some(hop) = shard.endpoint.reply_hop(transaction.id) else { return };
+            let Ok(request) = Message::parse(&original) else { return };
+            let tag = shard.endpoint.local_tag(request.call_id().unwrap_or_default());
+            shard.endpoint.respond(Instant::now(), transaction.id, status, &mut out, |b| {
+                Response::to(&request, status).source(hop.remote()).tag(&tag).write(b, |w| extra(w));
+            });
+            self.account(shard, &out, 0);
+        }
+        self.flush(&mut out);
+    }
+
+    fn request(&self, hop: Hop, bytes: Vec<u8>, done: OnOutcome) {
+        let Ok(message) = Message::parse(&bytes) else { return done(Outcome::Unreachable) };
+        let number = self.home_shard(message.call_id().unwrap_or_default());
+        let mut out = Outbox::new();
+        let Some(mut shard) = self.shard(number) else { return done(Outcome::Unreachable) };
+        {
+            let shard = &mut *shard;
+            shard.waiting_stamps += 1;
+            let slot = shard.waiting.insert(shard.waiting_stamps, done);
+            let user = OURS | (slot.stamp & 0x7fff_ffff) << 32 | u64::from(slot.index);
+            let branch = shard.endpoint.branch(0);
+            let at = message.headers_start();
+            let sent_by = self.home.sent_by(hop.transport(), hop.remote().ip());
+            shard.endpoint.request(Instant::now(), branch, message.method(), hop, user, None, &mut out, |b| {
+                b.extend_from_slice(&bytes[..at]);
+                write_via(b, hop.transport(), sent_by, &branch);
+                b.extend_from_slice(&bytes[at..]);
+            });
+            self.account(shard, &out, 0);
+        }
+        drop(shard);
+        self.flush(&mut out);
+    }
+}
+
+/// Appends `Via: SIP/2.0/UDP host:port;rport;branch=…` and its line end.
+pub fn write_via(out: &mut Vec<u8>, transport: Transport, sent_by: &[u8], branch: &Branch) {
+    out.extend_from_slice(b"Via: SIP/2.0/");
+    out.extend_from_slice(transport.via_token().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(sent_by);
+    out.extend_from_slice(b";rport;branch=");
+    branch.write(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
