@@ -21,6 +21,7 @@ pub mod slots;
 pub mod transaction;
 pub mod transport;
 pub mod uri;
+pub mod validate;
 pub mod wheel;
 
 pub use edit::Edits;

@@ -43,23 +43,32 @@ pub enum NotSip {
 
 /// The first breach of the grammar found while indexing; worth a 400 for a request, a silent drop for a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{}", self.phrase())]
 pub enum Defect {
-    #[error("Malformed Request-Line")]
     StartLine,
-    #[error("Malformed Header Line")]
     HeaderLine,
-    #[error("Too Many Headers")]
     TooManyHeaders,
-    #[error("Header Line Too Long")]
     LineTooLong,
-    #[error("Repeated Single Header")]
     RepeatedHeader(HeaderName),
-    #[error("Bad Content-Length")]
     ContentLength,
-    #[error("Body Shorter Than Content-Length")]
     BodyTooShort,
-    #[error("NUL In Header Section")]
     Nul,
+}
+
+impl Defect {
+    /// The reason phrase of the 400 that answers it.
+    pub fn phrase(self) -> &'static str {
+        match self {
+            Defect::StartLine => "Malformed Request-Line",
+            Defect::HeaderLine => "Malformed Header Line",
+            Defect::TooManyHeaders => "Too Many Headers",
+            Defect::LineTooLong => "Header Line Too Long",
+            Defect::RepeatedHeader(_) => "Repeated Single Header",
+            Defect::ContentLength => "Bad Content-Length",
+            Defect::BodyTooShort => "Body Shorter Than Content-Length",
+            Defect::Nul => "NUL In Header Section",
+        }
+    }
 }
 
 /// Request line or status line, borrowed.
