@@ -10,6 +10,7 @@
 
 pub mod derived;
 pub mod build;
+pub mod dialog;
 pub mod digest;
 pub mod edit;
 pub mod endpoint;
