@@ -128,7 +128,7 @@ class Kamailio(Subject):
             if o.get(key):
                 defines.append(f"#!define {flag}")
         text = (HERE / "kamailio" / "bench.cfg").read_text()
-        for name, value in (("PORT", self.port), ("TLSPORT", self.tls_port), ("CHILDREN", o.get("children", 4)), ("RUNDIR", self.dir)):
+        for name, value in (("PORT", self.port), ("TLSPORT", self.tls_port), ("CHILDREN", o.get("children", len(self.cores.split(",")))), ("RUNDIR", self.dir)):
             text = text.replace(f"@{name}@", str(value))
         text = text.splitlines()
         (self.dir / "kamailio.cfg").write_text("\n".join([text[0]] + defines + text[1:]) + "\n")
