@@ -8,8 +8,8 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
-pub mod derived;
 pub mod build;
+pub mod derived;
 pub mod dialog;
 pub mod digest;
 pub mod edit;
@@ -18,7 +18,9 @@ pub mod headers;
 pub mod message;
 pub mod method;
 pub mod name;
+pub mod session_timer;
 pub mod slots;
+pub mod subscription;
 pub mod transaction;
 pub mod transport;
 pub mod uri;
