@@ -5,4 +5,8 @@
 //!
 //! Start reading at `main.rs`, then [`config::Config`], then [`app`], which wires everything.
 
+pub mod bus;
+pub mod cdr;
 pub mod config;
+pub mod store;
+pub mod telemetry;

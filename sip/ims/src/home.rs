@@ -89,7 +89,10 @@ mod tests {
     use super::*;
 
     fn home() -> Home {
-        Home::new("Example.com", [(Transport::Udp, "127.0.0.1:5060".parse().unwrap()), (Transport::Tls, "127.0.0.1:5061".parse().unwrap())])
+        Home::new(
+            "Example.com",
+            [(Transport::Udp, "127.0.0.1:5060".parse().unwrap()), (Transport::Tls, "127.0.0.1:5061".parse().unwrap())],
+        )
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub enum StoreError {
     /// The caller's: larger than the store takes.
     #[error("too large to store")]
     TooLarge,
+    /// The caller's: text with a NUL in it, which not every engine can hold.
+    #[error("text with a NUL byte")]
+    Text,
     /// The addressee's: their queue holds as much as one user may have.
     #[error("the user's queue is full")]
     OverQuota,

@@ -69,13 +69,7 @@ pub trait Service: Send + Sync {
 
     /// A request that reached nobody: its addressee has no binding, or every branch ended in `status` (408, 430, 480).
     /// `server` is its transaction, if it has one already.
-    fn unreached(
-        &self,
-        step: &mut Step<'_>,
-        request: &Request<'_>,
-        server: Option<ServerId>,
-        status: u16,
-    ) -> Verdict {
+    fn unreached(&self, step: &mut Step<'_>, request: &Request<'_>, server: Option<ServerId>, status: u16) -> Verdict {
         let _ = (step, request, server, status);
         Verdict::Pass
     }
@@ -155,4 +149,43 @@ pub trait Location: Send + Sync {
 
     /// Whether this flow carried a successful REGISTER of that user.
     fn authenticated(&self, flow: &Flow, user: &User) -> bool;
+}
+
+/// A step in the life of a call or message, for charging records and traces.
+#[derive(Clone, Copy, Debug)]
+pub struct Note<'a> {
+    /// The Call-ID: the trace id of calls and messages.
+    pub trace: &'a [u8],
+    pub event: NoteEvent,
+    /// The status that goes with it; 0 if none.
+    pub status: u16,
+    /// The From and To values, or empty.
+    pub from: &'a [u8],
+    pub to: &'a [u8],
+}
+
+/// What happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoteEvent {
+    /// An INVITE was accepted for routing.
+    CallAttempt,
+    CallRinging,
+    CallAnswered,
+    /// The INVITE ended without an answer; `status` says why.
+    CallFailed,
+    CallForwarded,
+    /// A BYE went through.
+    CallEnded,
+    /// A MESSAGE reached its final response.
+    MessageRelayed,
+    /// A MESSAGE was kept for later.
+    MessageKept,
+    /// A kept MESSAGE reached its addressee.
+    MessageDelivered,
+    MessageExpired,
+}
+
+/// Takes notes for charging and tracing. Called on the hot path: copy and queue.
+pub trait Chronicle: Send + Sync {
+    fn note(&self, note: &Note<'_>);
 }

@@ -1,0 +1,282 @@
+//! The stored form of changes to bindings: records, one after the other.
+//!
+//! ```text
+//! record  = tag:u8 length:u32 body
+//! put (1) = expires_at:i64 cseq:u32 reg_id:u32 q:u16 flow text*9      aor key contact params path instance call_id user_agent node
+//! remove (2) = text*2                                                  aor key
+//! remove all (3) = text                                                aor
+//! text    = length:u16 bytes
+//! flow    = 0:u8 | transport+1:u8 id:u64 address*2                     local remote
+//! address = 4:u8 octets*4 port:u16 | 6:u8 octets*16 port:u16
+//! ```
+//! Integers are little-endian. A changed form gets a new tag; old tags stay readable.
+
+use std::net::{IpAddr, SocketAddr};
+
+use sip_ims::ports::{BindingChange, BindingRow, MAX_BINDING, StoreError};
+use sip_proto::{Flow, FlowId, Transport};
+
+/// Appends one record; nothing is appended when it is refused.
+pub fn encode(change: &BindingChange<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
+    let start = out.len();
+    let result = append(change, start, out);
+    if result.is_err() {
+        out.truncate(start);
+    }
+    result
+}
+
+fn append(change: &BindingChange<'_>, start: usize, out: &mut Vec<u8>) -> Result<(), StoreError> {
+    out.extend_from_slice(&[0; HEAD]);
+    let tag = match change {
+        BindingChange::Put(row) => {
+            out.extend_from_slice(&row.expires_at.to_le_bytes());
+            out.extend_from_slice(&row.cseq.to_le_bytes());
+            out.extend_from_slice(&row.reg_id.to_le_bytes());
+            out.extend_from_slice(&row.q.to_le_bytes());
+            flow(row.flow.as_ref(), out);
+            for field in [
+                row.aor,
+                row.key,
+                row.contact,
+                row.params,
+                row.path,
+                row.instance,
+                row.call_id,
+                row.user_agent,
+                row.node,
+            ] {
+                text(field, out)?;
+            }
+            PUT
+        }
+        BindingChange::Remove { aor, key } => {
+            text(aor, out)?;
+            text(key, out)?;
+            REMOVE
+        }
+        BindingChange::RemoveAll { aor } => {
+            text(aor, out)?;
+            REMOVE_ALL
+        }
+    };
+    let length = out.len() - start - HEAD;
+    if length > MAX_BINDING {
+        return Err(StoreError::TooLarge);
+    }
+    out[start] = tag;
+    // Fits: MAX_BINDING is far below 2^32.
+    out[start + 1..start + HEAD].copy_from_slice(&(length as u32).to_le_bytes());
+    Ok(())
+}
+
+fn text(field: &str, out: &mut Vec<u8>) -> Result<(), StoreError> {
+    let length = u16::try_from(field.len()).map_err(|_| StoreError::TooLarge)?;
+    if memchr::memchr(0, field.as_bytes()).is_some() {
+        return Err(StoreError::Text);
+    }
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(field.as_bytes());
+    Ok(())
+}
+
+fn flow(flow: Option<&Flow>, out: &mut Vec<u8>) {
+    let Some(flow) = flow else { return out.push(0) };
+    out.push(flow.transport as u8 + 1);
+    out.extend_from_slice(&flow.id.0.to_le_bytes());
+    for address in [flow.local, flow.remote] {
+        match address.ip() {
+            IpAddr::V4(ip) => {
+                out.push(4);
+                out.extend_from_slice(&ip.octets());
+            }
+            IpAddr::V6(ip) => {
+                out.push(6);
+                out.extend_from_slice(&ip.octets());
+            }
+        }
+        out.extend_from_slice(&address.port().to_le_bytes());
+    }
+}
+
+/// The records of a batch, each with the bytes it takes there. Ends at the first damaged one, with an error.
+pub struct Records<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Records<'a> {
+    pub fn new(batch: &'a [u8]) -> Records<'a> {
+        Records { rest: batch }
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<(BindingChange<'a>, &'a [u8]), StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let record = split(self.rest).and_then(|(record, rest)| {
+            self.rest = rest;
+            Some((decode(record)?, record))
+        });
+        if record.is_none() {
+            self.rest = &[];
+        }
+        Some(record.ok_or(StoreError::Damaged))
+    }
+}
+
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let length = u32::from_le_bytes(bytes.get(1..HEAD)?.try_into().ok()?) as usize;
+    (length <= MAX_BINDING).then_some(())?;
+    bytes.split_at_checked(HEAD + length)
+}
+
+fn decode(record: &[u8]) -> Option<BindingChange<'_>> {
+    let mut body = Reader(record.get(HEAD..)?);
+    let change = match record[0] {
+        PUT => {
+            let expires_at = i64::from_le_bytes(body.array()?);
+            let cseq = u32::from_le_bytes(body.array()?);
+            let reg_id = u32::from_le_bytes(body.array()?);
+            let q = u16::from_le_bytes(body.array()?);
+            let flow = body.flow()?;
+            BindingChange::Put(BindingRow {
+                aor: body.text()?,
+                key: body.text()?,
+                contact: body.text()?,
+                params: body.text()?,
+                path: body.text()?,
+                instance: body.text()?,
+                call_id: body.text()?,
+                user_agent: body.text()?,
+                node: body.text()?,
+                flow,
+                expires_at,
+                cseq,
+                reg_id,
+                q,
+            })
+        }
+        REMOVE => BindingChange::Remove { aor: body.text()?, key: body.text()? },
+        REMOVE_ALL => BindingChange::RemoveAll { aor: body.text()? },
+        _ => return None,
+    };
+    body.0.is_empty().then_some(change)
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let length = u16::from_le_bytes(self.array()?);
+        std::str::from_utf8(self.take(usize::from(length))?).ok()
+    }
+
+    fn flow(&mut self) -> Option<Option<Flow>> {
+        let [tag] = self.array()?;
+        let Some(index) = tag.checked_sub(1) else { return Some(None) };
+        let transport = *Transport::ALL.get(usize::from(index))?;
+        let id = FlowId(u64::from_le_bytes(self.array()?));
+        Some(Some(Flow { transport, id, local: self.address()?, remote: self.address()? }))
+    }
+
+    fn address(&mut self) -> Option<SocketAddr> {
+        let ip = match self.array()? {
+            [4] => IpAddr::from(self.array::<4>()?),
+            [6] => IpAddr::from(self.array::<16>()?),
+            _ => return None,
+        };
+        Some(SocketAddr::new(ip, u16::from_le_bytes(self.array()?)))
+    }
+}
+
+const HEAD: usize = 5;
+const PUT: u8 = 1;
+const REMOVE: u8 = 2;
+const REMOVE_ALL: u8 = 3;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub fn row<'a>(aor: &'a str, key: &'a str) -> BindingRow<'a> {
+        BindingRow {
+            aor,
+            key,
+            contact: "sip:alice@192.0.2.1:5060;transport=udp",
+            params: "",
+            path: "",
+            instance: "",
+            call_id: "a84b4c76e66710@pc33.atlanta.com",
+            user_agent: "phone/1.0",
+            node: "n1",
+            flow: Some(Flow {
+                transport: Transport::Udp,
+                id: FlowId(3),
+                local: "127.0.0.1:5060".parse().unwrap(),
+                remote: "[2001:db8::1]:5062".parse().unwrap(),
+            }),
+            expires_at: 1_800_000_000,
+            cseq: 7,
+            reg_id: 0,
+            q: 1000,
+        }
+    }
+
+    #[test]
+    fn changes_read_back_as_written() {
+        let changes = [
+            BindingChange::Put(row("alice@x", "k")),
+            BindingChange::Remove { aor: "alice@x", key: "k" },
+            BindingChange::RemoveAll { aor: "bob@x" },
+            BindingChange::Put(BindingRow { flow: None, ..row("", "") }),
+        ];
+        let mut batch = Vec::new();
+        changes.iter().for_each(|c| encode(c, &mut batch).unwrap());
+        let read: Vec<_> = Records::new(&batch).map(|r| r.unwrap().0).collect();
+        assert_eq!(read, changes);
+    }
+
+    #[test]
+    fn a_refused_change_leaves_the_batch_as_it_was() {
+        let mut batch = b"before".to_vec();
+        let long = "x".repeat(MAX_BINDING);
+        assert!(matches!(
+            encode(&BindingChange::Remove { aor: "a", key: &long }, &mut batch),
+            Err(StoreError::TooLarge)
+        ));
+        assert!(matches!(encode(&BindingChange::Put(row("a", "k\0")), &mut batch), Err(StoreError::Text)));
+        assert_eq!(batch, b"before");
+    }
+
+    #[test]
+    fn a_cut_batch_gives_its_whole_records_and_then_an_error() {
+        let mut batch = Vec::new();
+        encode(&BindingChange::RemoveAll { aor: "a@x" }, &mut batch).unwrap();
+        encode(&BindingChange::Put(row("b@x", "k")), &mut batch).unwrap();
+        batch.pop();
+        let read: Vec<_> = Records::new(&batch).collect();
+        assert!(matches!(read[..], [Ok(_), Err(StoreError::Damaged)]));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_to_an_end(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Records::new(&bytes).count() <= bytes.len());
+        }
+    }
+}

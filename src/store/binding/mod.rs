@@ -1,0 +1,272 @@
+//! The bindings behind the registrar's memory, written in groups.
+//!
+//! A caller's change is encoded straight into the waiting group, under a short lock; one thread swaps the group out and commits it whole.
+//! While a commit runs the next group gathers, so the load sets the size of the groups.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use sip_ims::ports::{BindingChange, BindingRow, BindingStore, Done, StoreError};
+
+use super::{Engine, OpenError};
+use log::Log;
+use table::Table;
+
+pub mod codec;
+mod log;
+mod table;
+
+/// [`BindingStore`] on either engine.
+pub struct Bindings {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Bindings {
+    /// Blocks until the store is open.
+    pub fn open(engine: &Engine) -> Result<Bindings, OpenError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OpenError::Thread)?;
+        let backend = runtime.block_on(async {
+            Ok::<_, OpenError>(match engine {
+                Engine::Sqlite(folder) => Backend::Log(Box::new(Log::open(folder).await?)),
+                Engine::Postgres(url) => Backend::Table(Table::open(url).await.map_err(OpenError::Database)?),
+            })
+        })?;
+        let shared = Arc::new(Shared::default());
+        let writer = Writer { shared: shared.clone(), backend, runtime, committed: Instant::now(), unsynced: None };
+        let thread = std::thread::Builder::new()
+            .name("bindings".into())
+            .spawn(move || writer.run())
+            .map_err(OpenError::Thread)?;
+        Ok(Bindings { shared, writer: Mutex::new(Some(thread)) })
+    }
+
+    /// Commits what is queued and ends the writer. Blocks.
+    pub fn close(&self) {
+        self.shared.waiting.lock().closed = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.writer.lock().take() {
+            // A writer that panicked has reported itself; there is nothing left to close.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Bindings {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl BindingStore for Bindings {
+    fn write(&self, change: BindingChange<'_>, done: Option<Done<()>>) -> Result<(), StoreError> {
+        let mut waiting = self.shared.waiting.lock();
+        if waiting.closed {
+            return Err(StoreError::Closed);
+        }
+        if waiting.changes.len() >= MAX_WAITING {
+            return Err(StoreError::Full);
+        }
+        let empty = waiting.changes.is_empty();
+        codec::encode(&change, &mut waiting.changes)?;
+        waiting.count += 1;
+        let first_done = done.is_some() && waiting.done.is_empty();
+        waiting.done.extend(done);
+        // The writer sleeps by the clock once it knows of a group; it needs waking only when its clock changes.
+        let wake = empty || first_done || (waiting.changes.len() >= GROUP && !waiting.hurried);
+        waiting.hurried |= waiting.changes.len() >= GROUP;
+        drop(waiting);
+        if wake {
+            self.shared.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    fn load(&self, each: Box<dyn FnMut(BindingRow<'_>) + Send>, done: Done<u64>) {
+        let mut waiting = self.shared.waiting.lock();
+        if waiting.closed || waiting.loads.len() >= MAX_LOADS {
+            let error = if waiting.closed { StoreError::Closed } else { StoreError::Full };
+            drop(waiting);
+            return done(Err(error));
+        }
+        waiting.loads.push((each, done));
+        drop(waiting);
+        self.shared.wake.notify_one();
+    }
+
+    fn queued(&self) -> usize {
+        self.shared.waiting.lock().count
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+type Load = (Box<dyn FnMut(BindingRow<'_>) + Send>, Done<u64>);
+
+#[derive(Default)]
+struct Waiting {
+    /// Encoded. At most [`MAX_WAITING`] and one change.
+    changes: Vec<u8>,
+    count: usize,
+    done: Vec<Done<()>>,
+    loads: Vec<Load>,
+    /// The writer was woken because the group is large.
+    hurried: bool,
+    closed: bool,
+}
+
+enum Backend {
+    Log(Box<Log>),
+    Table(Table),
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    backend: Backend,
+    runtime: tokio::runtime::Runtime,
+    /// When the last commit began.
+    committed: Instant,
+    /// When the oldest commit that is not synced yet was made.
+    unsynced: Option<Instant>,
+}
+
+/// What the writer woke up for.
+enum Turn {
+    Commit(Vec<u8>, Vec<Done<()>>),
+    Load(Load),
+    Sync,
+    End,
+}
+
+impl Writer {
+    fn run(mut self) {
+        // A group that failed is kept and goes first: whoever asked for an answer was told, the others are not lost.
+        let mut kept = Vec::new();
+        loop {
+            match self.next(!kept.is_empty()) {
+                Turn::Commit(changes, done) => {
+                    kept.extend_from_slice(&changes);
+                    let changes = std::mem::take(&mut kept);
+                    if let Err(unwritten) = self.commit(changes, done) {
+                        kept = unwritten;
+                    }
+                }
+                Turn::Load((each, done)) => {
+                    let result = match &mut self.backend {
+                        Backend::Log(log) => self.runtime.block_on(log.load(each)),
+                        Backend::Table(table) => self.runtime.block_on(table.load(each)),
+                    };
+                    super::sql::finish(done, result);
+                }
+                Turn::Sync => self.sync(),
+                Turn::End => {
+                    self.sync();
+                    return self.runtime.block_on(async {
+                        match self.backend {
+                            Backend::Log(log) => log.close().await,
+                            Backend::Table(table) => table.close().await,
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to do, and takes it.
+    fn next(&mut self, kept: bool) -> Turn {
+        let mut waiting = self.shared.waiting.lock();
+        let mut since = None;
+        loop {
+            if let Some(load) = waiting.loads.pop() {
+                return Turn::Load(load);
+            }
+            let now = Instant::now();
+            if waiting.closed {
+                if waiting.changes.is_empty() {
+                    return Turn::End;
+                }
+                return waiting.take();
+            }
+            let sync = self.unsynced.map(|at| at + SYNC);
+            if sync.is_some_and(|at| at <= now) {
+                return Turn::Sync;
+            }
+            let commit = if waiting.changes.is_empty() {
+                kept.then(|| self.committed + RETRY)
+            } else {
+                let since = *since.get_or_insert(now);
+                let urgent = !waiting.done.is_empty() || waiting.changes.len() >= GROUP;
+                Some(if urgent { self.committed + BETWEEN } else { since + BEHIND })
+            };
+            if commit.is_some_and(|at| at <= now) {
+                return waiting.take();
+            }
+            match commit.into_iter().chain(sync).min() {
+                Some(at) => drop(self.shared.wake.wait_until(&mut waiting, at)),
+                None => self.shared.wake.wait(&mut waiting),
+            }
+        }
+    }
+
+    fn commit(&mut self, changes: Vec<u8>, done: Vec<Done<()>>) -> Result<(), Vec<u8>> {
+        self.committed = Instant::now();
+        let result = match &mut self.backend {
+            Backend::Log(log) => self.runtime.block_on(log.commit(changes)),
+            Backend::Table(table) => self.runtime.block_on(table.commit(changes)),
+        };
+        self.unsynced.get_or_insert(self.committed);
+        let (outcome, unwritten) = match result {
+            Ok(()) => (Ok(()), Ok(())),
+            Err((error, changes)) => {
+                tracing::error!(%error, bytes = changes.len(), "bindings not stored; will be tried again");
+                (Err(error), Err(changes))
+            }
+        };
+        for done in done {
+            super::sql::finish(done, outcome.clone());
+        }
+        unwritten
+    }
+
+    fn sync(&mut self) {
+        self.unsynced = None;
+        let result = match &mut self.backend {
+            Backend::Log(log) => self.runtime.block_on(log.sync()),
+            Backend::Table(table) => self.runtime.block_on(table.sweep()),
+        };
+        if let Err(error) = result {
+            tracing::error!(%error, "bindings not synced");
+        }
+    }
+}
+
+impl Waiting {
+    fn take(&mut self) -> Turn {
+        self.count = 0;
+        self.hurried = false;
+        // The next group will be about as large.
+        let room = Vec::with_capacity(self.changes.len().min(GROUP));
+        Turn::Commit(std::mem::replace(&mut self.changes, room), std::mem::take(&mut self.done))
+    }
+}
+
+/// Bytes that may wait; beyond, changes are refused. Some 50,000 bindings: two seconds of the fastest load.
+const MAX_WAITING: usize = 16 * 1024 * 1024;
+/// Bytes at which a group does not wait any longer.
+const GROUP: usize = 1024 * 1024;
+/// Loads that may wait.
+const MAX_LOADS: usize = 16;
+/// Least time from one commit to the next: under load it sets the size of a group, alone a change is committed at once.
+const BETWEEN: Duration = Duration::from_millis(4);
+/// How long a group waits when nobody waits for it.
+const BEHIND: Duration = Duration::from_millis(200);
+/// From a commit to its sync; with the sync itself under a second.
+const SYNC: Duration = Duration::from_millis(700);
+/// Before a failed group is tried again.
+const RETRY: Duration = Duration::from_millis(500);

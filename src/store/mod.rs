@@ -1,0 +1,119 @@
+//! The stores behind the ports of `sip-ims`: SQL, one text for two engines.
+//!
+//! * [`binding`]: the bindings, written in groups behind the registrar's memory; a log in a SQLite file of its own, or a table of PostgreSQL.
+//! * [`sql`]: users, waiting messages, documents and the charging log: one writer with group commit, one reader.
+//! * [`follow`]: keeps the directory in step with what any process provisions.
+//!
+//! Every write is acknowledged after its commit: on disk for what [`sql`] holds, out of this process's reach for bindings.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sip_ims::ports::{BindingStore, ChargingLog, Documents, MessageQueue, StoreError, UserStore};
+
+pub mod binding;
+pub mod follow;
+pub mod sql;
+
+mod engine;
+
+pub use engine::Engine;
+
+/// What the stores need to know.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    pub engine: Engine,
+    /// Messages that may wait for one user.
+    pub messages_per_user: u32,
+}
+
+impl StoreConfig {
+    /// SQLite in a folder, which is made if it is not there.
+    pub fn sqlite(folder: impl Into<PathBuf>) -> StoreConfig {
+        StoreConfig { engine: Engine::Sqlite(folder.into()), messages_per_user: MESSAGES_PER_USER }
+    }
+
+    /// PostgreSQL at a `postgres://` URL.
+    pub fn postgres(url: impl Into<String>) -> StoreConfig {
+        StoreConfig { engine: Engine::Postgres(url.into()), messages_per_user: MESSAGES_PER_USER }
+    }
+}
+
+/// Why the stores did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The operator's: the folder cannot be made or written.
+    #[error("the data folder is not usable: {0}")]
+    Folder(#[source] std::io::Error),
+    /// The operator's: no such server, wrong password, or the file is held by another server.
+    #[error("the database does not open: {0}")]
+    Database(#[source] sqlx::Error),
+    /// The operator's: a newer version of the server made this store.
+    #[error("the database's tables do not fit this version: {0}")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+    #[error("no thread for the store: {0}")]
+    Thread(#[source] std::io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Every store of a server. Dropping it commits what is queued.
+pub struct Store {
+    bindings: Arc<binding::Bindings>,
+    sql: Arc<sql::SqlStore>,
+}
+
+impl Store {
+    /// Opens every store, makes or moves up the tables. Blocks; for the start, outside an async runtime.
+    pub fn open(config: &StoreConfig) -> Result<Store, OpenError> {
+        let sql = sql::SqlStore::open(config)?;
+        let bindings = binding::Bindings::open(&config.engine)?;
+        Ok(Store { bindings: Arc::new(bindings), sql: Arc::new(sql) })
+    }
+
+    pub fn bindings(&self) -> Arc<dyn BindingStore> {
+        self.bindings.clone()
+    }
+
+    pub fn users(&self) -> Arc<dyn UserStore> {
+        self.sql.clone()
+    }
+
+    pub fn messages(&self) -> Arc<dyn MessageQueue> {
+        self.sql.clone()
+    }
+
+    pub fn documents(&self) -> Arc<dyn Documents> {
+        self.sql.clone()
+    }
+
+    pub fn charging(&self) -> Arc<dyn ChargingLog> {
+        self.sql.clone()
+    }
+
+    /// What waits to be written: for the metrics.
+    pub fn depth(&self) -> Depth {
+        Depth { bindings: self.bindings.queued(), sql: self.sql.queued() }
+    }
+
+    /// Commits what is queued and ends the threads; later calls are answered `Closed`. Blocks.
+    pub fn close(&self) {
+        self.bindings.close();
+        self.sql.close();
+    }
+}
+
+/// Lengths of the queues, in operations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Depth {
+    pub bindings: usize,
+    pub sql: usize,
+}
+
+/// The users alone: for command-line tools beside a running server, which holds the bindings' file for itself.
+pub fn open_users(config: &StoreConfig) -> Result<Arc<dyn UserStore>, OpenError> {
+    Ok(Arc::new(sql::SqlStore::open(config)?))
+}
+
+/// Default for [`StoreConfig::messages_per_user`].
+const MESSAGES_PER_USER: u32 = 1000;

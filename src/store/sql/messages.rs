@@ -1,0 +1,77 @@
+//! Messages that wait for their addressee.
+
+use std::str::FromStr;
+
+use sip_ims::Aor;
+use sip_ims::ports::{Done, MAX_QUEUED_MESSAGE, MessageId, MessageQueue, QueuedMessage, StoreError};
+use sqlx::{AnyConnection, Row, query};
+
+use super::{Outcome, SqlStore, refuse};
+
+impl MessageQueue for SqlStore {
+    fn put(&self, message: QueuedMessage, done: Done<MessageId>) {
+        if message.body.len() > MAX_QUEUED_MESSAGE {
+            return refuse(done, StoreError::TooLarge);
+        }
+        let cap = i64::from(self.messages_per_user);
+        self.writer.submit(message.body.len(), done, async move |c: &mut AnyConnection| insert(c, &message, cap).await);
+    }
+
+    fn pending(&self, aor: &Aor, after: MessageId, limit: u32, done: Done<Vec<(MessageId, QueuedMessage)>>) {
+        let aor = aor.clone();
+        self.reader
+            .submit(aor.as_str().len(), done, async move |c: &mut AnyConnection| pending(c, &aor, after, limit).await);
+    }
+
+    fn remove(&self, id: MessageId, done: Done<bool>) {
+        self.writer.submit(0, done, async move |c: &mut AnyConnection| {
+            let gone = query("DELETE FROM message WHERE id = $1").bind(id.0 as i64).execute(c).await?;
+            Ok(Ok(gone.rows_affected() > 0))
+        });
+    }
+
+    fn expire(&self, now: i64, done: Done<u64>) {
+        self.writer.submit(0, done, async move |c: &mut AnyConnection| {
+            let gone = query("DELETE FROM message WHERE expires_at < $1").bind(now).execute(c).await?;
+            Ok(Ok(gone.rows_affected()))
+        });
+    }
+}
+
+async fn insert(connection: &mut AnyConnection, message: &QueuedMessage, cap: i64) -> Outcome<MessageId> {
+    let row = query(
+        "INSERT INTO message (aor, expires_at, body) SELECT $1, $2, $3 \
+         WHERE (SELECT count(*) FROM message WHERE aor = $1) < $4 RETURNING id",
+    )
+    .bind(message.aor.as_str())
+    .bind(message.expires_at)
+    .bind(message.body.as_slice())
+    .bind(cap)
+    .fetch_optional(connection)
+    .await?;
+    match row {
+        Some(row) => Ok(Ok(MessageId(row.try_get::<i64, _>(0)? as u64))),
+        None => Ok(Err(StoreError::OverQuota)),
+    }
+}
+
+async fn pending(
+    connection: &mut AnyConnection,
+    aor: &Aor,
+    after: MessageId,
+    limit: u32,
+) -> Outcome<Vec<(MessageId, QueuedMessage)>> {
+    let rows = query("SELECT id, aor, expires_at, body FROM message WHERE aor = $1 AND id > $2 ORDER BY id LIMIT $3")
+        .bind(aor.as_str())
+        .bind(after.0 as i64)
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await?;
+    let mut messages = Vec::with_capacity(rows.len());
+    for row in rows {
+        let Ok(aor) = Aor::from_str(row.try_get(1)?) else { return Ok(Err(StoreError::Damaged)) };
+        let message = QueuedMessage { aor, expires_at: row.try_get(2)?, body: row.try_get(3)? };
+        messages.push((MessageId(row.try_get::<i64, _>(0)? as u64), message));
+    }
+    Ok(Ok(messages))
+}

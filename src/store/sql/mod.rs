@@ -1,0 +1,62 @@
+//! Users, waiting messages, documents and the charging log, in SQL that both engines read.
+//!
+//! Two threads, each with one connection: the [writer](lane) takes what is queued into one transaction and acknowledges it all after the
+//! commit is on disk; the reader answers beside it. A caller that was acknowledged reads what it wrote.
+
+use sip_ims::ports::{Done, StoreError};
+
+use super::{OpenError, StoreConfig};
+use lane::Lane;
+
+mod charging;
+mod documents;
+mod lane;
+mod messages;
+mod users;
+
+pub(super) use lane::finish;
+
+/// [`UserStore`](sip_ims::ports::UserStore), [`MessageQueue`](sip_ims::ports::MessageQueue),
+/// [`Documents`](sip_ims::ports::Documents) and [`ChargingLog`](sip_ims::ports::ChargingLog) on either engine.
+pub struct SqlStore {
+    writer: Lane,
+    reader: Lane,
+    messages_per_user: u32,
+}
+
+impl SqlStore {
+    /// Makes or moves up the tables and opens both connections. Blocks.
+    pub fn open(config: &StoreConfig) -> Result<SqlStore, OpenError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OpenError::Thread)?;
+        runtime.block_on(config.engine.prepare())?;
+        Ok(SqlStore {
+            writer: Lane::open("store-write", config.engine.clone(), lane::Mode::Grouped)?,
+            reader: Lane::open("store-read", config.engine.clone(), lane::Mode::Single)?,
+            messages_per_user: config.messages_per_user,
+        })
+    }
+
+    /// Operations that wait.
+    pub fn queued(&self) -> usize {
+        self.writer.queued() + self.reader.queued()
+    }
+
+    /// Finishes what is queued and ends the threads. Blocks.
+    pub fn close(&self) {
+        self.writer.close();
+        self.reader.close();
+    }
+}
+
+/// What runs inside a transaction: `Err` of SQL fails the group, the inner result is this caller's alone.
+type Outcome<T> = Result<Result<T, StoreError>, sqlx::Error>;
+
+/// Text that both engines can hold.
+fn check_text(texts: &[&str]) -> Result<(), StoreError> {
+    if texts.iter().any(|t| t.contains('\0')) { Err(StoreError::Text) } else { Ok(()) }
+}
+
+/// Refuses a call before it is queued.
+fn refuse<T>(done: Done<T>, error: StoreError) {
+    done(Err(error));
+}
