@@ -129,9 +129,7 @@ pub enum Kind {
 impl Default for Traffic {
     fn default() -> Traffic {
         Traffic {
-            counts: std::array::from_fn(|_| {
-                std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0)))
-            }),
+            counts: std::array::from_fn(|_| std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0)))),
             transactions: AtomicU64::new(0),
             shed: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
@@ -299,8 +297,7 @@ impl Shard {
         loaded: bool,
         out: &'s mut Outbox,
     ) -> (&'s mut dyn TransactionUser, Step<'s>) {
-        let step =
-            Step { now, unix: unix_now(), shard: self.number, endpoint: &mut self.endpoint, out, loaded };
+        let step = Step { now, unix: unix_now(), shard: self.number, endpoint: &mut self.endpoint, out, loaded };
         (&mut *self.user, step)
     }
 
@@ -510,4 +507,3 @@ pub fn write_via(out: &mut Vec<u8>, transport: Transport, sent_by: &[u8], branch
 fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
-

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use sip_proto::Outbox;
+use sip_proto::transport::Transmit;
+use sip_proto::{Hop, Outbox};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::carriers::Core;
@@ -192,12 +193,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                     whole = true;
                     Counters::bump(&core.counters.keep_alives);
                     // RFC 5626 §3.5.1: the pong is a single CRLF.
-                    let _ = opened.connection.send(second, b"\r\n", u64::MAX);
+                    let _ = opened.connection.send(second, b"\r\n", Transmit::NO_TOKEN);
                 }
                 Frame::Unframed(head, error) => {
                     let mut answer = Vec::new();
                     if refusal::bad_request(head, reason(error), &mut answer) {
-                        let _ = opened.connection.send(second, &answer, u64::MAX);
+                        // After the answers to what came before.
+                        out.push_bytes(Hop::Flow(opened.connection.flow()), Transmit::NO_TOKEN, &answer);
                     }
                 }
             })

@@ -192,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WsPump<S> {
             Counters::bump(&core.counters.keep_alives);
             // RFC 5626 §3.5.1, which RFC 7118 §6 allows here too.
             if bytes == b"\r\n\r\n" {
-                let _ = self.opened.connection().send(second, b"\r\n", u64::MAX);
+                let _ = self.opened.connection().send(second, b"\r\n", sip_proto::transport::Transmit::NO_TOKEN);
             }
             return Poll::Ready(true);
         }
