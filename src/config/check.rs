@@ -37,7 +37,6 @@ impl Config {
         within("sip.max_transactions", sip.max_transactions as u64, 1_000, 100_000_000);
         within("sip.max_connections", sip.max_connections as u64, 16, 10_000_000);
         within("sip.max_connections_per_source", sip.max_connections_per_source as u64, 1, 10_000_000);
-        within("sip.flood.sources", sip.flood.sources as u64, 1_024, 1 << 20);
         within("sip.flood.burst", u64::from(sip.flood.burst), 1, 1_000_000_000);
         within("sip.flood.rate", u64::from(sip.flood.rate), 1, 1_000_000_000);
 

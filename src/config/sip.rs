@@ -51,7 +51,7 @@ impl Default for Sip {
             max_datagram: Size::kib(64),
             max_stream: Size::kib(128),
             max_transactions: 1_000_000,
-            max_connections: 200_000,
+            max_connections: 100_000,
             max_connections_per_source: 20_000,
             flood: Flood::default(),
         }
@@ -77,13 +77,11 @@ pub struct Flood {
     pub burst: u32,
     /// Points forgiven per second.
     pub rate: u32,
-    /// Sources remembered at once, 1,024 to 1,048,576.
-    pub sources: usize,
 }
 
 impl Default for Flood {
     fn default() -> Flood {
-        Flood { enabled: true, burst: 2_000, rate: 200, sources: 65_536 }
+        Flood { enabled: true, burst: 400, rate: 40 }
     }
 }
 

@@ -1,0 +1,17 @@
+//! What the server says of itself: logs, metrics, the trace of each message, copies for a capture server.
+//!
+//! Everything here is written to from hot threads and must cost them next to nothing; reading is slow and rare.
+
+pub mod hep;
+pub mod log;
+pub mod metrics;
+pub mod redact;
+pub mod sources;
+pub mod tap;
+pub mod trace;
+
+pub use hep::Capture;
+pub use metrics::{Latency, Metrics};
+pub use redact::{Hidden, Redacted};
+pub use tap::Tap;
+pub use trace::{Event, Trace, TraceId};
