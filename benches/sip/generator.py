@@ -1,6 +1,8 @@
 """SIPp as the load, pinned away from the server, and what its statistics file says afterwards."""
 import csv, pathlib, subprocess, time
 
+from subject import DOMAIN
+
 HERE = pathlib.Path(__file__).resolve().parent
 
 
@@ -39,7 +41,7 @@ class Sipp:
         cmd = ["taskset", "-c", core, "sipp", "-sf", str(HERE / "scenarios" / f"{scenario}.xml"), "-i", "127.0.0.1",
                "-p", str(port), "-nostdin", "-trace_stat", "-fd", "1", "-stf", f"{self.base}.csv",
                "-trace_err", "-error_file", f"{self.base}.err", "-buff_size", "4194304", "-timer_resol", "1",
-               "-deadcall_wait", "500", "-cp", str(port + 100), "-l", "500000"]
+               "-auth_uri", DOMAIN, "-deadcall_wait", "500", "-cp", str(port + 100), "-l", "500000"]
         for key, value in keys.items():
             cmd += ["-key", key, value]
         if csv_file:

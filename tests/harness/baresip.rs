@@ -1,0 +1,131 @@
+//! A real phone: baresip with a tone for a microphone and a file for a loudspeaker, driven over its control port.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::process::Process;
+use super::server::{DOMAIN, PASSWORD, Server};
+
+/// One running phone. It ends when dropped.
+pub struct Phone {
+    pub process: Process,
+    pub user: String,
+    heard: PathBuf,
+    control: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Phone {
+    /// Starts a phone for `user`, that registers over `transport` (`udp`, `tcp`, `tls`), hums at `tone` Hz and picks up by itself.
+    pub fn start(server: &Server, user: &str, transport: &str, tone: u32) -> Self {
+        Self::with_password(server, user, transport, tone, PASSWORD)
+    }
+
+    pub fn with_password(server: &Server, user: &str, transport: &str, tone: u32, password: &str) -> Self {
+        let dir = server.path().join(format!("phone-{user}"));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (sip, control, rtp) = (server.ports.next(), server.ports.next(), server.ports.next());
+        let rtp_last = [server.ports.next(), server.ports.next(), server.ports.next()][2];
+        let heard = dir.join("heard.wav");
+        let authority = server.authority.certificate();
+        let config = format!(
+            "module_path /usr/lib/baresip/modules\nsip_listen 127.0.0.1:{sip}\nsip_cafile {ca}\nsip_verify_server yes\nnet_interface lo\n\
+             audio_source ausine,{tone}\naudio_player aufile,{heard}\naudio_alert aufile,/dev/null\nausrc_srate 8000\nauplay_srate 8000\n\
+             ausrc_channels 1\nauplay_channels 1\naudio_buffer 20-160\nrtp_ports {rtp}-{rtp_last}\nctrl_tcp_listen 127.0.0.1:{control}\n\
+             module g711.so\nmodule ausine.so\nmodule aufile.so\nmodule_app account.so\nmodule_app contact.so\nmodule_app menu.so\n\
+             module_app ctrl_tcp.so\n",
+            ca = authority.display(),
+            heard = heard.display(),
+        );
+        let port = if transport == "tls" { server.sips } else { server.sip };
+        let account = format!(
+            "<sip:{user}@{DOMAIN};transport={transport}>;auth_user={user};auth_pass={password};answermode=auto;regint=60;\
+             outbound=\"sip:127.0.0.1:{port};transport={transport}\";audio_codecs=PCMU/8000/1\n"
+        );
+        for (name, text) in [("config", config), ("accounts", account), ("contacts", String::new())] {
+            std::fs::write(dir.join(name), text).unwrap();
+        }
+        let mut command = Command::new("baresip");
+        command.arg("-f").arg(&dir).arg("-v").env("HOME", &dir).current_dir(&dir);
+        let mut process = Process::start(&format!("phone-{user}"), server.path(), &mut command);
+        process.wait_for("baresip is ready.", Duration::from_secs(15));
+        let control = TcpStream::connect(("127.0.0.1", control)).expect("the phone's control port");
+        Self { process, user: user.into(), heard, control, unread: Vec::new() }
+    }
+
+    /// Sends one command of baresip's menu, such as `dial`.
+    pub fn command(&mut self, command: &str, parameters: &str) {
+        let text = serde_json::json!({ "command": command, "params": parameters, "token": "story" }).to_string();
+        let framed = format!("{}:{},", text.len(), text);
+        self.control.write_all(framed.as_bytes()).expect("the phone takes commands");
+    }
+
+    /// Waits for an event by its type, such as `CALL_ESTABLISHED`; everything before it is passed over.
+    pub fn wait_event(&mut self, kind: &str) -> serde_json::Value {
+        let limit = Duration::from_secs(20);
+        let start = Instant::now();
+        self.control.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        loop {
+            while let Some(event) = self.next_event() {
+                if event["type"] == kind {
+                    return event;
+                }
+            }
+            assert!(start.elapsed() < limit, "{}: no {kind} within {limit:?}:\n{}", self.user, self.process.output());
+            let mut buffer = [0; 4096];
+            match self.control.read(&mut buffer) {
+                Ok(0) => panic!("{} hung up its control port:\n{}", self.user, self.process.output()),
+                Ok(n) => self.unread.extend_from_slice(&buffer[..n]),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// One netstring of the control port: `LENGTH:JSON,`.
+    fn next_event(&mut self) -> Option<serde_json::Value> {
+        let colon = self.unread.iter().position(|b| *b == b':')?;
+        let length: usize = std::str::from_utf8(&self.unread[..colon]).ok()?.parse().ok()?;
+        let end = colon + 1 + length;
+        if self.unread.len() <= end {
+            return None;
+        }
+        let event = serde_json::from_slice(&self.unread[colon + 1..end]).ok();
+        self.unread.drain(..=end);
+        event
+    }
+
+    /// Waits until the registrar said 200 to this phone.
+    pub fn wait_registered(&mut self) {
+        self.process.wait_for("200 OK", Duration::from_secs(20));
+    }
+
+    /// The 16-bit samples that its loudspeaker played so far.
+    pub fn heard(&self) -> Vec<i16> {
+        let bytes = std::fs::read(&self.heard).unwrap_or_default();
+        bytes.get(44..).unwrap_or_default().chunks_exact(2).map(|c| i16::from_le_bytes([c[0], c[1]])).collect()
+    }
+
+    /// How strongly it heard a tone of `hz`, 0 to 1: the share of the sound's energy there (Goertzel), over its last second.
+    pub fn heard_tone(&self, hz: f64) -> f64 {
+        let samples = self.heard();
+        tone_share(&samples[samples.len().saturating_sub(8000)..], hz)
+    }
+}
+
+/// The share of the energy of `samples` (8 kHz) that a pure tone of `hz` explains.
+pub fn tone_share(samples: &[i16], hz: f64) -> f64 {
+    let energy: f64 = samples.iter().map(|s| f64::from(*s).powi(2)).sum();
+    if samples.len() < 800 || energy < samples.len() as f64 * 100.0 {
+        return 0.0;
+    }
+    let step = 2.0 * std::f64::consts::PI * hz / 8000.0;
+    let (mut re, mut im) = (0.0, 0.0);
+    for (n, sample) in samples.iter().enumerate() {
+        re += f64::from(*sample) * (step * n as f64).cos();
+        im += f64::from(*sample) * (step * n as f64).sin();
+    }
+    2.0 * (re * re + im * im) / (samples.len() as f64 * energy)
+}

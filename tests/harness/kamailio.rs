@@ -1,0 +1,49 @@
+//! Kamailio: the neighbouring proxy of the stories, and the stand-in subject that proves their scenarios.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::process::Process;
+use super::server::{DOMAIN, PASSWORD, Setup};
+
+const SCRIPT: &str = include_str!("kamailio.cfg");
+
+/// Starts Kamailio as the home proxy of [`DOMAIN`].
+pub fn subject(dir: &Path, setup: &Setup, sip: u16, sips: u16) -> Process {
+    let users: String = setup.users.iter().map(|u| format!("\t$sht(users=>{u}) = \"{PASSWORD}\";\n")).collect();
+    let mut flags = vec!["WITH_TLS"];
+    if setup.auth == "digest" {
+        flags.push("WITH_DIGEST");
+    }
+    start("kamailio", dir, &flags, &[("DOMAIN", DOMAIN), ("PORT", &sip.to_string()), ("TLSPORT", &sips.to_string()), ("USERS", &users)])
+}
+
+/// Starts Kamailio as the proxy of another domain, that sends what is not for it to `next` (`127.0.0.1:port`).
+pub fn neighbour(dir: &Path, domain: &str, port: u16, next: &str) -> Process {
+    start("neighbour", dir, &["WITH_NEIGHBOUR"], &[("DOMAIN", domain), ("PORT", &port.to_string()), ("NEIGHBOUR", next), ("USERS", "")])
+}
+
+fn start(name: &str, dir: &Path, flags: &[&str], sets: &[(&str, &str)]) -> Process {
+    let (head, rest) = SCRIPT.split_once('\n').expect("the script has lines");
+    let mut text = format!("{head}\n");
+    for flag in flags {
+        text.push_str(&format!("#!define {flag}\n"));
+    }
+    text.push_str(rest);
+    for (key, value) in sets {
+        text = text.replace(&format!("@{key}@"), value);
+    }
+    let run = dir.join(format!("{name}-run"));
+    std::fs::create_dir_all(&run).unwrap();
+    let text = text.replace("@DIR@", &dir.display().to_string());
+    let config = run.join("kamailio.cfg");
+    std::fs::write(&config, text).unwrap();
+    let mut command = Command::new("kamailio");
+    command.arg("-f").arg(&config).args(["-x", "tlsf", "-X", "tlsf", "-m", "64", "-M", "8", "-DD", "-E", "-Y"]).arg(&run);
+    command.arg("-P").arg(run.join("pid"));
+    let process = Process::start(name, dir, &mut command);
+    let port = sets.iter().find(|(k, _)| *k == "PORT").map_or(0, |(_, v)| v.parse().unwrap());
+    super::raw::Peer::new(0).wait_until_answered(port, Duration::from_secs(15));
+    process
+}

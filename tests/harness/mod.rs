@@ -1,0 +1,43 @@
+//! What the stories share: the server under test, and the peers that nobody here wrote.
+//!
+//! Every story starts its own server in its own folder on its own ports and everything ends with it, so stories run side by
+//! side. Start reading at [`server::Setup`].
+
+// Each story is a crate of its own and uses a part of this.
+#![allow(dead_code, unused_imports)]
+
+pub mod baresip;
+pub mod dns;
+pub mod http;
+pub mod kamailio;
+pub mod ports;
+pub mod process;
+pub mod raw;
+pub mod server;
+pub mod sipp;
+pub mod tls;
+
+use std::time::{Duration, Instant};
+
+pub use baresip::Phone;
+pub use ports::Ports;
+pub use process::Process;
+pub use raw::Peer;
+pub use server::{DOMAIN, PASSWORD, Server, Setup, Subject};
+pub use sipp::{Sipp, header};
+
+/// Polls until `fact` holds. The limit is generous: it decides between "slow machine" and "never".
+pub fn eventually(what: &str, limit: Duration, mut fact: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !fact() {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until somebody on this machine holds the UDP port on loopback (a peer that was just started).
+pub fn wait_for_udp(port: u16) {
+    let entry = format!("0100007F:{port:04X}");
+    let held = || std::fs::read_to_string("/proc/net/udp").is_ok_and(|t| t.contains(&entry));
+    eventually(&format!("UDP port {port} is open"), Duration::from_secs(10), held);
+}

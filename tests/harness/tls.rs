@@ -1,0 +1,40 @@
+//! A private certificate authority, made by the system's openssl for one test.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The authority of one test folder: `ca.pem` there, and whatever it issued beside it.
+pub struct Authority {
+    dir: PathBuf,
+}
+
+impl Authority {
+    pub fn new(dir: &Path) -> Self {
+        let me = Self { dir: dir.into() };
+        me.openssl(&["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+            "-subj", "/CN=story authority", "-keyout", "ca.key", "-out", "ca.pem"]);
+        me
+    }
+
+    pub fn certificate(&self) -> PathBuf {
+        self.dir.join("ca.pem")
+    }
+
+    /// Issues `name.pem` with `name.key` for these host names and 127.0.0.1.
+    pub fn issue(&self, name: &str, hosts: &[&str]) {
+        let names: Vec<String> = hosts.iter().map(|h| format!("DNS:{h}")).collect();
+        let extensions = format!("subjectAltName={},IP:127.0.0.1\nbasicConstraints=CA:FALSE\n", names.join(","));
+        std::fs::write(self.dir.join(format!("{name}.ext")), extensions).unwrap();
+        let (key, request, certificate) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
+        let subject = format!("/CN={}", hosts[0]);
+        self.openssl(&["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", &subject,
+            "-keyout", &key, "-out", &request]);
+        self.openssl(&["x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
+            "-extfile", &format!("{name}.ext"), "-out", &certificate]);
+    }
+
+    fn openssl(&self, arguments: &[&str]) {
+        let done = Command::new("openssl").args(arguments).current_dir(&self.dir).output().expect("openssl is installed");
+        assert!(done.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+}

@@ -1,0 +1,90 @@
+//! Short messages between users: delivered, kept while the addressee is away, and never lost by a crash.
+
+mod harness;
+
+use harness::{DOMAIN, Server, Setup, Sipp, sipp::Outcome};
+
+fn started() -> Server {
+    Setup::with_users(&["alice", "bob"]).start()
+}
+
+fn bind(server: &Server, user: &str, port: u16) {
+    let from = server.ports.next();
+    let sipp = Sipp::new(server, "register", from).set("CONTACT", format!("127.0.0.1:{port}")).set("PARAMS", "");
+    sipp.set("EXPIRES", 600).users(&[user]).succeed();
+}
+
+fn send(server: &Server, text: &str, count: u32, code: u16) -> Outcome {
+    let port = server.ports.next();
+    let sipp = Sipp::new(server, "message", port).set("URI", format!("sip:bob@{DOMAIN}")).set("TEXT", text).set("CODE", code);
+    // One a time: only then has "in order" a meaning.
+    sipp.users(&["alice"]).calls(count).rate(5).succeed()
+}
+
+/// The bodies of the messages in the order of their first arrival.
+fn texts(seen: &Outcome) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for message in seen.received() {
+        let body = message.split("\r\n\r\n").nth(1).unwrap_or_default().trim().to_owned();
+        if !out.contains(&body) {
+            out.push(body);
+        }
+    }
+    out
+}
+
+fn numbered(text: &str, count: u32) -> Vec<String> {
+    (1..=count).map(|n| format!("{text} {n}")).collect()
+}
+
+#[test]
+fn message_reaches_the_phone() {
+    let server = started();
+    let port = server.ports.next();
+    let phone = Sipp::new(&server, "take_messages", port).set("CODE", 200).calls(3).start();
+    bind(&server, "bob", port);
+    send(&server, "hello", 3, 200);
+    assert_eq!(texts(&phone.succeed(3)), numbered("hello", 3));
+}
+
+#[test]
+fn message_to_somebody_away_is_kept_and_delivered_in_order() {
+    let server = started();
+    send(&server, "kept", 5, 202);
+    let port = server.ports.next();
+    let phone = Sipp::new(&server, "take_messages", port).set("CODE", 200).calls(5).start();
+    bind(&server, "bob", port);
+    assert_eq!(texts(&phone.succeed(5)), numbered("kept", 5));
+}
+
+#[test]
+fn kept_messages_survive_kill_9() {
+    let mut server = started();
+    send(&server, "durable", 4, 202);
+    server.restart();
+    let port = server.ports.next();
+    let phone = Sipp::new(&server, "take_messages", port).set("CODE", 200).calls(4).start();
+    bind(&server, "bob", port);
+    assert_eq!(texts(&phone.succeed(4)), numbered("durable", 4));
+}
+
+#[test]
+fn delivered_messages_are_not_delivered_again() {
+    let server = started();
+    send(&server, "once", 2, 202);
+    let port = server.ports.next();
+    let phone = Sipp::new(&server, "take_messages", port).set("CODE", 200).calls(2).start();
+    bind(&server, "bob", port);
+    phone.succeed(2);
+    let again = harness::Peer::new(port);
+    bind(&server, "bob", port);
+    assert_eq!(again.receive(std::time::Duration::from_millis(700)), None);
+}
+
+#[test]
+fn message_to_nobody_gets_404() {
+    let server = started();
+    let port = server.ports.next();
+    let sipp = Sipp::new(&server, "message", port).set("URI", format!("sip:nobody@{DOMAIN}")).set("TEXT", "x").set("CODE", 404);
+    sipp.users(&["alice"]).succeed();
+}
