@@ -17,8 +17,14 @@ pub mod endpoint;
 pub mod headers;
 pub mod message;
 pub mod method;
+pub mod multipart;
 pub mod name;
+pub mod privacy;
+pub mod refer;
+pub mod reliable;
 pub mod session_timer;
+#[cfg(any(test, feature = "rsip"))]
+pub mod rsip_compat;
 pub mod slots;
 pub mod subscription;
 pub mod transaction;

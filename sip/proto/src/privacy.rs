@@ -1,0 +1,321 @@
+//! What a proxy at the edge of a trust domain removes and changes (RFC 3323, RFC 3325, TS 24.229 §4.4).
+//!
+//! Two functions, each for one direction: [`arriving`] for messages from a neighbour, [`leaving`] for messages to one. Both
+//! write into an [`Edits`] and leave alone what needs no change. A proxy cannot hide Via, Contact, Record-Route or the
+//! session, because it could not bring them back: for `header` and `session` see [`Unfulfilled`].
+
+use smallvec::SmallVec;
+
+use crate::edit::Edits;
+use crate::headers::{NameAddr, Privacy, has_token, list, write_tokens};
+use crate::message::Message;
+use crate::name::HeaderName;
+
+/// Whether a neighbour belongs to our trust domain: Spec(T) of RFC 3324.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Neighbour {
+    Trusted,
+    Untrusted,
+}
+
+/// `critical` privacy that cannot be given: answer 500 with this reason phrase (RFC 3323 §5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unfulfilled {
+    #[error("Privacy Failure: header Not Supported")]
+    Header,
+    #[error("Privacy Failure: session Not Supported")]
+    Session,
+}
+
+/// Headers that only trusted neighbours may set, beside P-Asserted-Identity (TS 24.229 §4.4; RFC 7315 §6).
+const TRUSTED_ONLY: [HeaderName; 9] = [
+    HeaderName::PAssertedService,
+    HeaderName::PAccessNetworkInfo,
+    HeaderName::PChargingVector,
+    HeaderName::PChargingFunctionAddresses,
+    HeaderName::PCalledPartyId,
+    HeaderName::PProfileKey,
+    HeaderName::PServedUser,
+    HeaderName::PUserDatabase,
+    HeaderName::PVisitedNetworkId,
+];
+
+/// What the caller wrote about itself and need not have (RFC 3323 §5.3, §4.1.1).
+const INFORMATIONAL: [HeaderName; 6] = [
+    HeaderName::Subject,
+    HeaderName::CallInfo,
+    HeaderName::Organization,
+    HeaderName::UserAgent,
+    HeaderName::ReplyTo,
+    HeaderName::InReplyTo,
+];
+
+/// The From of someone who does not want to be known (RFC 3323 §4.1.1.3).
+pub const ANONYMOUS: &[u8] = b"\"Anonymous\" <sip:anonymous@anonymous.invalid>";
+
+/// A message came in. From an untrusted neighbour nothing is believed that only the trusted may say (RFC 3325 §5): it is
+/// removed. `access_network_info`: the neighbour is a handset, which may send its own P-Access-Network-Info
+/// (TS 24.229 §4.4.5).
+pub fn arriving(message: &Message<'_>, from: Neighbour, access_network_info: bool, edits: &mut Edits) {
+    if from == Neighbour::Trusted {
+        return;
+    }
+    remove(message, HeaderName::PAssertedIdentity, edits);
+    for name in TRUSTED_ONLY {
+        if !(access_network_info && name == HeaderName::PAccessNetworkInfo) {
+            remove(message, name, edits);
+        }
+    }
+}
+
+/// What [`leaving`] did that the caller must know.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Hidden {
+    /// From was made anonymous: in what goes back to the caller it must be brought back to what it was (RFC 3323 §5.3).
+    pub from: bool,
+}
+
+/// A message goes out to a neighbour. In the domain everything stays. Out of it go what was for the domain only, and what
+/// its originator asked to hide; then the request for it is struck from Privacy.
+pub fn leaving(message: &Message<'_>, to: Neighbour, edits: &mut Edits) -> Result<Hidden, Unfulfilled> {
+    if to == Neighbour::Trusted {
+        // The next one can still do it: nothing is struck, nothing is critical yet.
+        return Ok(Hidden::default());
+    }
+    for name in TRUSTED_ONLY {
+        remove(message, name, edits);
+    }
+    // A hint for the first proxy, which was us or someone before us (RFC 3325 §6).
+    remove(message, HeaderName::PPreferredIdentity, edits);
+    remove(message, HeaderName::PPreferredService, edits);
+    let asked = message.values(HeaderName::Privacy).map(Privacy::parse).fold(Privacy::default(), join);
+    if asked.none {
+        // RFC 3323 §5: no privacy function, and the header stays as it is.
+        return Ok(Hidden::default());
+    }
+    if asked.critical && asked.header {
+        return Err(Unfulfilled::Header);
+    }
+    if asked.critical && asked.session {
+        return Err(Unfulfilled::Session);
+    }
+    if asked.id {
+        remove(message, HeaderName::PAssertedIdentity, edits);
+    }
+    if asked.history {
+        remove(message, HeaderName::HistoryInfo, edits);
+        remove(message, HeaderName::Diversion, edits);
+    }
+    // User privacy is about the one who asks: in a response From is the other.
+    let from = asked.user && message.is_request();
+    if asked.user {
+        INFORMATIONAL.into_iter().for_each(|name| remove(message, name, edits));
+        remove(message, HeaderName::Server, edits);
+    }
+    if from {
+        make_anonymous(message, edits);
+    }
+    if asked.header {
+        // What of it a proxy can do (RFC 3323 §5.1): tell nothing more about the caller.
+        for name in [HeaderName::CallInfo, HeaderName::Organization, HeaderName::Server] {
+            if !asked.user || name == HeaderName::Server {
+                remove(message, name, edits);
+            }
+        }
+    }
+    strike(message, asked, edits);
+    Ok(Hidden { from })
+}
+
+/// Takes the values that were fulfilled out of Privacy; with the last the header goes, and its option tag in Proxy-Require
+/// (RFC 3323 §5). `id` stays: RFC 3325 §7 has it tell everyone behind that the identity was not for them.
+fn strike(message: &Message<'_>, asked: Privacy, edits: &mut Edits) {
+    let left = Privacy { user: false, history: false, ..asked };
+    if left == asked {
+        return;
+    }
+    let mut lines = message.lines(HeaderName::Privacy);
+    let Some(first) = lines.next() else { return };
+    for line in lines {
+        edits.delete(line.line());
+    }
+    if (Privacy { critical: false, ..left }) != Privacy::default() {
+        edits.replace(first.value(), |v| left.write(v));
+        return;
+    }
+    edits.delete(first.line());
+    if message.is_request() && has_token(message, HeaderName::ProxyRequire, "privacy") {
+        let mut tags = SmallVec::<[&[u8]; 4]>::new();
+        tags.extend(message.list(HeaderName::ProxyRequire).filter(|t| !t.eq_ignore_ascii_case(b"privacy")));
+        let mut lines = message.lines(HeaderName::ProxyRequire);
+        let Some(first) = lines.next() else { return };
+        for line in lines {
+            edits.delete(line.line());
+        }
+        match tags.is_empty() {
+            true => edits.delete(first.line()),
+            false => edits.replace(first.value(), |v| write_tokens(tags, v)),
+        }
+    }
+}
+
+/// Replaces From's name and URI and keeps its parameters: the tag tells the dialog.
+fn make_anonymous(message: &Message<'_>, edits: &mut Edits) {
+    let Some(line) = message.line(HeaderName::From) else { return };
+    let value = &message.bytes()[line.value()];
+    edits.replace(line.value(), |v| {
+        v.extend_from_slice(ANONYMOUS);
+        if let Some(from) = list(value).next().and_then(NameAddr::parse) {
+            v.extend_from_slice(from.params.as_bytes());
+        }
+    });
+}
+
+fn remove(message: &Message<'_>, name: HeaderName, edits: &mut Edits) {
+    for line in message.lines(name) {
+        edits.delete(line.line());
+    }
+}
+
+fn join(a: Privacy, b: Privacy) -> Privacy {
+    Privacy {
+        header: a.header || b.header,
+        session: a.session || b.session,
+        user: a.user || b.user,
+        none: a.none || b.none,
+        critical: a.critical || b.critical,
+        id: a.id || b.id,
+        history: a.history || b.history,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LINES: &str = "From: \"Alice\" <sip:alice@a.example>;tag=at;x=y\r\nTo: <sip:bob@b>\r\n\
+        P-Asserted-Identity: <sip:alice@a.example>\r\nP-Asserted-Identity: <tel:+1555>\r\nSubject: lunch\r\n\
+        P-Preferred-Identity: <sip:alice@a.example>\r\nP-Charging-Vector: icid-value=1\r\nUser-Agent: phone\r\n\
+        P-Access-Network-Info: 3GPP\r\nHistory-Info: <sip:carol@c>;index=1\r\nP-Served-User: <sip:a@a>\r\nX-Other: 1\r\n";
+
+    fn request(privacy: &str) -> Vec<u8> {
+        format!("INVITE sip:bob@b SIP/2.0\r\n{LINES}{privacy}Content-Length: 0\r\n\r\n").into_bytes()
+    }
+
+    fn left(bytes: &[u8], step: impl FnOnce(&Message<'_>, &mut Edits)) -> String {
+        let mut edits = Edits::new();
+        step(&Message::parse(bytes).unwrap(), &mut edits);
+        let mut out = Vec::new();
+        edits.apply(bytes, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn leave(privacy: &str) -> String {
+        left(&request(privacy), |m, e| {
+            leaving(m, Neighbour::Untrusted, e).unwrap();
+        })
+    }
+
+    #[test]
+    fn strangers_assert_nothing_and_handsets_may_tell_their_access_network() {
+        let bytes = request("");
+        let text = left(&bytes, |m, e| arriving(m, Neighbour::Untrusted, false, e));
+        for gone in ["P-Asserted", "P-Charging", "P-Access", "P-Served"] {
+            assert!(!text.contains(gone), "{gone}");
+        }
+        assert!(text.contains("P-Preferred-Identity") && text.contains("X-Other: 1"));
+        let text = left(&bytes, |m, e| arriving(m, Neighbour::Untrusted, true, e));
+        assert!(text.contains("P-Access-Network-Info"));
+        assert_eq!(left(&bytes, |m, e| arriving(m, Neighbour::Trusted, false, e)).into_bytes(), bytes);
+    }
+
+    #[test]
+    fn within_the_domain_nothing_changes() {
+        let bytes = request("Privacy: id;user;critical;header\r\n");
+        let text = left(&bytes, |m, e| assert_eq!(leaving(m, Neighbour::Trusted, e), Ok(Hidden::default())));
+        assert_eq!(text.into_bytes(), bytes);
+    }
+
+    #[test]
+    fn the_asserted_identity_leaves_the_domain_unless_id_is_asked_for() {
+        let text = leave("");
+        assert!(text.contains("P-Asserted-Identity: <tel:+1555>") && text.contains("\"Alice\""));
+        assert!(!text.contains("P-Preferred") && !text.contains("P-Charging") && !text.contains("P-Served"));
+        let text = leave("Privacy: id\r\n");
+        assert!(!text.contains("P-Asserted-Identity") && text.contains("Privacy: id\r\n"));
+        assert!(leave("Privacy: none\r\n").contains("P-Asserted-Identity: <sip:alice@a.example>"));
+    }
+
+    #[test]
+    fn user_privacy_hides_the_caller_and_keeps_the_tag() {
+        let text = leave("Privacy: user\r\nProxy-Require: privacy, foo\r\n");
+        assert!(text.contains("From: \"Anonymous\" <sip:anonymous@anonymous.invalid>;tag=at;x=y\r\n"));
+        for gone in ["Subject", "User-Agent", "Privacy", "privacy"] {
+            assert!(!text.contains(gone), "{gone}");
+        }
+        assert!(text.contains("Proxy-Require: foo\r\n") && text.contains("X-Other: 1"));
+        let text = leave("Privacy: user;id\r\nProxy-Require: privacy\r\n");
+        assert!(text.contains("Privacy: id\r\n") && text.contains("Proxy-Require: privacy\r\n"));
+    }
+
+    #[test]
+    fn history_privacy_takes_the_history_away() {
+        assert!(leave("").contains("History-Info"));
+        let text = leave("Privacy: history;critical\r\n");
+        assert!(!text.contains("History-Info") && !text.contains("Privacy"));
+    }
+
+    #[test]
+    fn none_forbids_every_privacy_function() {
+        let text = leave("Privacy: none, user, id\r\n");
+        assert!(text.contains("\"Alice\"") && text.contains("P-Asserted-Identity"));
+        assert!(text.contains("Privacy: none, user, id\r\n"));
+    }
+
+    #[test]
+    fn critical_privacy_that_a_proxy_cannot_give_fails_the_request() {
+        for (privacy, result) in [
+            ("Privacy: header;critical\r\n", Err(Unfulfilled::Header)),
+            ("Privacy: session\r\nPrivacy: critical\r\n", Err(Unfulfilled::Session)),
+            ("Privacy: header;session\r\n", Ok(Hidden { from: false })),
+            ("Privacy: user;id;critical\r\n", Ok(Hidden { from: true })),
+        ] {
+            let bytes = request(privacy);
+            assert_eq!(leaving(&Message::parse(&bytes).unwrap(), Neighbour::Untrusted, &mut Edits::new()), result);
+        }
+    }
+
+    #[test]
+    fn in_a_response_from_is_the_other_party_and_stays() {
+        let bytes = format!("SIP/2.0 200 OK\r\n{LINES}Server: x\r\nPrivacy: user;id\r\n\r\n").into_bytes();
+        let text = left(&bytes, |m, e| {
+            assert_eq!(leaving(m, Neighbour::Untrusted, e), Ok(Hidden { from: false }));
+        });
+        assert!(text.contains("\"Alice\"") && !text.contains("P-Asserted-Identity") && !text.contains("Server"));
+    }
+
+    proptest! {
+        /// Whatever is asked for, in whatever spelling: what comes out parses, and shows no identity where `id` was asked.
+        #[test]
+        fn what_leaves_still_parses_and_hides_what_was_asked(
+            words in proptest::collection::vec(proptest::sample::select(vec!["id", "USER", "header", "history", "none", "x"]), 0..5),
+            comma in any::<bool>(),
+        ) {
+            let value = words.join(if comma { ", " } else { ";" });
+            let text = leave(&format!("Privacy: {value}\r\n"));
+            let m = Message::parse(text.as_bytes()).unwrap();
+            prop_assert_eq!(m.defect(), None);
+            let none = words.contains(&"none");
+            let shown = m.value(HeaderName::PAssertedIdentity).is_some();
+            prop_assert_eq!(shown, none || !words.contains(&"id"));
+            let from = NameAddr::parse(m.value(HeaderName::From).unwrap()).unwrap();
+            prop_assert_eq!(from.tag(), Some(&b"at"[..]));
+            prop_assert_eq!(from.addr == b"sip:alice@a.example", none || !words.contains(&"USER"));
+            // A second proxy finds nothing more to do.
+            let again = left(text.as_bytes(), |m, e| { leaving(m, Neighbour::Untrusted, e).unwrap(); });
+            prop_assert_eq!(again, text);
+        }
+    }
+}
