@@ -15,6 +15,7 @@ mod reason;
 mod top_via;
 
 pub use reason::reason_phrase;
+pub use top_via::write as write_top_via;
 
 /// A response to a request, with everything that RFC 3261 §8.2.6.2 has copied from it.
 ///
@@ -57,14 +58,8 @@ impl<'r> Response<'r> {
     /// Appends the response; `more` adds headers and at most one body.
     pub fn write(&self, out: &mut Vec<u8>, more: impl FnOnce(&mut Writer<'_>)) {
         out.reserve(self.request.bytes().len() + 256);
-        out.extend_from_slice(b"SIP/2.0 ");
-        edit::number(out, u64::from(self.status));
-        out.push(b' ');
-        let from = out.len();
-        out.extend_from_slice(self.reason.unwrap_or(reason_phrase(self.status)).as_bytes());
-        scrub(&mut out[from..]);
-        out.extend_from_slice(b"\r\n");
-        let mut writer = Writer { out, body: None };
+        write_status_line(self.status, self.reason.unwrap_or(reason_phrase(self.status)), out);
+        let mut writer = Writer::new(out);
         self.write_copied(&mut writer);
         more(&mut writer);
         writer.finish();
@@ -86,7 +81,8 @@ impl<'r> Response<'r> {
         if self.makes_dialog() {
             w.copy(request, HeaderName::RecordRoute);
         }
-        w.copy(request, HeaderName::From);
+        // The first of each, if the request repeats what it may not.
+        w.copy_first(request, HeaderName::From);
         if let Some(to) = request.value(HeaderName::To) {
             w.header(HeaderName::To, |out| {
                 out.extend_from_slice(to);
@@ -96,11 +92,11 @@ impl<'r> Response<'r> {
                 }
             });
         }
-        w.copy(request, HeaderName::CallId);
-        w.copy(request, HeaderName::CSeq);
+        w.copy_first(request, HeaderName::CallId);
+        w.copy_first(request, HeaderName::CSeq);
         if self.status == 100 {
             // RFC 3261 §8.2.6.1.
-            w.copy(request, HeaderName::Timestamp);
+            w.copy_first(request, HeaderName::Timestamp);
         }
     }
 
@@ -109,6 +105,16 @@ impl<'r> Response<'r> {
         matches!(self.status, 101..=299)
             && matches!(self.request.method(), Method::Invite | Method::Subscribe | Method::Refer | Method::Notify)
     }
+}
+
+pub(crate) fn write_status_line(status: u16, reason: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"SIP/2.0 ");
+    edit::number(out, u64::from(status));
+    out.push(b' ');
+    let from = out.len();
+    out.extend_from_slice(reason.as_bytes());
+    scrub(&mut out[from..]);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// A tag as a header parameter; one inside the angle brackets is the URI's.
@@ -145,7 +151,7 @@ impl<'r> Request<'r> {
             }
         }
         out.extend_from_slice(b" SIP/2.0\r\n");
-        let mut writer = Writer { out, body: None };
+        let mut writer = Writer::new(out);
         headers(&mut writer);
         writer.finish();
     }
@@ -159,7 +165,11 @@ pub struct Writer<'o> {
     body: Option<usize>,
 }
 
-impl Writer<'_> {
+impl<'o> Writer<'o> {
+    pub(crate) fn new(out: &'o mut Vec<u8>) -> Writer<'o> {
+        Writer { out, body: None }
+    }
+
     /// One header line, its value written by `write`.
     pub fn header(&mut self, name: HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
         self.named(name.as_str(), write);
@@ -198,9 +208,15 @@ impl Writer<'_> {
         self.header(name, |out| edit::number(out, value));
     }
 
-    /// Every line of that name in `from`, in order.
+    /// Every line of that name in `from`, in order; folded lines leave in one piece.
     pub fn copy(&mut self, from: &Message<'_>, name: HeaderName) {
         for value in from.values(name) {
+            self.text(name, value);
+        }
+    }
+
+    fn copy_first(&mut self, from: &Message<'_>, name: HeaderName) {
+        if let Some(value) = from.value(name) {
             self.text(name, value);
         }
     }
@@ -223,7 +239,8 @@ impl Writer<'_> {
         }
     }
 
-    fn finish(mut self) {
+    /// Content-Length, the empty line and the body.
+    pub(crate) fn finish(mut self) {
         let length = self.body.map_or(0, |at| self.out.len() - at);
         self.number(HeaderName::ContentLength, length as u64);
         match self.body {

@@ -17,6 +17,7 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher128};
 
+use crate::derived;
 use crate::headers::Via;
 use crate::message::Message;
 use crate::method::Method;
@@ -27,7 +28,6 @@ use crate::transaction::{
 };
 use crate::transport::{Flow, Hop, Outbox, Transmit};
 use crate::wheel::Wheel;
-use crate::derived;
 
 /// Settings of one shard.
 #[derive(Clone, Debug)]
@@ -187,7 +187,11 @@ impl Endpoint {
 
     /// Feeds one message. It should already be known to have a Via, a CSeq and a Call-ID.
     pub fn receive(&mut self, now: Instant, message: &Message<'_>, out: &mut Outbox) -> Received {
-        if message.is_request() { self.receive_request(now, message, out) } else { self.receive_response(now, message, out) }
+        if message.is_request() {
+            self.receive_request(now, message, out)
+        } else {
+            self.receive_response(now, message, out)
+        }
     }
 
     fn receive_request(&mut self, now: Instant, message: &Message<'_>, out: &mut Outbox) -> Received {
@@ -209,7 +213,8 @@ impl Endpoint {
     }
 
     fn receive_response(&mut self, now: Instant, message: &Message<'_>, out: &mut Outbox) -> Received {
-        let Some(slot) = message.top_via().and_then(|v| v.branch()).and_then(|b| Branch::parse(b)).map(|b| b.slot) else {
+        let Some(slot) = message.top_via().and_then(|v| v.branch()).and_then(|b| Branch::parse(b)).map(|b| b.slot)
+        else {
             return Received::Stray;
         };
         let Some(client) = self.clients.get(slot) else { return Received::Stray };
@@ -307,6 +312,11 @@ impl Endpoint {
         true
     }
 
+    /// Forgets a server transaction without an answer: RFC 4320 §4.2 has a non-INVITE that nobody answered end like this.
+    pub fn abandon(&mut self, id: ServerId) {
+        self.remove_server(id.0);
+    }
+
     /// Reserves a client transaction, so that its branch can be written into the request.
     pub fn branch(&mut self, suffix: u32) -> Branch {
         let stamp = self.stamp();
@@ -369,7 +379,8 @@ impl Endpoint {
         let stamp = self.stamp();
         let branch =
             Branch { shard: self.config.shard, slot: Slot { index: self.clients.next_index(), stamp }, suffix: 0 };
-        let cancel = self.request(now, branch, Method::Cancel, hop, u64::MAX, server, out, |b| b.extend_from_slice(&bytes));
+        let cancel =
+            self.request(now, branch, Method::Cancel, hop, u64::MAX, server, out, |b| b.extend_from_slice(&bytes));
         let limit = self.config.timing.timeout();
         if let Some(client) = self.clients.get_mut(slot) {
             client.cancel = Cancel::Sent(cancel.0);
@@ -452,7 +463,12 @@ impl Endpoint {
         let client = self.clients.get(slot).filter(|_| slot.stamp as u16 == (token >> 32) as u16)?;
         let (user, server) = (client.user, client.server);
         let step = self.step_client(now, slot, ClientEvent::Unreachable, None, out);
-        (step.timeout && user != u64::MAX).then_some(Lapsed::Client { client: ClientId(slot), user, server, unreachable: true })
+        (step.timeout && user != u64::MAX).then_some(Lapsed::Client {
+            client: ClientId(slot),
+            user,
+            server,
+            unreachable: true,
+        })
     }
 
     /// The shard that a token belongs to.

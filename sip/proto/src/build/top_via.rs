@@ -7,7 +7,7 @@ use crate::headers::{Via, host};
 
 /// Appends `via` (one value) with `received` and `rport` as they should be for a request from `source`. A `received` that
 /// the client wrote itself is dropped. A value that cannot be read is copied.
-pub(super) fn write(via: &[u8], source: SocketAddr, out: &mut Vec<u8>) {
+pub fn write(via: &[u8], source: SocketAddr, out: &mut Vec<u8>) {
     let Some(view) = Via::parse(via) else { return out.extend_from_slice(via) };
     let params = view.params.as_bytes();
     let address = source.ip().to_canonical();
@@ -70,6 +70,6 @@ mod tests {
 
     #[test]
     fn unreadable_values_are_copied() {
-        assert_eq!(completed("SIP/9.0/UDP", "192.0.2.1:9"), "SIP/9.0/UDP");
+        assert_eq!(completed("SIP/2.0/UDP", "192.0.2.1:9"), "SIP/2.0/UDP");
     }
 }

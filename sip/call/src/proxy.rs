@@ -1,0 +1,544 @@
+//! From a request to its targets: checks, route, identity, services, location. The rest of a request's life is in
+//! `proxy::branches` (sending and failing over) and `proxy::answers` (responses and time-outs).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use sip_ims::authenticate::{Authenticator, Refusal};
+use sip_ims::service::{Caller, Chronicle, Location, Note, NoteEvent, Request, Service, Step, Verdict};
+use sip_ims::{Aor, Directory, Home, Msisdn, User};
+use sip_net::driver::TransactionUser;
+use sip_proto::build::{Response, Writer};
+use sip_proto::endpoint::{ClientId, Lapsed, ServerId, reply_hop};
+use sip_proto::headers::NameAddr;
+use sip_proto::slots::{Slot, Slots};
+use sip_proto::transport::Transmit;
+use sip_proto::uri::{Scheme, Uri};
+use sip_proto::{Edits, Flow, HeaderName, Hop, Message, Method, derived, validate};
+use smallvec::SmallVec;
+
+use crate::fork::Fork;
+use crate::forward::{self, Plan};
+use crate::route::{Routed, literal_hop};
+use crate::target::{Groups, Target, bindings};
+
+mod answers;
+mod branches;
+mod settings;
+
+/// Looks names up (RFC 3263). What takes time comes back through `Driver::resolved` with the same token.
+pub trait Names: Send + Sync {
+    /// The hops for a URI, best first, if they are known at once; an empty list says that there are none.
+    fn resolve(&self, shard: u16, token: u64, uri: &[u8]) -> Option<Vec<Hop>>;
+}
+
+/// Whom we believe without proof.
+pub trait Trusted: Send + Sync {
+    /// A node of the IMS core (`sip.trusted`).
+    fn is_trusted(&self, flow: &Flow) -> bool;
+}
+
+/// Who may use the proxy.
+pub enum Access {
+    /// Closed test nets: everybody is who they say.
+    Open,
+    /// Our users prove themselves by digest.
+    Digest(Arc<Authenticator>),
+}
+
+/// What the proxy works with. One for all shards.
+pub struct ProxyParts {
+    pub home: Arc<Home>,
+    pub directory: Arc<Directory>,
+    pub location: Arc<dyn Location>,
+    pub names: Arc<dyn Names>,
+    pub trusted: Arc<dyn Trusted>,
+    pub access: Access,
+    /// Asked in this order.
+    pub services: Vec<Arc<dyn Service>>,
+    pub chronicle: Arc<dyn Chronicle>,
+    pub record_route: bool,
+    /// Told of wrong credentials and malformed requests: the flow and how many points.
+    pub penalise: Arc<dyn Fn(&Flow, u32) + Send + Sync>,
+}
+
+/// The proxy of one shard.
+pub struct Proxy {
+    parts: Arc<ProxyParts>,
+    forks: Slots<Fork>,
+    stamps: u64,
+    edits: Edits,
+    /// Requests without a transaction (ACK) that wait for a name.
+    pending_acks: Slots<(Flow, Box<[u8]>)>,
+}
+
+/// How often a call may be forwarded on (TS 24.604 leaves it to the operator).
+const MAX_DIVERSIONS: u8 = 5;
+/// ACKs of one shard that wait for a name.
+const MAX_PENDING_ACKS: usize = 1000;
+/// Tokens of ours: forks have neither bit.
+const ACK_TOKEN: u64 = 1 << 62;
+const NO_ANSWER_TOKEN: u64 = 1 << 61;
+const STAMP_MASK: u64 = (1 << 21) - 1;
+/// In a look-up's token, bits 53 to 60 hold the branch.
+const BRANCH_SHIFT: u32 = 53;
+
+impl Proxy {
+    pub fn new(parts: Arc<ProxyParts>) -> Proxy {
+        Proxy { parts, forks: Slots::default(), stamps: 0, edits: Edits::new(), pending_acks: Slots::default() }
+    }
+
+    fn next_stamp(&mut self) -> u64 {
+        self.stamps = (self.stamps + 1) & STAMP_MASK;
+        self.stamps
+    }
+
+    fn fork_slot(&self, user: u64) -> Option<Slot> {
+        let slot = self.forks.slot_at(user as u32);
+        (user >> BRANCH_SHIFT == 0 && slot.stamp == user >> 32 & STAMP_MASK && self.forks.get(slot).is_some())
+            .then_some(slot)
+    }
+}
+
+fn token_of(slot: Slot) -> u64 {
+    slot.stamp << 32 | u64::from(slot.index)
+}
+
+/// Answers without a transaction: the same request gets the same answer again.
+fn reply(step: &mut Step<'_>, flow: &Flow, message: &Message<'_>, status: u16, more: impl FnOnce(&mut Writer<'_>)) {
+    reply_with(step, flow, message, status, None, more);
+}
+
+fn reply_with(
+    step: &mut Step<'_>,
+    flow: &Flow,
+    message: &Message<'_>,
+    status: u16,
+    reason: Option<&str>,
+    more: impl FnOnce(&mut Writer<'_>),
+) {
+    if !validate::is_answerable(message) {
+        return;
+    }
+    let tag = step.endpoint.local_tag(message.call_id().unwrap_or_default());
+    let hop = reply_hop(flow, message.top_via().as_ref());
+    step.out.push(hop, Transmit::NO_TOKEN, |b| {
+        let response = Response::to(message, status).source(flow.remote).tag(&tag);
+        match reason {
+            Some(reason) => response.reason(reason).write(b, more),
+            None => response.write(b, more),
+        }
+    });
+}
+
+impl TransactionUser for Proxy {
+    fn request(&mut self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>) {
+        if let Err(rejection) = validate::request(message) {
+            (self.parts.penalise)(flow, 1);
+            return reply_with(step, flow, message, rejection.status, Some(rejection.reason), |_| {});
+        }
+        match message.method() {
+            Method::Ack => self.ack(step, flow, message),
+            Method::Cancel => reply(step, flow, message, 481, |_| {}),
+            _ => self.route(step, flow, message),
+        }
+    }
+
+    fn cancel(&mut self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>, _invite: ServerId, user: u64) {
+        reply(step, flow, message, 200, |_| {});
+        if let Some(slot) = self.fork_slot(user) {
+            self.cancelled(step, slot);
+        }
+    }
+
+    fn response(
+        &mut self,
+        step: &mut Step<'_>,
+        message: &Message<'_>,
+        client: ClientId,
+        user: u64,
+        server: Option<ServerId>,
+    ) {
+        if validate::response(message).is_err() {
+            return;
+        }
+        match self.fork_slot(user) {
+            Some(slot) => self.fork_response(step, slot, client, message),
+            // The fork is long over; a 2xx to an INVITE still goes through (RFC 6026 §7.3).
+            None => {
+                if let (200..=299, Some(server)) = (message.status(), server) {
+                    self.pass_back(step, server, message);
+                }
+            }
+        }
+    }
+
+    fn lapsed(&mut self, step: &mut Step<'_>, lapsed: Lapsed) {
+        match lapsed {
+            Lapsed::Client { client, user, unreachable, .. } => {
+                if let Some(slot) = self.fork_slot(user) {
+                    self.attempt_lapsed(step, slot, client, unreachable);
+                }
+            }
+            Lapsed::Wake { token } if token & NO_ANSWER_TOKEN != 0 => {
+                if let Some(slot) = self.fork_slot(token & !NO_ANSWER_TOKEN) {
+                    self.no_answer(step, slot);
+                }
+            }
+            Lapsed::Wake { .. } | Lapsed::NoAck { .. } => {}
+        }
+    }
+
+    fn resolved(&mut self, step: &mut Step<'_>, token: u64, hops: Vec<Hop>) {
+        if token & ACK_TOKEN != 0 {
+            self.ack_resolved(step, token, &hops);
+        } else if let Some(slot) = self.fork_slot(token & ((1 << BRANCH_SHIFT) - 1)) {
+            self.target_resolved(step, slot, (token >> BRANCH_SHIFT) as usize, hops);
+        }
+    }
+}
+
+impl Proxy {
+    /// A new request that is neither ACK nor CANCEL.
+    fn route(&mut self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>) {
+        let parts = self.parts.clone();
+        let Some(uri) = Uri::parse(message.request_uri()) else { return };
+        let routed = Routed::of(message, &parts.home, step.endpoint);
+        if forward::is_looping(message, step.endpoint) {
+            return reply(step, flow, message, 482, |_| {});
+        }
+        let caller = match self.identify(step, flow, message, &routed) {
+            Ok(caller) => caller,
+            Err(()) => return,
+        };
+        if !matches!(uri.scheme(), Scheme::Sip | Scheme::Sips | Scheme::Tel) && uri.scheme_text() != b"urn" {
+            return reply(step, flow, message, 416, |_| {});
+        }
+        let for_us =
+            routed.next.is_none() && (uri.is_sip() && parts.home.is_us(&uri) || parts.home.is_domain(uri.host()));
+        let (callee, profile) = if routed.next.is_none() { self.callee(&uri) } else { (None, None) };
+        let request = Request { message, flow, uri, caller, callee, profile };
+        if for_us || request.callee.is_some() {
+            for service in &parts.services {
+                if service.request(step, &request) == Verdict::Taken {
+                    return;
+                }
+            }
+        }
+        let local = for_us && request.callee.is_none();
+        if local || message.value(HeaderName::MaxForwards).is_some_and(|v| v == b"0") {
+            return self.for_ourselves(step, &request, local);
+        }
+        if let Some(bad) = message.value(HeaderName::ProxyRequire) {
+            // We support no extension that a proxy must understand to pass a request on.
+            return reply(step, flow, message, 420, |w| w.text(HeaderName::Unsupported, bad));
+        }
+        self.proxy(step, request, &routed);
+    }
+
+    /// Who sends this. `Err` when a challenge or refusal has been sent.
+    fn identify(
+        &mut self,
+        step: &mut Step<'_>,
+        flow: &Flow,
+        message: &Message<'_>,
+        routed: &Routed<'_>,
+    ) -> Result<Caller, ()> {
+        let parts = &self.parts;
+        if parts.trusted.is_trusted(flow) {
+            return Ok(Caller::Trusted);
+        }
+        // REGISTER is proved to the registrar; what carries our seal is in a dialog that was let in.
+        if message.method() == Method::Register {
+            return Ok(Caller::Foreign);
+        }
+        let from = message.value(HeaderName::From).and_then(NameAddr::parse).and_then(|a| a.uri());
+        let claimed = from.as_ref().and_then(|uri| match uri.scheme() {
+            Scheme::Tel => number_of(uri).and_then(|n| parts.directory.by_msisdn(n)),
+            _ if parts.home.is_domain(uri.host()) || parts.home.is_us(uri) => {
+                parts.directory.by_parts(uri.user()?, parts.home.domain().as_bytes())
+            }
+            _ => None,
+        });
+        let Access::Digest(authenticator) = &parts.access else {
+            return Ok(claimed.map_or(Caller::Foreign, Caller::User));
+        };
+        if routed.sealed {
+            return Ok(claimed.map_or(Caller::Foreign, Caller::User));
+        }
+        let ours = from.as_ref().is_some_and(|uri| {
+            uri.scheme() == Scheme::Tel && claimed.is_some()
+                || parts.home.is_domain(uri.host())
+                || parts.home.is_us(uri)
+        });
+        if !ours {
+            return Ok(Caller::Foreign);
+        }
+        if let Some(user) = claimed.filter(|u| parts.location.authenticated(flow, u)) {
+            return Ok(Caller::User(user));
+        }
+        match authenticator.proxy_request(message, step.unix) {
+            Ok(user) => Ok(Caller::User(user)),
+            Err(refusal) => {
+                if !matches!(refusal, Refusal::Missing) {
+                    (parts.penalise)(flow, 2);
+                }
+                let unix = step.unix;
+                reply(step, flow, message, refusal.proxy_status(), |w| {
+                    authenticator.write_challenges(&refusal, HeaderName::ProxyAuthenticate, unix, w);
+                });
+                Err(())
+            }
+        }
+    }
+
+    /// The user of ours that a Request-URI names: by address, or by number in any of its forms.
+    fn callee(&self, uri: &Uri<'_>) -> (Option<Aor>, Option<Arc<User>>) {
+        let parts = &self.parts;
+        if uri.scheme() == Scheme::Tel {
+            let user = number_of(uri).and_then(|n| parts.directory.by_msisdn(n));
+            return (user.as_ref().map(|u| u.aor.clone()), user);
+        }
+        let Some(aor) = parts.home.aor(uri) else { return (None, None) };
+        let user = uri.user().and_then(|u| parts.directory.by_parts(u, parts.home.domain().as_bytes()));
+        match user {
+            Some(user) => (Some(user.aor.clone()), Some(user)),
+            None => (Some(aor), None),
+        }
+    }
+
+    /// A request that ends here: nobody of ours behind it, or no hops left.
+    fn for_ourselves(&mut self, step: &mut Step<'_>, request: &Request<'_>, local: bool) {
+        let (flow, message) = (request.flow, request.message);
+        let in_dialog = message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
+        match message.method() {
+            Method::Options => reply(step, flow, message, 200, capabilities),
+            _ if !local => reply(step, flow, message, 483, |_| {}),
+            _ if in_dialog => reply(step, flow, message, 481, |_| {}),
+            Method::Subscribe | Method::Publish => {
+                reply(step, flow, message, 489, |w| w.text(HeaderName::AllowEvents, b"reg"))
+            }
+            Method::Register | Method::Other => {
+                reply(step, flow, message, 405, |w| w.text(HeaderName::Allow, ALLOW));
+            }
+            _ => reply(step, flow, message, 404, |_| {}),
+        }
+    }
+
+    /// Finds the targets of a request and starts on them.
+    fn proxy(&mut self, step: &mut Step<'_>, request: Request<'_>, routed: &Routed<'_>) {
+        let parts = self.parts.clone();
+        let (flow, message) = (request.flow, request.message);
+        if let Some(status) = self.barred(&request) {
+            return reply(step, flow, message, status, |_| {});
+        }
+        let mut diverted = None;
+        let groups = if let Some(next) = routed.next {
+            if !self.may_leave(&request, routed) {
+                return reply(step, flow, message, 403, |_| {});
+            }
+            one(Target::route(next))
+        } else if let Some(flow) = routed.flow {
+            one(Target::hop(Hop::Flow(flow)))
+        } else if let Some(aor) = &request.callee {
+            match settings::unconditional(&request) {
+                Some(uri) => {
+                    diverted = Some((aor.clone(), "unconditional"));
+                    match self.divert(step, uri) {
+                        Some(groups) => groups,
+                        None => return reply(step, flow, message, 480, |_| {}),
+                    }
+                }
+                None => {
+                    let groups = bindings(&*parts.location, aor.as_str(), step.unix);
+                    if groups.is_empty() {
+                        match self.unreached(step, &request, None, 480) {
+                            Some(divert) => {
+                                diverted = Some((aor.clone(), "unavailable"));
+                                divert
+                            }
+                            None => return,
+                        }
+                    } else {
+                        groups
+                    }
+                }
+            }
+        } else {
+            if request.uri.scheme() == Scheme::Tel || request.uri.scheme_text() == b"urn" {
+                return reply(step, flow, message, 404, |_| {});
+            }
+            if !self.may_leave(&request, routed) {
+                return reply(step, flow, message, 403, |_| {});
+            }
+            one(Target::uri(b""))
+        };
+        self.start(step, request, routed, groups, diverted);
+    }
+
+    /// What happens to a request for a user of ours who cannot be reached: diverted, taken by a service, or refused.
+    fn unreached(
+        &mut self,
+        step: &mut Step<'_>,
+        request: &Request<'_>,
+        server: Option<ServerId>,
+        status: u16,
+    ) -> Option<Groups> {
+        if request.message.method() == Method::Invite
+            && let Some(uri) = request.profile.as_ref().and_then(|p| p.call_settings.forward_not_reachable.as_deref())
+            && let Some(groups) = self.divert(step, uri)
+        {
+            return Some(groups);
+        }
+        let parts = self.parts.clone();
+        if parts.services.iter().any(|s| s.unreached(step, request, server, status) == Verdict::Taken) {
+            return None;
+        }
+        let unknown = request.profile.is_none() && matches!(parts.access, Access::Digest(_));
+        let status = if server.is_none() && unknown { 404 } else { status };
+        match server {
+            None => reply(step, request.flow, request.message, status, |_| {}),
+            Some(server) => {
+                self.answer(step, server, status);
+            }
+        }
+        None
+    }
+
+    /// The targets of a forwarding address: one of our users, or somewhere else.
+    fn divert(&self, step: &Step<'_>, uri: &str) -> Option<Groups> {
+        let parsed = Uri::parse(uri.as_bytes())?;
+        match self.callee(&parsed).0 {
+            Some(aor) => Some(bindings(&*self.parts.location, aor.as_str(), step.unix)).filter(|g| !g.is_empty()),
+            None if parsed.is_sip() => Some(one(Target::uri(uri.as_bytes()))),
+            None => None,
+        }
+    }
+
+    /// Whether this request may go to a place that is not one of our users' bindings: we are no open relay.
+    fn may_leave(&self, request: &Request<'_>, routed: &Routed<'_>) -> bool {
+        match request.caller {
+            Caller::User(_) | Caller::Trusted => true,
+            Caller::Foreign => routed.sealed || matches!(self.parts.access, Access::Open),
+        }
+    }
+
+    /// An ACK for a 2xx: goes the way of its dialog, without a transaction.
+    fn ack(&mut self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>) {
+        let call_id = message.call_id().unwrap_or_default();
+        let tag = message.value(HeaderName::To).and_then(derived::tag);
+        // The ACK for a final response that we sent without state ends here.
+        if tag.is_none() || tag == Some(&step.endpoint.local_tag(call_id)) {
+            return;
+        }
+        let routed = Routed::of(message, &self.parts.home, step.endpoint);
+        let open = matches!(self.parts.access, Access::Open);
+        if !open && !routed.sealed && !self.parts.trusted.is_trusted(flow) {
+            return;
+        }
+        let hop = match (routed.next, routed.flow) {
+            (Some(next), _) => self.hop_now(step, next, flow, message),
+            (None, Some(flow)) => Some(Hop::Flow(flow)),
+            (None, None) => self.hop_now(step, message.request_uri(), flow, message),
+        };
+        if let Some(hop) = hop {
+            self.send_ack(step, flow, message, &routed, hop);
+        }
+    }
+
+    fn hop_now(&mut self, step: &Step<'_>, uri: &[u8], flow: &Flow, message: &Message<'_>) -> Option<Hop> {
+        let parsed = Uri::parse(uri)?;
+        if let Some((transport, remote)) = literal_hop(&parsed) {
+            return (!self.is_own_listener(remote)).then_some(Hop::Address { transport, remote });
+        }
+        if self.pending_acks.len() >= MAX_PENDING_ACKS {
+            return None;
+        }
+        let stamp = self.next_stamp();
+        let slot = self.pending_acks.insert(stamp, (*flow, message.bytes().into()));
+        match self.parts.names.resolve(step.shard, ACK_TOKEN | token_of(slot), uri) {
+            Some(hops) => {
+                self.pending_acks.remove(slot);
+                hops.first().copied()
+            }
+            None => None,
+        }
+    }
+
+    fn ack_resolved(&mut self, step: &mut Step<'_>, token: u64, hops: &[Hop]) {
+        let slot = self.pending_acks.slot_at(token as u32);
+        if slot.stamp != token >> 32 & STAMP_MASK {
+            return;
+        }
+        let Some((flow, bytes)) = self.pending_acks.remove(slot) else { return };
+        if let (Ok(message), Some(hop)) = (Message::parse(&bytes), hops.first()) {
+            let routed = Routed::of(&message, &self.parts.home, step.endpoint);
+            self.send_ack(step, &flow, &message, &routed, *hop);
+        }
+    }
+
+    fn send_ack(&mut self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>, routed: &Routed<'_>, hop: Hop) {
+        if sip_proto::validate::next_max_forwards(message).is_err() {
+            return;
+        }
+        // The same ACK sent again gets the same branch (RFC 3261 §16.11).
+        let via = message.top_via().and_then(|v| v.branch()).unwrap_or_default();
+        let mut branch = b"z9hG4bKs".to_vec();
+        sip_proto::endpoint::hex(
+            &mut branch,
+            step.endpoint.seal(&[b"ack", via, message.call_id().unwrap_or_default()]),
+            16,
+        );
+        let plan = Plan {
+            message,
+            routed,
+            source: flow,
+            asserted: None,
+            trusted: self.parts.trusted.is_trusted(flow),
+            record_route: false,
+            diverted: None,
+        };
+        let (home, edits) = (&self.parts.home, &mut self.edits);
+        step.out.push(hop, Transmit::NO_TOKEN, |b| {
+            forward::write_stateless(&plan, home, &Target::hop(hop), &hop, &branch, edits, b);
+        });
+    }
+
+    /// Sending to our own address would only bring the request back.
+    fn is_own_listener(&self, remote: SocketAddr) -> bool {
+        self.parts.home.listeners().iter().any(|l| l.address == remote)
+    }
+
+    fn note(&self, message: &Message<'_>, event: NoteEvent, status: u16) {
+        self.parts.chronicle.note(&Note {
+            trace: message.call_id().unwrap_or_default(),
+            event,
+            status,
+            from: message.value(HeaderName::From).unwrap_or_default(),
+            to: message.value(HeaderName::To).unwrap_or_default(),
+        });
+    }
+}
+
+const ALLOW: &[u8] =
+    b"INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, SUBSCRIBE, NOTIFY, PUBLISH, PRACK, UPDATE, REFER, INFO";
+
+fn capabilities(w: &mut Writer<'_>) {
+    w.text(HeaderName::Allow, ALLOW);
+    w.text(HeaderName::Accept, b"application/sdp, message/cpim, text/plain");
+    w.text(HeaderName::Supported, b"path, outbound, gruu");
+}
+
+fn one(target: Target) -> Groups {
+    SmallVec::from_iter([SmallVec::from_iter([target])])
+}
+
+fn number_of(uri: &Uri<'_>) -> Option<Msisdn> {
+    let phone = uri.phone()?;
+    let mut digits = Vec::with_capacity(16);
+    phone.write_e164(&mut digits).then_some(())?;
+    std::str::from_utf8(&digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests;

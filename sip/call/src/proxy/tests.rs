@@ -1,0 +1,443 @@
+//! The proxy of one shard on a pretend clock: requests in, what leaves out.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use sip_ims::service::Reach;
+use sip_ims::user::{CallSettings, DigestSecrets};
+use sip_net::driver::TransactionUser;
+use sip_proto::endpoint::{Endpoint, EndpointConfig, Received};
+use sip_proto::transaction::Timing;
+use sip_proto::{FlowId, Outbox, Transport};
+
+use super::*;
+
+#[derive(Default)]
+struct World {
+    bindings: Vec<(&'static str, &'static str, u16)>,
+    trusted: bool,
+    notes: Mutex<Vec<NoteEvent>>,
+}
+
+impl Location for World {
+    fn each(&self, aor: &str, _: u64, show: &mut dyn FnMut(&Reach<'_>)) {
+        for (_, uri, q) in self.bindings.iter().filter(|b| b.0 == aor) {
+            show(&Reach { uri: uri.as_bytes(), path: b"", hop: None, q: *q, instance: b"", params: b"" });
+        }
+    }
+    fn failed(&self, _: &str, _: &[u8]) {}
+    fn authenticated(&self, _: &Flow, _: &User) -> bool {
+        false
+    }
+}
+
+impl Names for World {
+    fn resolve(&self, _: u16, _: u64, uri: &[u8]) -> Option<Vec<Hop>> {
+        match uri {
+            b"sip:carol@two.test" => Some(vec![address("10.9.9.1:5060"), address("10.9.9.2:5060")]),
+            _ => Some(Vec::new()),
+        }
+    }
+}
+
+impl Trusted for World {
+    fn is_trusted(&self, _: &Flow) -> bool {
+        self.trusted
+    }
+}
+
+impl Chronicle for World {
+    fn note(&self, note: &Note<'_>) {
+        self.notes.lock().push(note.event);
+    }
+}
+
+fn address(text: &str) -> Hop {
+    Hop::Address { transport: Transport::Udp, remote: text.parse().unwrap() }
+}
+
+struct Bench {
+    now: Instant,
+    endpoint: Endpoint,
+    proxy: Proxy,
+    world: Arc<World>,
+    out: Outbox,
+    flow: Flow,
+}
+
+/// What left: where to, and the text.
+type Sent = (String, String);
+
+fn bench(world: World, users: Vec<User>) -> Bench {
+    let world = Arc::new(world);
+    let directory = Arc::new(Directory::new());
+    for user in users {
+        directory.put(user);
+    }
+    let parts = ProxyParts {
+        home: Arc::new(Home::new("home.test", [(Transport::Udp, "10.0.0.1:5060".parse().unwrap())])),
+        directory,
+        location: world.clone(),
+        names: world.clone(),
+        trusted: world.clone(),
+        access: Access::Open,
+        services: Vec::new(),
+        chronicle: world.clone(),
+        record_route: true,
+        penalise: Arc::new(|_, _| {}),
+    };
+    let now = Instant::now();
+    let config = EndpointConfig { timing: Timing::default(), shard: 3, max_transactions: 100, secret: [9; 16] };
+    Bench {
+        now,
+        endpoint: Endpoint::new(config, now),
+        proxy: Proxy::new(Arc::new(parts)),
+        world,
+        out: Outbox::new(),
+        flow: Flow {
+            transport: Transport::Udp,
+            id: FlowId(0),
+            local: "10.0.0.1:5060".parse().unwrap(),
+            remote: "10.0.0.2:5062".parse().unwrap(),
+        },
+    }
+}
+
+impl Bench {
+    fn feed(&mut self, text: &str) -> Vec<Sent> {
+        let bytes = text.replace('\n', "\r\n").into_bytes();
+        let message = Message::parse(&bytes).unwrap();
+        let received = self.endpoint.receive(self.now, &message, &mut self.out);
+        let mut step =
+            Step { now: self.now, unix: 0, shard: 3, endpoint: &mut self.endpoint, out: &mut self.out, loaded: false };
+        match received {
+            Received::Absorbed | Received::Stray => {}
+            Received::Request => self.proxy.request(&mut step, &self.flow, &message),
+            Received::Cancel { invite, user } => self.proxy.cancel(&mut step, &self.flow, &message, invite, user),
+            Received::Response { client, user, server } => {
+                self.proxy.response(&mut step, &message, client, user, server);
+            }
+        }
+        self.drain()
+    }
+
+    fn pass(&mut self, time: Duration) -> Vec<Sent> {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += Duration::from_millis(10);
+            let mut lapsed = Vec::new();
+            self.endpoint.tick(self.now, &mut self.out, &mut lapsed);
+            for item in lapsed {
+                let mut step = Step {
+                    now: self.now,
+                    unix: 0,
+                    shard: 3,
+                    endpoint: &mut self.endpoint,
+                    out: &mut self.out,
+                    loaded: false,
+                };
+                self.proxy.lapsed(&mut step, item);
+            }
+        }
+        self.drain()
+    }
+
+    fn drain(&mut self) -> Vec<Sent> {
+        let sent = self
+            .out
+            .iter()
+            .map(|(t, bytes)| (t.hop.remote().to_string(), String::from_utf8_lossy(bytes).into_owned()))
+            .collect();
+        self.out.clear();
+        sent
+    }
+
+    fn events(&self) -> Vec<NoteEvent> {
+        self.world.notes.lock().clone()
+    }
+}
+
+fn request(method: &str, uri: &str, extra: &str) -> String {
+    format!(
+        "{method} {uri} SIP/2.0\nVia: SIP/2.0/UDP 10.0.0.2:5062;rport;branch=z9hG4bK-{method}\nMax-Forwards: 70\n\
+         From: <sip:alice@home.test>;tag=1\nTo: <sip:bob@home.test>\nCall-ID: c1\nCSeq: 1 {method}\n{extra}\
+         Contact: <sip:alice@10.0.0.2:5062>\nContent-Length: 0\n\n"
+    )
+}
+
+/// The answer that the far end gives to a request that left us.
+fn answer(to: &str, status: u16) -> String {
+    let message = Message::parse(to.as_bytes()).unwrap();
+    let mut out = Vec::new();
+    Response::to(&message, status).tag(format!("t{status}").as_bytes()).write(&mut out, |w| {
+        w.text(HeaderName::Contact, b"<sip:bob@10.0.0.3:5070>");
+    });
+    String::from_utf8(out).unwrap().replace("\r\n", "\n")
+}
+
+fn first_line(sent: &Sent) -> &str {
+    sent.1.lines().next().unwrap()
+}
+
+fn starts(sent: &[Sent]) -> Vec<String> {
+    sent.iter().map(|s| format!("{} {}", s.0, s.1.split(' ').take(2).collect::<Vec<_>>().join(" "))).collect()
+}
+
+fn user(id: &str, settings: CallSettings) -> User {
+    User {
+        id: id.into(),
+        aor: format!("{id}@home.test").parse().unwrap(),
+        secrets: DigestSecrets { ha1_md5: [0; 16], ha1_sha256: [0; 32], full: None, aka: None },
+        msisdn: (id == "bob").then(|| "+819012345678".parse().unwrap()),
+        email: None,
+        jid: None,
+        roles: Vec::new(),
+        call_settings: settings,
+    }
+}
+
+const BOB: (&str, &str, u16) = ("bob@home.test", "sip:bob@10.0.0.3:5070", 1000);
+const BOB2: (&str, &str, u16) = ("bob@home.test", "sip:bob@10.0.0.4:5070", 1000);
+const BOB_LATER: (&str, &str, u16) = ("bob@home.test", "sip:bob@10.0.0.4:5070", 500);
+const CAROL: (&str, &str, u16) = ("carol@home.test", "sip:carol@10.0.0.5:5070", 1000);
+
+fn world(bindings: &[(&'static str, &'static str, u16)]) -> World {
+    World { bindings: bindings.to_vec(), ..World::default() }
+}
+
+#[test]
+fn a_call_goes_through_and_its_dialog_needs_no_memory() {
+    let mut b = bench(world(&[BOB]), vec![]);
+    let sent = b.feed(&request("INVITE", "sip:bob@home.test", ""));
+    assert_eq!(starts(&sent), ["10.0.0.2:5062 SIP/2.0 100", "10.0.0.3:5070 INVITE sip:bob@10.0.0.3:5070"]);
+    let invite = sent[1].1.clone();
+    assert!(invite.contains("Via: SIP/2.0/UDP 10.0.0.1:5060;rport;branch=z9hG4bKi"), "{invite}");
+    assert!(invite.contains("Via: SIP/2.0/UDP 10.0.0.2:5062;rport=5062;branch=z9hG4bK-INVITE;received=10.0.0.2"));
+    assert!(invite.contains("Max-Forwards: 69\r\n"));
+    assert!(invite.contains("Record-Route: <sip:10.0.0.1:5060;lr;is="));
+    let ringing = b.feed(&answer(&invite, 180));
+    assert_eq!(starts(&ringing), ["10.0.0.2:5062 SIP/2.0 180"]);
+    assert!(!ringing[0].1.contains("10.0.0.1:5060;rport"), "{}", ringing[0].1);
+    let ok = b.feed(&answer(&invite, 200));
+    assert_eq!(starts(&ok), ["10.0.0.2:5062 SIP/2.0 200"]);
+    assert!(b.proxy.forks.is_empty());
+    // A 2xx again goes through again.
+    assert_eq!(b.feed(&answer(&invite, 200)).len(), 1);
+    let route = ok[0].1.lines().find(|l| l.starts_with("Record-Route")).unwrap().replace("Record-Route", "Route");
+    let ack = request("ACK", "sip:bob@10.0.0.3:5070", &format!("{route}\n"))
+        .replace("bob@home.test>\n", "bob@home.test>;tag=t200\n");
+    let sent = b.feed(&ack);
+    assert_eq!(starts(&sent), ["10.0.0.3:5070 ACK sip:bob@10.0.0.3:5070"]);
+    assert!(!sent[0].1.contains("\r\nRoute:"));
+    assert_eq!(b.events(), [NoteEvent::CallAttempt, NoteEvent::CallRinging, NoteEvent::CallAnswered]);
+}
+
+#[test]
+fn parallel_fork_first_answer_wins_and_the_other_is_cancelled() {
+    let mut b = bench(world(&[BOB, BOB2]), vec![]);
+    let sent = b.feed(&request("INVITE", "sip:bob@home.test", ""));
+    assert_eq!(sent.len(), 3);
+    let (one, two) = (sent[1].1.clone(), sent[2].1.clone());
+    b.feed(&answer(&one, 180));
+    b.feed(&answer(&two, 180));
+    let sent = b.feed(&answer(&two, 200));
+    assert_eq!(starts(&sent), ["10.0.0.2:5062 SIP/2.0 200", "10.0.0.3:5070 CANCEL sip:bob@10.0.0.3:5070"]);
+    // The loser's 487 is acknowledged and goes no further.
+    let sent = b.feed(&answer(&one, 487));
+    assert_eq!(starts(&sent), ["10.0.0.3:5070 ACK sip:bob@10.0.0.3:5070"]);
+    assert!(b.proxy.forks.is_empty());
+}
+
+#[test]
+fn serial_fork_tries_the_lower_q_after_the_higher_failed() {
+    let mut b = bench(world(&[BOB, BOB_LATER]), vec![]);
+    let sent = b.feed(&request("INVITE", "sip:bob@home.test", ""));
+    assert_eq!(sent.len(), 2);
+    let sent = b.feed(&answer(&sent[1].1, 486));
+    assert_eq!(
+        starts(&sent),
+        ["10.0.0.3:5070 ACK sip:bob@10.0.0.3:5070", "10.0.0.4:5070 INVITE sip:bob@10.0.0.4:5070"]
+    );
+    let sent = b.feed(&answer(&sent[1].1, 404));
+    assert_eq!(starts(&sent)[1], "10.0.0.2:5062 SIP/2.0 404");
+}
+
+#[test]
+fn a_6xx_ends_the_search() {
+    let mut b = bench(world(&[BOB, BOB_LATER]), vec![]);
+    let sent = b.feed(&request("INVITE", "sip:bob@home.test", ""));
+    let sent = b.feed(&answer(&sent[1].1, 603));
+    assert_eq!(starts(&sent)[1], "10.0.0.2:5062 SIP/2.0 603");
+    assert!(b.proxy.forks.is_empty());
+}
+
+#[test]
+fn cancel_reaches_every_branch_and_the_caller_gets_487() {
+    let mut b = bench(world(&[BOB, BOB2]), vec![]);
+    let invite = request("INVITE", "sip:bob@home.test", "");
+    let sent = b.feed(&invite);
+    let (one, two) = (sent[1].1.clone(), sent[2].1.clone());
+    b.feed(&answer(&one, 180));
+    b.feed(&answer(&two, 180));
+    let cancel = invite.replace("INVITE sip", "CANCEL sip").replace("CSeq: 1 INVITE", "CSeq: 1 CANCEL");
+    let sent = b.feed(&cancel);
+    assert_eq!(
+        starts(&sent),
+        [
+            "10.0.0.2:5062 SIP/2.0 200",
+            "10.0.0.3:5070 CANCEL sip:bob@10.0.0.3:5070",
+            "10.0.0.4:5070 CANCEL sip:bob@10.0.0.4:5070"
+        ]
+    );
+    assert_eq!(b.feed(&answer(&one, 487)).len(), 1);
+    let sent = b.feed(&answer(&two, 487));
+    assert_eq!(starts(&sent)[1], "10.0.0.2:5062 SIP/2.0 487");
+}
+
+#[test]
+fn silence_becomes_408_and_the_next_address_is_tried_first() {
+    let mut b = bench(world(&[]), vec![]);
+    let sent = b.feed(&request("INVITE", "sip:carol@two.test", ""));
+    assert_eq!(starts(&sent)[1], "10.9.9.1:5060 INVITE sip:carol@two.test");
+    let sent = b.pass(Duration::from_secs(33));
+    assert!(starts(&sent).contains(&"10.9.9.2:5060 INVITE sip:carol@two.test".to_owned()));
+    let sent = b.pass(Duration::from_secs(33));
+    assert_eq!(starts(&sent).last().unwrap(), "10.0.0.2:5062 SIP/2.0 408");
+}
+
+#[test]
+fn an_unanswered_non_invite_ends_in_silence() {
+    let mut b = bench(world(&[BOB]), vec![]);
+    b.feed(&request("OPTIONS", "sip:bob@home.test", ""));
+    let sent = b.pass(Duration::from_secs(40));
+    assert!(sent.iter().all(|s| s.0 == "10.0.0.3:5070"), "{sent:?}");
+    assert!(b.proxy.forks.is_empty() && b.endpoint.is_empty());
+}
+
+#[test]
+fn hops_run_out_and_loops_are_seen() {
+    let mut b = bench(world(&[BOB]), vec![]);
+    let spent = request("INVITE", "sip:bob@home.test", "").replace("Max-Forwards: 70", "Max-Forwards: 0");
+    assert_eq!(starts(&b.feed(&spent)), ["10.0.0.2:5062 SIP/2.0 483"]);
+    let sent = b.feed(&request("MESSAGE", "sip:bob@home.test", ""));
+    // The phone sends it straight back to us, unchanged but for its Via and the Request-URI it first had.
+    let back = sent[0]
+        .1
+        .replace("\r\n", "\n")
+        .replace("MESSAGE sip:bob@10.0.0.3:5070", "MESSAGE sip:bob@home.test")
+        .replacen("Via:", "Via: SIP/2.0/UDP 10.0.0.3:5070;branch=z9hG4bKloop\nVia:", 1);
+    assert_eq!(starts(&b.feed(&back)), ["10.0.0.2:5070 SIP/2.0 482"]);
+}
+
+#[test]
+fn a_number_finds_its_user() {
+    let mut b = bench(world(&[BOB]), vec![user("bob", CallSettings::default())]);
+    for uri in ["tel:+81-90-1234-5678", "sip:+819012345678@home.test;user=phone", "sip:+819012345678@home.test"] {
+        let text = request("INVITE", uri, "").replace("c1", &format!("c{}", uri.len()));
+        let text = text.replace("z9hG4bK-", &format!("z9hG4bK{}", uri.len()));
+        let sent = b.feed(&text);
+        assert_eq!(starts(&sent)[1], "10.0.0.3:5070 INVITE sip:bob@10.0.0.3:5070", "{uri}");
+    }
+}
+
+#[test]
+fn forwarding_on_busy_unreachable_and_always() {
+    let to_carol = Some("sip:carol@home.test".to_owned());
+    let busy = CallSettings { forward_busy: to_carol.clone(), ..CallSettings::default() };
+    let mut b = bench(world(&[BOB, CAROL]), vec![user("bob", busy)]);
+    let sent = b.feed(&request("INVITE", "sip:bob@home.test", ""));
+    let sent = b.feed(&answer(&sent[1].1, 486));
+    assert_eq!(
+        starts(&sent),
+        [
+            "10.0.0.3:5070 ACK sip:bob@10.0.0.3:5070",
+            "10.0.0.2:5062 SIP/2.0 181",
+            "10.0.0.5:5070 INVITE sip:carol@10.0.0.5:5070"
+        ]
+    );
+    assert!(sent[2].1.contains("Diversion: <sip:bob@home.test>;reason=user-busy\r\n"));
+    let sent = b.feed(&answer(&sent[2].1, 486));
+    assert_eq!(starts(&sent)[1], "10.0.0.2:5062 SIP/2.0 486");
+
+    let away = CallSettings { forward_not_reachable: to_carol.clone(), ..CallSettings::default() };
+    let mut b = bench(world(&[CAROL]), vec![user("bob", away)]);
+    let sent = b.feed(&request("INVITE", "sip:bob@home.test", ""));
+    assert_eq!(starts(&sent)[1], "10.0.0.5:5070 INVITE sip:carol@10.0.0.5:5070");
+
+    let always = CallSettings { forward_unconditional: to_carol, ..CallSettings::default() };
+    let mut b = bench(world(&[BOB, CAROL]), vec![user("bob", always)]);
+    let sent = b.feed(&request("INVITE", "sip:bob@home.test", ""));
+    assert_eq!(starts(&sent)[1], "10.0.0.5:5070 INVITE sip:carol@10.0.0.5:5070");
+}
+
+#[test]
+fn no_answer_cancels_the_phone_and_calls_the_other() {
+    let settings = CallSettings {
+        forward_no_answer: Some("sip:carol@home.test".into()),
+        no_answer_seconds: 10,
+        ..CallSettings::default()
+    };
+    let mut b = bench(world(&[BOB, CAROL]), vec![user("bob", settings)]);
+    let sent = b.feed(&request("INVITE", "sip:bob@home.test", ""));
+    let invite = sent[1].1.clone();
+    b.feed(&answer(&invite, 180));
+    let sent = b.pass(Duration::from_millis(10_050));
+    assert_eq!(
+        starts(&sent),
+        [
+            "10.0.0.2:5062 SIP/2.0 181",
+            "10.0.0.3:5070 CANCEL sip:bob@10.0.0.3:5070",
+            "10.0.0.5:5070 INVITE sip:carol@10.0.0.5:5070"
+        ]
+    );
+    let carol = sent[2].1.clone();
+    b.feed(&answer(&invite, 487));
+    let sent = b.feed(&answer(&carol, 200));
+    assert_eq!(starts(&sent), ["10.0.0.2:5062 SIP/2.0 200"]);
+}
+
+#[test]
+fn barred_calls_are_refused_before_any_phone_rings() {
+    let no_calls = CallSettings { bar_incoming: true, ..CallSettings::default() };
+    let mut b = bench(world(&[BOB]), vec![user("bob", no_calls)]);
+    assert_eq!(starts(&b.feed(&request("INVITE", "sip:bob@home.test", ""))), ["10.0.0.2:5062 SIP/2.0 603"]);
+    let named_only = CallSettings { bar_anonymous: true, ..CallSettings::default() };
+    let mut b = bench(world(&[BOB]), vec![user("bob", named_only)]);
+    let hidden = request("INVITE", "sip:bob@home.test", "Privacy: id\n");
+    assert_eq!(starts(&b.feed(&hidden)), ["10.0.0.2:5062 SIP/2.0 433"]);
+    let cheap = CallSettings { bar_outgoing_prefixes: vec!["+8190".into()], ..CallSettings::default() };
+    let mut b = bench(world(&[BOB]), vec![user("alice", cheap), user("bob", CallSettings::default())]);
+    assert_eq!(starts(&b.feed(&request("INVITE", "tel:+819012345678", ""))), ["10.0.0.2:5062 SIP/2.0 603"]);
+}
+
+#[test]
+fn asserted_identities_of_strangers_come_off_and_ours_go_on() {
+    let users = vec![user("alice", CallSettings::default())];
+    let claim = "P-Asserted-Identity: <sip:president@home.test>\n";
+    let mut b = bench(world(&[BOB]), users);
+    let sent = b.feed(&request("MESSAGE", "sip:bob@home.test", claim));
+    assert!(!sent[0].1.contains("president"));
+    assert!(sent[0].1.contains("P-Asserted-Identity: <sip:alice@home.test>\r\n"));
+    let mut b = bench(World { trusted: true, ..world(&[BOB]) }, vec![]);
+    let sent = b.feed(&request("MESSAGE", "sip:bob@home.test", claim));
+    assert!(sent[0].1.contains("president"));
+}
+
+#[test]
+fn what_cannot_be_routed_gets_its_status() {
+    let mut b = bench(world(&[]), vec![]);
+    for (uri, status) in [
+        ("sip:nobody@home.test", "480"),
+        ("http://example.com", "416"),
+        ("sip:x@nowhere.test", "404"),
+        ("tel:+15551234", "404"),
+        ("sip:home.test", "404"),
+    ] {
+        let text = request("INVITE", uri, "").replace("z9hG4bK-", &format!("z9hG4bK{}", uri.len()));
+        let sent = b.feed(&text);
+        assert_eq!(starts(&sent).last().unwrap(), &format!("10.0.0.2:5062 SIP/2.0 {status}"), "{uri}");
+    }
+    let options = b.feed(&request("OPTIONS", "sip:home.test", ""));
+    assert_eq!(first_line(&options[0]), "SIP/2.0 200 OK");
+    assert!(options[0].1.contains("Allow: INVITE"));
+}

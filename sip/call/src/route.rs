@@ -1,0 +1,206 @@
+//! Route and Record-Route: taking our own entries off, writing them, and the tokens they carry.
+//!
+//! A Record-Route of ours carries `is=`, a seal over the Call-ID: whoever brings it back is in a dialog that we let pass,
+//! and need not prove itself again. Where the next hop is a connection that only we know (RFC 5626, RFC 7118), its user part
+//! carries the flow.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
+
+use sip_ims::Home;
+use sip_proto::endpoint::{Endpoint, hex};
+use sip_proto::headers::{NameAddr, list};
+use sip_proto::uri::Uri;
+use sip_proto::{Flow, FlowId, HeaderName, Message, Transport};
+use smallvec::SmallVec;
+
+/// What the Route headers of a request say once our own entries are off (RFC 3261 §16.4).
+#[derive(Debug, Default)]
+pub struct Routed<'a> {
+    /// Spans of the message to leave out when it is sent on.
+    pub popped: SmallVec<[Range<usize>; 2]>,
+    /// The first Route that is left: the next hop.
+    pub next: Option<&'a [u8]>,
+    /// The flow that our last entry named.
+    pub flow: Option<Flow>,
+    /// An entry of ours was there and its seal fits this Call-ID.
+    pub sealed: bool,
+}
+
+impl<'a> Routed<'a> {
+    pub fn of(message: &Message<'a>, home: &Home, endpoint: &Endpoint) -> Routed<'a> {
+        let mut routed = Routed::default();
+        let call_id = message.call_id().unwrap_or_default();
+        for line in message.lines(HeaderName::Route) {
+            let value = &message.bytes()[line.value()];
+            let mut first_left = None;
+            for item in list(value) {
+                let Some(addr) = NameAddr::parse(item) else { break };
+                let ours = addr.uri().filter(|u| home.is_us(u));
+                let Some(uri) = ours else {
+                    first_left = Some((message.range_of(item).start, addr.addr));
+                    break;
+                };
+                let token = uri.user().and_then(|t| read_flow(t, endpoint, call_id));
+                routed.flow = token.or(routed.flow.filter(|_| uri.user().is_none()));
+                routed.sealed |= uri.params().get("is").is_some_and(|s| s == seal(endpoint, call_id));
+            }
+            match first_left {
+                None => routed.popped.push(line.line()),
+                Some((start, addr)) => {
+                    if start > line.value().start {
+                        routed.popped.push(line.value().start..start);
+                    }
+                    routed.next = Some(addr);
+                    break;
+                }
+            }
+        }
+        routed
+    }
+}
+
+/// The seal of a call: 16 hexadecimal digits.
+pub fn seal(endpoint: &Endpoint, call_id: &[u8]) -> [u8; 16] {
+    let mut text = Vec::with_capacity(16);
+    hex(&mut text, endpoint.seal(&[b"route", call_id]), 16);
+    let mut seal = [0; 16];
+    seal.copy_from_slice(&text);
+    seal
+}
+
+/// One side of our Record-Route: `<sip:flow@host:port;transport=tcp;lr;is=seal>`.
+pub fn write_record_route(out: &mut Vec<u8>, transport: Transport, sent_by: &[u8], flow: &[u8], seal: &[u8]) {
+    out.extend_from_slice(b"<sip:");
+    if !flow.is_empty() {
+        out.extend_from_slice(flow);
+        out.push(b'@');
+    }
+    out.extend_from_slice(sent_by);
+    if transport != Transport::Udp {
+        out.extend_from_slice(b";transport=");
+        out.extend_from_slice(transport.uri_token().as_bytes());
+    }
+    out.extend_from_slice(b";lr;is=");
+    out.extend_from_slice(seal);
+    out.push(b'>');
+}
+
+/// A flow as the user part of a URI, sealed for one call so that it opens no connection to anybody else.
+pub fn write_flow(flow: &Flow, endpoint: &Endpoint, call_id: &[u8]) -> SmallVec<[u8; 72]> {
+    let mut text = Vec::with_capacity(72);
+    text.push(b'f');
+    hex(&mut text, flow.transport as u64, 1);
+    hex(&mut text, flow.id.0, 16);
+    hex(&mut text, u64::from(flow.remote.port()), 4);
+    match flow.remote.ip() {
+        IpAddr::V4(ip) => hex(&mut text, u64::from(ip.to_bits()), 8),
+        IpAddr::V6(ip) => {
+            hex(&mut text, (ip.to_bits() >> 64) as u64, 16);
+            hex(&mut text, ip.to_bits() as u64, 16);
+        }
+    }
+    let seal = endpoint.seal(&[b"flow", call_id, &text]);
+    hex(&mut text, seal, 16);
+    SmallVec::from_vec(text)
+}
+
+fn read_flow(token: &[u8], endpoint: &Endpoint, call_id: &[u8]) -> Option<Flow> {
+    let (text, sealed) = token.split_at_checked(token.len().checked_sub(16)?)?;
+    let mut expected = Vec::with_capacity(16);
+    hex(&mut expected, endpoint.seal(&[b"flow", call_id, text]), 16);
+    if expected != sealed {
+        return None;
+    }
+    let digits = std::str::from_utf8(text.strip_prefix(b"f")?).ok()?;
+    let part = |range: Range<usize>| u64::from_str_radix(digits.get(range)?, 16).ok();
+    let transport = *Transport::ALL.get(part(0..1)? as usize)?;
+    let id = FlowId(part(1..17)?);
+    let port = part(17..21)? as u16;
+    let ip: IpAddr = match digits.len() {
+        29 => Ipv4Addr::from_bits(part(21..29)? as u32).into(),
+        53 => Ipv6Addr::from_bits(u128::from(part(21..37)?) << 64 | u128::from(part(37..53)?)).into(),
+        _ => return None,
+    };
+    let unspecified: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    Some(Flow { transport, id, local: SocketAddr::new(unspecified, 0), remote: SocketAddr::new(ip, port) })
+}
+
+/// Address and transport of a URI whose host is an IP address; `None` when it takes a look-up.
+pub fn literal_hop(uri: &Uri<'_>) -> Option<(Transport, SocketAddr)> {
+    let ip = uri.host_ip()?;
+    let secure = uri.scheme() == sip_proto::uri::Scheme::Sips;
+    let transport = match uri.transport() {
+        Some(token) => Transport::from_token(token)?,
+        None if secure => Transport::Tls,
+        None => Transport::Udp,
+    };
+    let transport = match transport {
+        Transport::Tcp if secure => Transport::Tls,
+        Transport::Ws if secure => Transport::Wss,
+        t => t,
+    };
+    Some((transport, SocketAddr::new(ip, uri.port().unwrap_or(transport.default_port()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use sip_proto::endpoint::EndpointConfig;
+    use sip_proto::transaction::Timing;
+
+    use super::*;
+
+    fn endpoint() -> Endpoint {
+        let config = EndpointConfig { timing: Timing::default(), shard: 0, max_transactions: 10, secret: [1; 16] };
+        Endpoint::new(config, Instant::now())
+    }
+
+    fn home() -> Home {
+        Home::new("example.com", [(Transport::Udp, "127.0.0.1:5060".parse().unwrap())])
+    }
+
+    fn request(routes: &str) -> Vec<u8> {
+        format!("BYE sip:b SIP/2.0\r\n{routes}Call-ID: c\r\n\r\n").into_bytes()
+    }
+
+    #[test]
+    fn our_entries_come_off_and_the_rest_stays() {
+        let e = endpoint();
+        let bytes =
+            request("Route: <sip:127.0.0.1;lr>, <sip:127.0.0.1:5060;lr>, <sip:other;lr>\r\nRoute: <sip:third;lr>\r\n");
+        let message = Message::parse(&bytes).unwrap();
+        let routed = Routed::of(&message, &home(), &e);
+        assert_eq!(routed.next, Some(&b"sip:other;lr"[..]));
+        assert!(!routed.sealed);
+        let mut edits = sip_proto::Edits::new();
+        routed.popped.iter().for_each(|r| edits.delete(r.clone()));
+        let mut out = Vec::new();
+        edits.apply(message.bytes(), &mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("Route: <sip:other;lr>\r\nRoute: <sip:third;lr>\r\n"), "{text}");
+    }
+
+    #[test]
+    fn a_seal_and_a_flow_hold_for_their_call_only() {
+        let e = endpoint();
+        let flow = Flow {
+            transport: Transport::Wss,
+            id: FlowId(7),
+            local: "0.0.0.0:0".parse().unwrap(),
+            remote: "[2001:db8::1]:4711".parse().unwrap(),
+        };
+        let token = write_flow(&flow, &e, b"c");
+        let mut text = b"Route: ".to_vec();
+        write_record_route(&mut text, Transport::Udp, b"127.0.0.1:5060", &token, &seal(&e, b"c"));
+        text.extend_from_slice(b"\r\n");
+        let bytes = request(std::str::from_utf8(&text).unwrap());
+        let routed = Routed::of(&Message::parse(&bytes).unwrap(), &home(), &e).flow.unwrap();
+        assert_eq!((routed.id, routed.remote, routed.transport), (flow.id, flow.remote, flow.transport));
+        let other = bytes.iter().map(|b| if *b == b'c' { b'd' } else { *b }).collect::<Vec<_>>();
+        let message = Message::parse(&other).unwrap();
+        let routed = Routed::of(&message, &home(), &e);
+        assert!(routed.flow.is_none() && !routed.sealed);
+    }
+}
