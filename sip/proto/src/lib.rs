@@ -22,9 +22,9 @@ pub mod name;
 pub mod privacy;
 pub mod refer;
 pub mod reliable;
-pub mod session_timer;
 #[cfg(any(test, feature = "rsip"))]
 pub mod rsip_compat;
+pub mod session_timer;
 pub mod slots;
 pub mod subscription;
 pub mod transaction;

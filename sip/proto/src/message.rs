@@ -52,6 +52,7 @@ pub enum Defect {
     RepeatedHeader(HeaderName),
     ContentLength,
     BodyTooShort,
+    NoEmptyLine,
     Nul,
 }
 
@@ -66,6 +67,7 @@ impl Defect {
             Defect::RepeatedHeader(_) => "Repeated Single Header",
             Defect::ContentLength => "Bad Content-Length",
             Defect::BodyTooShort => "Body Shorter Than Content-Length",
+            Defect::NoEmptyLine => "Missing Empty Line After Headers",
             Defect::Nul => "NUL In Header Section",
         }
     }
@@ -147,6 +149,12 @@ impl<'a> Message<'a> {
         };
         let mut at = first_end + 1;
         loop {
+            if at == buf.len() {
+                // The datagram ends with its last header: broken, but there is somebody to answer.
+                defect.get_or_insert(Defect::NoEmptyLine);
+                message.head_end = at;
+                break;
+            }
             let Some(line_len) = memchr(b'\n', &buf[at..]) else { return Err(NotSip::Unfinished) };
             let mut end = at + line_len + 1;
             if trim_line(&buf[at..end - 1]).is_empty() {
@@ -254,6 +262,10 @@ impl<'a> Message<'a> {
     /// Offset of the empty line that ends the headers: where a header is appended.
     pub fn headers_end(&self) -> usize {
         let end = self.head_end;
+        if self.headers.last().is_some_and(|h| h.end as usize == end) {
+            // Defect::NoEmptyLine.
+            return end;
+        }
         if end >= 2 && self.buf[end - 2] == b'\r' { end - 2 } else { end - 1 }
     }
 
@@ -373,7 +385,8 @@ fn header_line(buf: &[u8], start: usize, end: usize, limits: &Limits) -> Result<
         return Err(Defect::HeaderLine);
     }
     let value = &line[colon + 1..];
-    if memchr(0, value).is_some() {
+    // Only as a quoted pair may it stand (RFC 3261 §25.1; RFC 4475 §3.1.1.2 has one).
+    if memchr::memchr_iter(0, value).any(|at| at == 0 || value[at - 1] != b'\\') {
         return Err(Defect::Nul);
     }
     let left = value.iter().take_while(|b| is_lws(**b)).count();
@@ -475,6 +488,21 @@ mod tests {
     fn a_body_shorter_than_its_length_is_a_defect() {
         let m = Message::parse(b"OPTIONS sip:a SIP/2.0\r\nContent-Length: 10\r\n\r\nabc").unwrap();
         assert_eq!(m.defect(), Some(Defect::BodyTooShort));
+    }
+
+    #[test]
+    fn a_datagram_that_ends_with_its_headers_is_a_defect() {
+        let m = Message::parse(b"OPTIONS sip:a SIP/2.0\r\nTo: a\r\n").unwrap();
+        assert_eq!((m.defect(), m.body()), (Some(Defect::NoEmptyLine), &b""[..]));
+        assert_eq!(m.headers_end(), m.bytes().len());
+    }
+
+    #[test]
+    fn a_nul_may_stand_as_a_quoted_pair_only() {
+        let defect = |t: &[u8]| Message::parse(t).unwrap().defect();
+        assert_eq!(defect(b"OPTIONS sip:a SIP/2.0\r\nTo: \"\\\0\" <sip:a>\r\n\r\n"), None);
+        assert_eq!(defect(b"OPTIONS sip:a SIP/2.0\r\nTo: \"\0\" <sip:a>\r\n\r\n"), Some(Defect::Nul));
+        assert_eq!(defect(b"OPTIONS sip:a SIP/2.0\r\nTo:\0\r\n\r\n"), Some(Defect::Nul));
     }
 
     #[test]

@@ -113,6 +113,11 @@ impl HeaderName {
     /// How many known names there are; `Other` comes after them.
     pub const COUNT: usize = HeaderName::ALL.len();
 
+    /// Every known name, in order.
+    pub fn all() -> &'static [HeaderName] {
+        HeaderName::ALL
+    }
+
     /// The usual spelling; empty for `Other`.
     pub fn as_str(self) -> &'static str {
         HeaderName::TABLE.get(self as usize).map_or("", |t| t.0)

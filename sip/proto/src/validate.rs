@@ -69,7 +69,7 @@ pub fn request(message: &Message<'_>) -> Result<(), Rejection> {
 fn vias(message: &Message<'_>) -> Result<(), Rejection> {
     let mut count = 0;
     for value in message.list(HeaderName::Via) {
-        let via = Via::parse(value).ok_or(bad("Malformed Via"))?;
+        let via = Via::parse(value).filter(|v| v.version == b"2.0").ok_or(bad("Malformed Via"))?;
         if count == 0 {
             if via.transport().is_none() {
                 return Err(bad("Unknown Transport In Via"));
@@ -231,6 +231,7 @@ mod tests {
             ("SIP/2.0\r\nVia", "SIP/3.0\r\nVia", 505, "Version Not Supported"),
             ("Via: SIP/2.0/UDP h;branch=z9hG4bK1\r\n", "", 400, "Missing Via"),
             ("UDP h;", "UDP ;", 400, "Malformed Via"),
+            ("SIP/2.0/UDP", "SIP/3.0/UDP", 400, "Malformed Via"),
             ("UDP h;", "CARRIER-PIGEON h;", 400, "Unknown Transport In Via"),
             ("z9hG4bK1", "z9hG4bK", 400, "Empty Branch In Via"),
             ("From: <sip:a@h>;tag=1", "From: <sip:a@h;tag=1", 400, "Missing Or Bad From"),

@@ -36,7 +36,8 @@ pub use media::{ContentDisposition, MediaType};
 pub use name_addr::{NameAddr, write_quoted};
 pub use number::{delta_seconds, max_forwards, response_num};
 pub use p_headers::{
-    AccessNetworkInfo, ChargingFunctionAddresses, ChargingVector, ServedUser, SessionCase, VisitedNetworkId, service_urn,
+    AccessNetworkInfo, ChargingFunctionAddresses, ChargingVector, ServedUser, SessionCase, VisitedNetworkId,
+    service_urn,
 };
 pub use param::{Params, list, unquoted};
 pub use privacy::Privacy;

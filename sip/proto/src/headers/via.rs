@@ -10,6 +10,8 @@ use crate::transport::Transport;
 /// One Via value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Via<'a> {
+    /// The protocol version: `2.0` in all that is valid. Others are read so that they can be answered with 505.
+    pub version: &'a [u8],
     /// The transport token as sent; a token we do not know is kept.
     pub transport: &'a [u8],
     /// Host of sent-by; an IPv6 address keeps its brackets.
@@ -29,14 +31,14 @@ impl<'a> Via<'a> {
         // sent-protocol: three tokens with slashes, blanks allowed around them (RFC 4475 §3.1.1.1).
         let (name, rest) = token_then_slash(main)?;
         let (version, rest) = token_then_slash(rest)?;
-        if !name.eq_ignore_ascii_case(b"SIP") || version != b"2.0" {
+        if !name.eq_ignore_ascii_case(b"SIP") {
             return None;
         }
         let rest = trim(rest);
         let blank = rest.iter().position(|b| is_lws(*b))?;
         let transport = &rest[..blank];
         let (host, port) = host_port(trim(&rest[blank..]))?;
-        Some(Via { transport, host, port, params: Params::new(params) })
+        Some(Via { version, transport, host, port, params: Params::new(params) })
     }
 
     pub fn transport(&self) -> Option<Transport> {
@@ -96,7 +98,8 @@ mod tests {
         let v = Via::parse(b"SIP  / 2.0\r\n /TLS  [2001:db8::9] : 5061 ; branch=z9hG4bKb").unwrap();
         assert_eq!((v.host, v.port), (&b"[2001:db8::9]"[..], Some(5061)));
         assert_eq!(Via::parse(b"SIP/2.0/SCTP h;branch=x").unwrap().transport(), None);
-        assert_eq!(Via::parse(b"SIP/7.0/UDP h"), None);
+        assert_eq!(Via::parse(b"SIP/7.0/UDP h").unwrap().version, b"7.0");
+        assert_eq!(Via::parse(b"HTTP/2.0/UDP h"), None);
         assert_eq!(Via::parse(b"SIP/2.0/UDP"), None);
         assert_eq!(Via::parse(b"SIP/2.0/UDP h:99999"), None);
     }
