@@ -1,12 +1,13 @@
 //! Who is who, and the ports through which services reach what outlives them.
 //!
-//! Holds the identities of a subscriber ([`Aor`], [`Msisdn`]) and the links between them ([`User`], [`Directory`]), and the
+//! Holds the identities of a subscriber ([`Aor`], [`Msisdn`]), how they are proved ([`authenticate`]) and the links between them ([`User`], [`Directory`]), and the
 //! traits behind which stores, queues and the bus live ([`ports`]).
 //!
 //! Does not hold: any SQL, socket or thread (the backends are the server's), nor the parsing of URIs (`sip-proto`).
 //!
 //! Start at [`ports`] for what a service may ask for, at [`user`] for what is known of a subscriber.
 
+pub mod authenticate;
 pub mod home;
 pub mod identity;
 pub mod ports;
@@ -17,6 +18,7 @@ mod answer;
 mod directory;
 
 pub use answer::{Answer, answer};
+pub use authenticate::Authenticator;
 pub use directory::Directory;
 pub use home::Home;
 pub use identity::{Aor, IdentityError, Msisdn};

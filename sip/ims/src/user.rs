@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sip_proto::digest::{Ha1, HashFunction};
 
 use crate::identity::{Aor, Msisdn};
 
@@ -54,8 +55,41 @@ pub struct DigestSecrets {
     pub ha1_md5: [u8; 16],
     #[serde(with = "hex_bytes")]
     pub ha1_sha256: [u8; 32],
+    /// The same two for a client whose user name is the private identity in full, `id@domain` (TS 23.003 §13.3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<FullName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aka: Option<AkaKeys>,
+}
+
+/// H(id "@" domain ":" realm ":" password), in both algorithms.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullName {
+    #[serde(with = "hex_bytes")]
+    pub ha1_md5: [u8; 16],
+    #[serde(with = "hex_bytes")]
+    pub ha1_sha256: [u8; 32],
+}
+
+impl DigestSecrets {
+    /// What is kept of a password. The realm is the home domain.
+    pub fn of_password(id: &str, domain: &str, password: &[u8]) -> DigestSecrets {
+        let (ha1_md5, ha1_sha256) = hashes(id, domain, password);
+        // An id that is written in full has no second form.
+        let full = (!id.contains('@')).then(|| {
+            let (ha1_md5, ha1_sha256) = hashes(&format!("{id}@{domain}"), domain, password);
+            FullName { ha1_md5, ha1_sha256 }
+        });
+        DigestSecrets { ha1_md5, ha1_sha256, full, aka: None }
+    }
+}
+
+fn hashes(username: &str, realm: &str, password: &[u8]) -> ([u8; 16], [u8; 32]) {
+    let (mut md5, mut sha256) = ([0; 16], [0; 32]);
+    let of = |function| Ha1::new(function, username.as_bytes(), realm.as_bytes(), password);
+    md5.copy_from_slice(of(HashFunction::Md5).0.as_bytes());
+    sha256.copy_from_slice(of(HashFunction::Sha256).0.as_bytes());
+    (md5, sha256)
 }
 
 /// The long-term key and operator variant of a SIM (TS 35.205).
@@ -72,6 +106,12 @@ pub struct AkaKeys {
 impl fmt::Debug for DigestSecrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DigestSecrets(…)")
+    }
+}
+
+impl fmt::Debug for FullName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FullName(…)")
     }
 }
 
@@ -156,7 +196,7 @@ pub(crate) mod tests {
         User {
             id: id.into(),
             aor: Aor::from_parts(id.as_bytes(), b"localhost").unwrap(),
-            secrets: DigestSecrets { ha1_md5: [0xab; 16], ha1_sha256: [0xcd; 32], aka: None },
+            secrets: DigestSecrets { ha1_md5: [0xab; 16], ha1_sha256: [0xcd; 32], full: None, aka: None },
             msisdn: number.map(|n| n.parse().unwrap()),
             email: None,
             jid: None,

@@ -184,6 +184,13 @@ impl Ha1 {
         HashValue::from_hex(function, digits).map(Ha1)
     }
 
+    /// As it was kept: 16 or 32 octets, as the function has it.
+    pub fn from_bytes(function: HashFunction, octets: &[u8]) -> Option<Ha1> {
+        let mut bytes = [0u8; 32];
+        bytes[..function.len()].copy_from_slice(Some(octets).filter(|o| o.len() == function.len())?);
+        Some(Ha1(HashValue { bytes, function }))
+    }
+
     pub fn hex(&self) -> Hex {
         self.0.hex()
     }

@@ -82,9 +82,14 @@ impl Realm {
     pub fn write_challenges(&self, out: &mut Vec<u8>, name: HeaderName, now: u64, unique: u64, stale: bool) {
         let mut nonce: Vec<u8> = Vec::with_capacity(32);
         self.nonces.write(&mut nonce, now, unique);
-        for algorithm in &self.algorithms {
-            self.write_challenge(out, name, *algorithm, &nonce, stale);
+        for challenge in self.challenges(&nonce, stale) {
+            edit::header(out, name.as_str(), |v| challenge.write(v));
         }
+    }
+
+    /// One challenge per algorithm, in order of preference, with a nonce from [`Realm::nonces`].
+    pub fn challenges<'c>(&'c self, nonce: &'c [u8], stale: bool) -> impl Iterator<Item = Challenge<'c>> {
+        self.algorithms.iter().map(move |algorithm| self.challenge(*algorithm, nonce, stale))
     }
 
     /// Appends an AKAv1-MD5 challenge line for an authentication vector (RFC 3310 §3.2). What the vector expects must be
@@ -99,19 +104,19 @@ impl Realm {
     ) {
         let mut nonce = Vec::with_capacity(76);
         self.nonces.write_aka(&mut nonce, &vector.rand, &vector.autn, now, unique);
-        self.write_challenge(out, name, Algorithm::AkaV1Md5, &nonce, false);
+        let challenge = self.challenge(Algorithm::AkaV1Md5, &nonce, false);
+        edit::header(out, name.as_str(), |v| challenge.write(v));
     }
 
-    fn write_challenge(&self, out: &mut Vec<u8>, name: HeaderName, algorithm: Algorithm, nonce: &[u8], stale: bool) {
-        let challenge = Challenge {
+    fn challenge<'c>(&'c self, algorithm: Algorithm, nonce: &'c [u8], stale: bool) -> Challenge<'c> {
+        Challenge {
             realm: &self.name,
             nonce,
             algorithm: Some(algorithm.as_str().as_bytes()),
             qop: Some(b"auth"),
             opaque: None,
             stale,
-        };
-        edit::header(out, name.as_str(), |v| challenge.write(v));
+        }
     }
 
     /// The first credentials in `Authorization` or `Proxy-Authorization` that are for this realm. `Some(Err)`: one cannot

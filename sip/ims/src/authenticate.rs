@@ -1,0 +1,411 @@
+//! Whether a request comes from the user it names: digest credentials (RFC 3261 §22, RFC 8760) checked against the
+//! directory, and the identity in From and To checked against the account.
+//!
+//! Unknown users and wrong passwords get the same answer for the same work.
+
+use std::hash::Hasher as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use sip_proto::build::Writer;
+use sip_proto::digest::{Algorithm, Covered, Ha1, HashFunction, Ledger, Realm, RealmConfig, Verdict};
+use sip_proto::headers::{Credentials, NameAddr};
+use sip_proto::uri::{Scheme, Uri};
+use sip_proto::{HeaderName, Message, StartLine};
+use siphasher::sip::SipHasher13;
+
+use crate::directory::Directory;
+use crate::home::Home;
+use crate::identity::Msisdn;
+use crate::user::{MAX_ID, User};
+
+/// Seconds that a nonce is good for. Longer than most re-registration intervals cost: a phone that comes back later is
+/// challenged once more.
+pub const NONCE_LIFETIME: u32 = 600;
+/// Nonces whose counts are remembered, 34 bytes each.
+const LEDGER: usize = 64 * 1024;
+/// Pieces of the ledger, so that threads seldom meet at one lock.
+const PIECES: usize = 16;
+
+/// Checks the credentials of one realm, which is the home domain.
+pub struct Authenticator {
+    realm: Realm,
+    home: Arc<Home>,
+    directory: Arc<Directory>,
+    ledgers: [Mutex<Ledger>; PIECES],
+    unique: AtomicU64,
+}
+
+/// What an [`Authenticator`] needs to know.
+#[derive(Clone, Debug)]
+pub struct AuthenticatorConfig {
+    /// Offered in this order.
+    pub algorithms: Vec<Algorithm>,
+    /// Seconds, at least 1; [`NONCE_LIFETIME`] is a good value.
+    pub nonce_lifetime: u32,
+    /// Secret of the house; the nodes of a cluster share it.
+    pub key: [u8; 32],
+    /// A random number: where this process begins to number its nonces.
+    pub seed: u64,
+}
+
+impl AuthenticatorConfig {
+    /// SHA-256 first, then MD5 for the phones that know nothing better (RFC 8760 §2.3).
+    pub fn new(key: [u8; 32], seed: u64) -> AuthenticatorConfig {
+        let algorithms = vec![Algorithm::Sha256, Algorithm::Md5];
+        AuthenticatorConfig { algorithms, nonce_lifetime: NONCE_LIFETIME, key, seed }
+    }
+}
+
+/// Why a request is not believed. All of it is the peer's doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// No credentials for our realm: the way every exchange begins.
+    #[error("no credentials")]
+    Missing,
+    /// The right password with a nonce that is not good any more.
+    #[error("stale nonce")]
+    Stale,
+    /// Unknown user or wrong password, or an algorithm that was not offered.
+    #[error("wrong credentials")]
+    Wrong,
+    /// Credentials that cannot be read.
+    #[error("malformed credentials")]
+    Malformed,
+    /// Good credentials of somebody else than the request names.
+    #[error("identity of another user")]
+    Identity,
+}
+
+impl Refusal {
+    /// The status for a REGISTER (RFC 3261 §22.2).
+    pub fn register_status(self) -> u16 {
+        match self {
+            Refusal::Missing | Refusal::Stale | Refusal::Wrong => 401,
+            Refusal::Malformed => 400,
+            Refusal::Identity => 403,
+        }
+    }
+
+    /// The status for a request on its way through a proxy (RFC 3261 §22.3).
+    pub fn proxy_status(self) -> u16 {
+        match self.register_status() {
+            401 => 407,
+            other => other,
+        }
+    }
+
+    /// Whether the flood guard should hear of it: guesses cost, first attempts and old nonces do not.
+    pub fn is_suspect(self) -> bool {
+        matches!(self, Refusal::Wrong | Refusal::Malformed | Refusal::Identity)
+    }
+}
+
+impl Authenticator {
+    pub fn new(config: AuthenticatorConfig, home: Arc<Home>, directory: Arc<Directory>) -> Authenticator {
+        let realm = Realm::new(RealmConfig {
+            name: home.domain().to_owned(),
+            algorithms: config.algorithms,
+            nonce_lifetime: config.nonce_lifetime,
+            key: config.key,
+        });
+        let ledgers = std::array::from_fn(|_| Mutex::new(Ledger::new(LEDGER / PIECES)));
+        Authenticator { realm, home, directory, ledgers, unique: AtomicU64::new(config.seed) }
+    }
+
+    /// The user that sends this REGISTER: `Authorization`, and To and From must be theirs. `unix` in seconds.
+    pub fn register(&self, message: &Message<'_>, unix: u64) -> Result<Arc<User>, Refusal> {
+        let user = self.prove(message, HeaderName::Authorization, unix)?;
+        match self.names(message, HeaderName::To, &user) && self.names(message, HeaderName::From, &user) {
+            true => Ok(user),
+            false => Err(Refusal::Identity),
+        }
+    }
+
+    /// The user that sends this request through us: `Proxy-Authorization`, and From must be theirs. `unix` in seconds.
+    pub fn proxy_request(&self, message: &Message<'_>, unix: u64) -> Result<Arc<User>, Refusal> {
+        let user = self.prove(message, HeaderName::ProxyAuthorization, unix)?;
+        if self.names(message, HeaderName::From, &user) { Ok(user) } else { Err(Refusal::Identity) }
+    }
+
+    /// Adds the challenges (`WWW-Authenticate` or `Proxy-Authenticate`) that go with a 401 or 407; nothing for the
+    /// refusals that another attempt would not mend.
+    pub fn write_challenges(&self, refusal: &Refusal, name: HeaderName, unix: u64, w: &mut Writer<'_>) {
+        if refusal.register_status() != 401 {
+            return;
+        }
+        let mut nonce = Vec::with_capacity(32);
+        self.realm.nonces().write(&mut nonce, unix, self.unique.fetch_add(1, Relaxed));
+        for challenge in self.realm.challenges(&nonce, *refusal == Refusal::Stale) {
+            w.header(name, |out| challenge.write(out));
+        }
+    }
+
+    fn prove(&self, message: &Message<'_>, name: HeaderName, unix: u64) -> Result<Arc<User>, Refusal> {
+        let credentials = match self.realm.credentials(message, name) {
+            None => return Err(Refusal::Missing),
+            Some(Err(_)) => return Err(Refusal::Malformed),
+            Some(Ok(c)) => c,
+        };
+        // An IMS client's first REGISTER names its user and nothing else (TS 24.229 §5.1.1.2).
+        if credentials.response.is_empty() && credentials.nonce.is_empty() {
+            return Err(Refusal::Missing);
+        }
+        let StartLine::Request { token, .. } = message.start() else { return Err(Refusal::Malformed) };
+        let (user, secret) = self.account(&credentials);
+        // The uri of the credentials is not compared with the Request-URI: proxies before us may have changed that
+        // (RFC 3261 §22.4), and the nonce count stops the credentials from being used twice.
+        let covered = Covered { method: token, body: message.body() };
+        let print = print(message);
+        let mut ledger = self.ledger(credentials.nonce).lock();
+        match self.realm.judge(&mut ledger, &credentials, &covered, secret.as_ref(), print, unix) {
+            // Nobody is accepted without a secret.
+            Verdict::Accepted => user.ok_or(Refusal::Wrong),
+            Verdict::Stale => Err(Refusal::Stale),
+            Verdict::Refused | Verdict::Unusable => Err(Refusal::Wrong),
+        }
+    }
+
+    /// The user of a digest user name and the secret under that name: `alice` or, in full, `alice@domain`.
+    fn account(&self, c: &Credentials<'_>) -> (Option<Arc<User>>, Option<Ha1>) {
+        let name = std::str::from_utf8(c.username).ok().filter(|n| n.len() <= MAX_ID + 256).unwrap_or_default();
+        // The algorithm of a SIM has no password; its answers are judged elsewhere.
+        let function = c.algorithm().filter(|a| *a != Algorithm::AkaV1Md5).map(Algorithm::function);
+        if let Some(user) = self.directory.by_id(name) {
+            let secret = match function {
+                Some(HashFunction::Md5) => Ha1::from_bytes(HashFunction::Md5, &user.secrets.ha1_md5),
+                Some(HashFunction::Sha256) => Ha1::from_bytes(HashFunction::Sha256, &user.secrets.ha1_sha256),
+                _ => None,
+            };
+            return (Some(user), secret);
+        }
+        let short = name.rsplit_once('@').filter(|(_, d)| self.home.is_domain(d.as_bytes())).map(|(n, _)| n);
+        let user = short.and_then(|id| self.directory.by_id(id));
+        let secret = user.as_ref().and_then(|u| u.secrets.full.as_ref()).and_then(|full| match function {
+            Some(HashFunction::Md5) => Ha1::from_bytes(HashFunction::Md5, &full.ha1_md5),
+            Some(HashFunction::Sha256) => Ha1::from_bytes(HashFunction::Sha256, &full.ha1_sha256),
+            _ => None,
+        });
+        (user, secret)
+    }
+
+    /// Whether that header's address is one of the user's own.
+    fn names(&self, message: &Message<'_>, header: HeaderName, user: &User) -> bool {
+        let Some(uri) = message.value(header).and_then(NameAddr::parse).and_then(|a| a.uri()) else { return false };
+        self.owns(&uri, user)
+    }
+
+    /// Whether an address is one of the user's: their address-of-record or number, as `sip:`, `sips:` or `tel:`.
+    pub fn owns(&self, uri: &Uri<'_>, user: &User) -> bool {
+        let Some(name) = uri.user() else { return false };
+        let found = match uri.scheme() {
+            Scheme::Tel => Msisdn::from_user(name).ok().and_then(|n| self.directory.by_msisdn(n)),
+            Scheme::Sip | Scheme::Sips if self.home.is_us(uri) || self.home.is_domain(uri.host()) => {
+                self.directory.by_parts(name, self.home.domain().as_bytes())
+            }
+            _ => None,
+        };
+        found.is_some_and(|f| f.id == user.id)
+    }
+
+    /// One nonce is always counted in one piece of the ledger.
+    fn ledger(&self, nonce: &[u8]) -> &Mutex<Ledger> {
+        // The end of a nonce is its MAC: evenly spread, and what a stranger writes there only costs himself.
+        let sum = nonce.iter().rev().take(8).fold(0usize, |n, b| n.wrapping_mul(31).wrapping_add(usize::from(*b)));
+        &self.ledgers[sum % PIECES]
+    }
+}
+
+impl std::fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authenticator").field("realm", &self.home.domain()).finish_non_exhaustive()
+    }
+}
+
+/// What a request has in common with its retransmissions and with nothing else.
+fn print(message: &Message<'_>) -> u64 {
+    let mut hash = SipHasher13::new();
+    hash.write(message.call_id().unwrap_or_default());
+    hash.write_u32(message.cseq().map_or(0, |c| c.number));
+    hash.write(message.top_via().and_then(|v| v.branch()).unwrap_or_default());
+    hash.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use sip_proto::Transport;
+    use sip_proto::build::Response;
+    use sip_proto::digest::Answer;
+    use sip_proto::headers::Challenge;
+
+    use super::*;
+    use crate::user::DigestSecrets;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn authenticator() -> Authenticator {
+        let directory = Arc::new(Directory::new());
+        for (id, number) in [("alice", "+819012345678"), ("bob", "+819000000000")] {
+            let secrets = DigestSecrets::of_password(id, "example.com", b"wonderland");
+            let mut user = crate::user::tests::user(id, Some(number));
+            user.aor = format!("{id}@example.com").parse().unwrap();
+            directory.put(User { secrets, ..user });
+        }
+        let home = Arc::new(Home::new("example.com", [(Transport::Udp, "127.0.0.1:5060".parse().unwrap())]));
+        Authenticator::new(AuthenticatorConfig::new([7; 32], 1), home, directory)
+    }
+
+    /// A request with these headers and a CSeq.
+    fn request(method: &str, from: &str, to: &str, cseq: u32, more: &str) -> Vec<u8> {
+        format!(
+            "{method} sip:example.com SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK{cseq}\r\nFrom: {from};tag=1\r\n\
+             To: {to}\r\nCall-ID: c\r\nCSeq: {cseq} {method}\r\n{more}\r\n"
+        )
+        .into_bytes()
+    }
+
+    fn challenged(a: &Authenticator, refusal: Refusal, unix: u64) -> Vec<u8> {
+        let bytes = request("REGISTER", "<sip:alice@example.com>", "<sip:alice@example.com>", 1, "");
+        let mut out = Vec::new();
+        Response::to(&Message::parse(&bytes).unwrap(), 401).write(&mut out, |w| {
+            a.write_challenges(&refusal, HeaderName::WwwAuthenticate, unix, w);
+        });
+        out
+    }
+
+    /// The Authorization line for the `pick`th challenge.
+    fn line(
+        challenge: &[u8],
+        pick: usize,
+        header: &str,
+        method: &str,
+        username: &str,
+        password: &str,
+        nc: u32,
+    ) -> String {
+        let m = Message::parse(challenge).unwrap();
+        let c = Challenge::parse(m.values(HeaderName::WwwAuthenticate).nth(pick).unwrap()).unwrap();
+        let answer = Answer {
+            username: username.as_bytes(),
+            password: password.as_bytes(),
+            method: method.as_bytes(),
+            uri: b"sip:example.com",
+            body: b"",
+            cnonce: b"xyz",
+            nc,
+        };
+        let mut out = Vec::new();
+        answer.write(&c, &mut out).unwrap();
+        format!("{header}: {}\r\n", String::from_utf8(out).unwrap())
+    }
+
+    const ALICE: &str = "<sip:alice@example.com>";
+
+    fn register(a: &Authenticator, more: &str, unix: u64) -> Result<Arc<User>, Refusal> {
+        let bytes = request("REGISTER", ALICE, ALICE, 2, more);
+        a.register(&Message::parse(&bytes).unwrap(), unix)
+    }
+
+    #[test]
+    fn sha_256_is_offered_first_and_either_algorithm_lets_in() {
+        let a = authenticator();
+        let text = challenged(&a, Refusal::Missing, NOW);
+        let m = Message::parse(&text).unwrap();
+        let offered: Vec<_> =
+            m.values(HeaderName::WwwAuthenticate).map(|v| Challenge::parse(v).unwrap().algorithm().unwrap()).collect();
+        assert_eq!(offered, [Algorithm::Sha256, Algorithm::Md5]);
+        for pick in [0, 1] {
+            let text = challenged(&a, Refusal::Missing, NOW);
+            let l = line(&text, pick, "Authorization", "REGISTER", "alice", "wonderland", 1);
+            assert_eq!(&*register(&a, &l, NOW).unwrap().id, "alice");
+        }
+    }
+
+    #[test]
+    fn the_full_private_identity_lets_in_too() {
+        let a = authenticator();
+        for pick in [0, 1] {
+            let text = challenged(&a, Refusal::Missing, NOW);
+            let l = line(&text, pick, "Authorization", "REGISTER", "alice@example.com", "wonderland", 1);
+            assert!(register(&a, &l, NOW).is_ok());
+            let l = line(&text, pick, "Authorization", "REGISTER", "alice@example.org", "wonderland", 2);
+            assert_eq!(register(&a, &l, NOW), Err(Refusal::Wrong));
+        }
+    }
+
+    #[test]
+    fn a_stranger_is_refused_like_a_wrong_password() {
+        let a = authenticator();
+        let text = challenged(&a, Refusal::Missing, NOW);
+        for (name, password) in [("alice", "guess"), ("nobody", "wonderland"), ("", ""), ("alice", "")] {
+            let l = line(&text, 0, "Authorization", "REGISTER", name, password, 1);
+            assert_eq!(register(&a, &l, NOW), Err(Refusal::Wrong), "{name}");
+        }
+        assert_eq!(challenged(&a, Refusal::Wrong, NOW).len(), text.len());
+    }
+
+    #[test]
+    fn missing_stale_and_malformed_are_told_apart() {
+        let a = authenticator();
+        assert_eq!(register(&a, "", NOW), Err(Refusal::Missing));
+        let text = challenged(&a, Refusal::Missing, NOW);
+        let l = line(&text, 0, "Authorization", "REGISTER", "alice", "wonderland", 1);
+        assert_eq!(register(&a, &l, NOW + 601), Err(Refusal::Stale));
+        assert_eq!(register(&a, "Authorization: Digest nonsense\r\n", NOW), Err(Refusal::Malformed));
+        let ims =
+            "Authorization: Digest username=\"alice\",realm=\"example.com\",nonce=\"\",uri=\"sip:x\",response=\"\"\r\n";
+        assert_eq!(register(&a, ims, NOW), Err(Refusal::Missing));
+        let stale = challenged(&a, Refusal::Stale, NOW);
+        let m = Message::parse(&stale).unwrap();
+        assert!(m.values(HeaderName::WwwAuthenticate).all(|v| Challenge::parse(v).unwrap().stale));
+        assert!(challenged(&a, Refusal::Identity, NOW).len() < stale.len() / 2, "a 403 carries no challenge");
+    }
+
+    #[test]
+    fn credentials_are_good_for_their_own_account_only() {
+        let a = authenticator();
+        let bob = "<sip:bob@example.com>";
+        for (from, to, good) in [
+            (ALICE, "<sip:alice@EXAMPLE.com:5060>", true),
+            (ALICE, "<sip:+81-90-1234-5678@example.com;user=phone>", true),
+            (ALICE, "<tel:+819012345678>", true),
+            (ALICE, "<sip:alice@127.0.0.1>", true),
+            (ALICE, bob, false),
+            (bob, ALICE, false),
+            (ALICE, "<tel:+819000000000>", false),
+            (ALICE, "<sip:alice@example.org>", false),
+            (ALICE, "<sip:example.com>", false),
+        ] {
+            let text = challenged(&a, Refusal::Missing, NOW);
+            let l = line(&text, 0, "Authorization", "REGISTER", "alice", "wonderland", 1);
+            let bytes = request("REGISTER", from, to, 2, &l);
+            let got = a.register(&Message::parse(&bytes).unwrap(), NOW).map(|_| ());
+            assert_eq!(got, if good { Ok(()) } else { Err(Refusal::Identity) }, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn a_proxied_request_proves_its_from() {
+        let a = authenticator();
+        let text = challenged(&a, Refusal::Missing, NOW);
+        let l = line(&text, 0, "Proxy-Authorization", "MESSAGE", "alice", "wonderland", 1);
+        let bytes = request("MESSAGE", ALICE, "<sip:bob@example.com>", 3, &l);
+        assert!(a.proxy_request(&Message::parse(&bytes).unwrap(), NOW).is_ok());
+        // The retransmission passes, a second request with the same count does not.
+        assert!(a.proxy_request(&Message::parse(&bytes).unwrap(), NOW).is_ok());
+        let bytes = request("MESSAGE", ALICE, "<sip:bob@example.com>", 4, &l);
+        assert_eq!(a.proxy_request(&Message::parse(&bytes).unwrap(), NOW), Err(Refusal::Stale));
+        let bytes = request("INVITE", ALICE, "<sip:bob@example.com>", 5, &l);
+        assert_eq!(a.proxy_request(&Message::parse(&bytes).unwrap(), NOW), Err(Refusal::Wrong));
+        assert_eq!((Refusal::Wrong.proxy_status(), Refusal::Identity.proxy_status()), (407, 403));
+    }
+
+    #[test]
+    fn a_sim_algorithm_is_no_way_around_the_offered_ones() {
+        let a = authenticator();
+        let text = challenged(&a, Refusal::Missing, NOW);
+        let l = line(&text, 1, "Authorization", "REGISTER", "alice", "wonderland", 1).replace("MD5", "AKAv1-MD5");
+        assert_eq!(register(&a, &l, NOW), Err(Refusal::Wrong));
+    }
+}
