@@ -115,12 +115,10 @@ pub fn leaving(message: &Message<'_>, to: Neighbour, edits: &mut Edits) -> Resul
     if from {
         make_anonymous(message, edits);
     }
-    if asked.header {
+    if asked.header && !asked.user {
         // What of it a proxy can do (RFC 3323 §5.1): tell nothing more about the caller.
         for name in [HeaderName::CallInfo, HeaderName::Organization, HeaderName::Server] {
-            if !asked.user || name == HeaderName::Server {
-                remove(message, name, edits);
-            }
+            remove(message, name, edits);
         }
     }
     strike(message, asked, edits);
@@ -128,7 +126,7 @@ pub fn leaving(message: &Message<'_>, to: Neighbour, edits: &mut Edits) -> Resul
 }
 
 /// Takes the values that were fulfilled out of Privacy; with the last the header goes, and its option tag in Proxy-Require
-/// (RFC 3323 §5). `id` stays: RFC 3325 §7 has it tell everyone behind that the identity was not for them.
+/// (RFC 3323 §5). `id` stays, against that SHOULD: it tells those behind us that an identity was withheld, not missing.
 fn strike(message: &Message<'_>, asked: Privacy, edits: &mut Edits) {
     let left = Privacy { user: false, history: false, ..asked };
     if left == asked {

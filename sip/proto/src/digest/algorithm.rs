@@ -14,7 +14,7 @@ pub enum HashFunction {
 
 impl HashFunction {
     /// Octets of one value: 16 or 32.
-    pub fn len(self) -> usize {
+    pub fn size(self) -> usize {
         if self == HashFunction::Md5 { 16 } else { 32 }
     }
 
@@ -106,7 +106,7 @@ pub struct HashValue {
 
 impl HashValue {
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.function.len()]
+        &self.bytes[..self.function.size()]
     }
 
     pub fn function(&self) -> HashFunction {
@@ -121,7 +121,7 @@ impl HashValue {
     /// Reads 32 or 64 hexadecimal digits of either case; the length must suit the function.
     pub fn from_hex(function: HashFunction, digits: &[u8]) -> Option<HashValue> {
         let mut bytes = [0u8; 32];
-        if digits.len() != function.len() * 2 {
+        if digits.len() != function.size() * 2 {
             return None;
         }
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
@@ -137,7 +137,7 @@ impl HashValue {
             pair[0] = DIGITS[usize::from(byte >> 4)];
             pair[1] = DIGITS[usize::from(byte & 15)];
         }
-        Hex { digits, len: self.function.len() * 2 }
+        Hex { digits, len: self.function.size() * 2 }
     }
 }
 
@@ -187,7 +187,7 @@ impl Ha1 {
     /// As it was kept: 16 or 32 octets, as the function has it.
     pub fn from_bytes(function: HashFunction, octets: &[u8]) -> Option<Ha1> {
         let mut bytes = [0u8; 32];
-        bytes[..function.len()].copy_from_slice(Some(octets).filter(|o| o.len() == function.len())?);
+        bytes[..function.size()].copy_from_slice(Some(octets).filter(|o| o.len() == function.size())?);
         Some(Ha1(HashValue { bytes, function }))
     }
 

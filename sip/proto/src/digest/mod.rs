@@ -13,7 +13,7 @@ mod response;
 pub use algorithm::{Algorithm, Ha1, HashFunction, HashValue, Hex};
 pub(crate) use algorithm::{hex_digit, write_name, write_nc, write_quoted};
 pub use ledger::{Count, Ledger};
-pub use nonce::{Issued, NonceAge, Nonces};
+pub use nonce::{Issued, Nonce, NonceAge, Nonces};
 pub use response::{Answer, Covered, Unanswerable, response};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -78,10 +78,9 @@ impl Realm {
     }
 
     /// Appends one `WWW-Authenticate` or `Proxy-Authenticate` line per algorithm, all with one nonce.
-    /// `now` in unix seconds; `unique` as in [`Nonces::write`].
+    /// `now` in unix seconds; `unique` as in [`Nonces::make`].
     pub fn write_challenges(&self, out: &mut Vec<u8>, name: HeaderName, now: u64, unique: u64, stale: bool) {
-        let mut nonce: Vec<u8> = Vec::with_capacity(32);
-        self.nonces.write(&mut nonce, now, unique);
+        let nonce = self.nonces.make(now, unique);
         for challenge in self.challenges(&nonce, stale) {
             edit::header(out, name.as_str(), |v| challenge.write(v));
         }
@@ -102,8 +101,7 @@ impl Realm {
         now: u64,
         unique: u64,
     ) {
-        let mut nonce = Vec::with_capacity(76);
-        self.nonces.write_aka(&mut nonce, &vector.rand, &vector.autn, now, unique);
+        let nonce = self.nonces.make_aka(&vector.rand, &vector.autn, now, unique);
         let challenge = self.challenge(Algorithm::AkaV1Md5, &nonce, false);
         edit::header(out, name.as_str(), |v| challenge.write(v));
     }

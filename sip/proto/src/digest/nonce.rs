@@ -15,12 +15,27 @@ const STAMP: usize = 12;
 const TAG: usize = 12;
 const AKA: usize = 32;
 const LONGEST: usize = AKA + STAMP + TAG;
+const TEXT: usize = 80;
 
 /// Makes and checks the nonces of one realm. Servers with the same key know each other's nonces.
 #[derive(Clone)]
 pub struct Nonces {
     mac: Hmac<Sha256>,
     lifetime: u32,
+}
+
+/// A nonce's text on the stack.
+#[derive(Clone, Copy)]
+pub struct Nonce {
+    text: [u8; TEXT],
+    len: usize,
+}
+
+impl std::ops::Deref for Nonce {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
 }
 
 /// What a nonce said about itself, once its MAC was right.
@@ -58,21 +73,26 @@ impl Nonces {
         self.lifetime
     }
 
-    /// Appends a new nonce (32 characters). `now` in unix seconds; `unique` must not repeat within a second: a counter
-    /// beside a number of the node will do.
-    pub fn write(&self, out: &mut Vec<u8>, now: u64, unique: u64) {
-        self.write_with(out, &[], now, unique);
+    /// A new nonce: 32 characters. `now` in unix seconds; `unique` must not repeat within a second: a counter beside a
+    /// number of the node will do.
+    pub fn make(&self, now: u64, unique: u64) -> Nonce {
+        self.make_with(&[], now, unique)
     }
 
-    /// Appends a nonce for AKAv1-MD5 (76 characters).
-    pub fn write_aka(&self, out: &mut Vec<u8>, rand: &[u8; 16], autn: &[u8; 16], now: u64, unique: u64) {
+    /// Appends a new nonce.
+    pub fn write(&self, out: &mut Vec<u8>, now: u64, unique: u64) {
+        out.extend_from_slice(&self.make(now, unique));
+    }
+
+    /// A nonce for AKAv1-MD5: 76 characters.
+    pub fn make_aka(&self, rand: &[u8; 16], autn: &[u8; 16], now: u64, unique: u64) -> Nonce {
         let mut head = [0u8; AKA];
         head[..16].copy_from_slice(rand);
         head[16..].copy_from_slice(autn);
-        self.write_with(out, &head, now, unique);
+        self.make_with(&head, now, unique)
     }
 
-    fn write_with(&self, out: &mut Vec<u8>, head: &[u8], now: u64, unique: u64) {
+    fn make_with(&self, head: &[u8], now: u64, unique: u64) -> Nonce {
         let mut raw = [0u8; LONGEST];
         let end = head.len() + STAMP;
         raw[..head.len()].copy_from_slice(head);
@@ -80,15 +100,15 @@ impl Nonces {
         raw[head.len() + 4..end].copy_from_slice(&unique.to_be_bytes());
         let tag = self.tag(&raw[..end]);
         raw[end..end + TAG].copy_from_slice(&tag);
-        let mut text = [0u8; 80];
-        if let Ok(n) = STANDARD.encode_slice(&raw[..end + TAG], &mut text) {
-            out.extend_from_slice(&text[..n]);
-        }
+        let mut text = [0u8; TEXT];
+        // Base64 of LONGEST octets takes 76 characters.
+        let len = STANDARD.encode_slice(&raw[..end + TAG], &mut text).unwrap_or(0);
+        Nonce { text, len }
     }
 
     /// Judges a nonce that came back. `now` in unix seconds.
     pub fn check(&self, nonce: &[u8], now: u64) -> NonceAge {
-        let mut raw = [0u8; 80];
+        let mut raw = [0u8; TEXT];
         let n = match STANDARD.decode_slice(nonce, &mut raw) {
             Ok(n @ (24 | LONGEST)) => n,
             _ => return NonceAge::Foreign,
@@ -133,9 +153,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
 
     fn minted(n: &Nonces, now: u64, unique: u64) -> Vec<u8> {
-        let mut out = Vec::new();
-        n.write(&mut out, now, unique);
-        out
+        n.make(now, unique).to_vec()
     }
 
     #[test]
@@ -174,8 +192,7 @@ mod tests {
     #[test]
     fn an_aka_nonce_begins_with_rand_and_autn_and_is_checked_whole() {
         let n = Nonces::new(&[7; 32], b"home", 300);
-        let mut out = Vec::new();
-        n.write_aka(&mut out, &[1; 16], &[2; 16], NOW, 3);
+        let mut out = n.make_aka(&[1; 16], &[2; 16], NOW, 3).to_vec();
         let raw = STANDARD.decode(&out).unwrap();
         assert_eq!((&raw[..16], &raw[16..32]), (&[1u8; 16][..], &[2u8; 16][..]));
         assert!(matches!(n.check(&out, NOW), NonceAge::Fresh(_)));

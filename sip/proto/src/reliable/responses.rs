@@ -21,6 +21,7 @@ pub struct ReliableResponses {
     waiting: VecDeque<Waiting>,
     /// RSeqs given up by a final response: late PRACKs for them are still answered with 200.
     left: std::ops::Range<u32>,
+    finished: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -57,19 +58,19 @@ impl ReliableResponses {
     /// `first` is the first RSeq, by chance from 1 to 2^31 - 1 (RFC 3262 §3).
     pub fn new(cseq: u32, first: u32, t1: Duration) -> ReliableResponses {
         let next = first.clamp(1, (1 << 31) - 1);
-        ReliableResponses { cseq, next, t1, under_way: None, waiting: VecDeque::new(), left: 0..0 }
+        ReliableResponses { cseq, next, t1, under_way: None, waiting: VecDeque::new(), left: 0..0, finished: false }
     }
 
     /// The RSeq that the next call of [`ReliableResponses::send`] will use; it must stand in that response with
-    /// `Require: 100rel`. `None` when too many wait already.
+    /// `Require: 100rel`. `None` when too many wait already, and after the final response.
     pub fn next_rseq(&self) -> Option<u32> {
-        (self.waiting.len() < MAX_WAITING).then(|| self.next + self.waiting.len() as u32)
+        (!self.finished && self.waiting.len() < MAX_WAITING).then(|| self.next + self.waiting.len() as u32)
     }
 
     /// Takes a response (101 to 199) that was written with [`ReliableResponses::next_rseq`]. True: send it now; else it
     /// goes out when its turn comes. `has_session`: it has an offer or an answer.
     pub fn send(&mut self, now: Instant, response: &[u8], has_session: bool) -> bool {
-        if self.waiting.len() >= MAX_WAITING {
+        if self.next_rseq().is_none() {
             return false;
         }
         self.waiting.push_back(Waiting { bytes: response.into(), has_session });
@@ -109,6 +110,7 @@ impl ReliableResponses {
 
     /// A final response goes out: nothing is sent again, what waited is dropped, a late PRACK is still known.
     pub fn finish(&mut self) {
+        self.finished = true;
         if let Some(u) = self.under_way.take() {
             self.left = u.rseq..u.rseq + 1;
         }

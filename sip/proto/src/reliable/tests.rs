@@ -101,6 +101,7 @@ fn after_the_final_response_nothing_is_resent_and_a_late_prack_is_still_taken() 
     r.send(t, b"two", false);
     r.finish();
     assert_eq!((r.deadline(), r.due(t + T1)), (None, Resend::Nothing));
+    assert_eq!((r.next_rseq(), r.send(t, b"three", false)), (None, false));
     assert_eq!(r.acknowledged(t, &rack("2 7 INVITE")), Err(NotAwaited));
     assert_eq!(r.acknowledged(t, &rack("1 7 INVITE")), Ok(None));
 }

@@ -169,12 +169,16 @@ impl Notifier {
                 Some(urgent) => self.notify(now, urgent),
                 None => (self, NotifierStep::default()),
             },
-            // RFC 6665 §4.2.2: 481 ends it whatever else the answer says.
-            (481, _) | (_, None) => (self, NotifierStep { notify: false, gone: true }),
+            // RFC 6665 §4.2.2; a time-out counts as 408.
+            (404 | 405 | 408 | 410 | 416 | 480..=485 | 489 | 501 | 604, _) => {
+                (self, NotifierStep { notify: false, gone: true })
+            }
             (_, Some(seconds)) => {
                 self.sending = Sending::Later { at: now + Duration::from_secs(seconds.into()) };
                 (self, NotifierStep::default())
             }
+            // The failure itself is no change to tell of; the next change is, and the end comes by itself.
+            (_, None) => (self, NotifierStep::default()),
         }
     }
 
