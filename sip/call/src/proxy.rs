@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sip_ims::authenticate::{Authenticator, Refusal};
+use sip_ims::authenticate::Authenticator;
 use sip_ims::service::{Caller, Chronicle, Location, Note, NoteEvent, Request, Service, Step, Verdict};
 use sip_ims::{Aor, Directory, Home, Msisdn, User};
 use sip_net::driver::TransactionUser;
@@ -74,6 +74,8 @@ pub struct Proxy {
 
 /// How often a call may be forwarded on (TS 24.604 leaves it to the operator).
 const MAX_DIVERSIONS: u8 = 5;
+/// Points that a guess at a password costs its source.
+const WRONG_PASSWORD: u32 = 5;
 /// ACKs of one shard that wait for a name.
 const MAX_PENDING_ACKS: usize = 1000;
 /// Tokens of ours: forks have neither bit.
@@ -280,8 +282,8 @@ impl Proxy {
         match authenticator.proxy_request(message, step.unix) {
             Ok(user) => Ok(Caller::User(user)),
             Err(refusal) => {
-                if !matches!(refusal, Refusal::Missing) {
-                    (parts.penalise)(flow, 2);
+                if refusal.is_suspect() {
+                    (parts.penalise)(flow, WRONG_PASSWORD);
                 }
                 let unix = step.unix;
                 reply(step, flow, message, refusal.proxy_status(), |w| {
