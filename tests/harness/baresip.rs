@@ -1,4 +1,4 @@
-//! A real phone: baresip with a tone for a microphone and a file for a loudspeaker, driven over its control port.
+//! A real phone: baresip with a humming file for a microphone and a recorder for a loudspeaker, driven over its control port.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ pub struct Phone {
 }
 
 impl Phone {
-    /// Starts a phone for `user`, that registers over `transport` (`udp`, `tcp`, `tls`), hums at `tone` Hz and picks up by itself.
+    /// Starts a phone for `user`, that registers over `transport` (`udp`, `tcp`, `tls`) and hums at `tone` Hz.
     pub fn start(server: &Server, user: &str, transport: &str, tone: u32) -> Self {
         Self::with_password(server, user, transport, tone, PASSWORD)
     }
@@ -27,22 +27,27 @@ impl Phone {
     pub fn with_password(server: &Server, user: &str, transport: &str, tone: u32, password: &str) -> Self {
         let dir = server.path().join(format!("phone-{user}"));
         std::fs::create_dir_all(&dir).unwrap();
-        let (sip, control, rtp) = (server.ports.next(), server.ports.next(), server.ports.next());
+        // baresip listens for TLS on the port above the one it is given.
+        let (sip, _tls, control, rtp) = (server.ports.next(), server.ports.next(), server.ports.next(), server.ports.next());
         let rtp_last = [server.ports.next(), server.ports.next(), server.ports.next()][2];
-        let heard = dir.join("heard.wav");
+        let heard = dir.join("heard");
+        std::fs::create_dir_all(&heard).unwrap();
+        let hum = dir.join("hum.wav");
+        std::fs::write(&hum, tone_file(f64::from(tone), 60)).unwrap();
         let authority = server.authority.certificate();
         let config = format!(
-            "module_path /usr/lib/baresip/modules\nsip_listen 127.0.0.1:{sip}\nsip_cafile {ca}\nsip_verify_server yes\nnet_interface lo\n\
-             audio_source ausine,{tone}\naudio_player aufile,{heard}\naudio_alert aufile,/dev/null\nausrc_srate 8000\nauplay_srate 8000\n\
+            "module_path /usr/lib/baresip/modules\nsip_listen 127.0.0.1:{sip}\nsip_cafile {ca}\nsip_verify_server yes\nnet_interface 127.0.0.1\n\
+             audio_source aufile,{hum}\nsnd_path {heard}\nausrc_srate 8000\nauplay_srate 8000\n\
              ausrc_channels 1\nauplay_channels 1\naudio_buffer 20-160\nrtp_ports {rtp}-{rtp_last}\nctrl_tcp_listen 127.0.0.1:{control}\n\
-             module g711.so\nmodule ausine.so\nmodule aufile.so\nmodule_app account.so\nmodule_app contact.so\nmodule_app menu.so\n\
+             module g711.so\nmodule aufile.so\nmodule sndfile.so\nmodule_app account.so\nmodule_app contact.so\nmodule_app menu.so\n\
              module_app ctrl_tcp.so\n",
             ca = authority.display(),
             heard = heard.display(),
+            hum = hum.display(),
         );
         let port = if transport == "tls" { server.sips } else { server.sip };
         let account = format!(
-            "<sip:{user}@{DOMAIN};transport={transport}>;auth_user={user};auth_pass={password};answermode=auto;regint=60;\
+            "<sip:{user}@{DOMAIN};transport={transport}>;auth_user={user};auth_pass={password};regint=60;\
              outbound=\"sip:127.0.0.1:{port};transport={transport}\";audio_codecs=PCMU/8000/1\n"
         );
         for (name, text) in [("config", config), ("accounts", account), ("contacts", String::new())] {
@@ -102,9 +107,12 @@ impl Phone {
         self.process.wait_for("200 OK", Duration::from_secs(20));
     }
 
-    /// The 16-bit samples that its loudspeaker played so far.
+    /// The 16-bit samples that it has heard in its latest call so far.
     pub fn heard(&self) -> Vec<i16> {
-        let bytes = std::fs::read(&self.heard).unwrap_or_default();
+        // baresip records what it decodes as dump-TIME-dec.wav.
+        let files = std::fs::read_dir(&self.heard).into_iter().flatten().flatten().map(|f| f.path());
+        let Some(file) = files.filter(|f| f.to_string_lossy().ends_with("-dec.wav")).max() else { return Vec::new() };
+        let bytes = std::fs::read(file).unwrap_or_default();
         bytes.get(44..).unwrap_or_default().chunks_exact(2).map(|c| i16::from_le_bytes([c[0], c[1]])).collect()
     }
 
@@ -113,6 +121,25 @@ impl Phone {
         let samples = self.heard();
         tone_share(&samples[samples.len().saturating_sub(8000)..], hz)
     }
+}
+
+/// A WAV file of `seconds` of a pure tone, 16 bits at 8 kHz (baresip's own tone module knows only 48 kHz).
+fn tone_file(hz: f64, seconds: u32) -> Vec<u8> {
+    let samples = 8000 * seconds;
+    let mut out = Vec::with_capacity(44 + samples as usize * 2);
+    out.extend_from_slice(b"RIFF");
+    out.extend_from_slice(&(36 + samples * 2).to_le_bytes());
+    out.extend_from_slice(b"WAVEfmt ");
+    for number in [16u32, 1 | 1 << 16, 8000, 16_000, 2 | 16 << 16] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.extend_from_slice(b"data");
+    out.extend_from_slice(&(samples * 2).to_le_bytes());
+    for n in 0..samples {
+        let phase = 2.0 * std::f64::consts::PI * hz * f64::from(n) / 8000.0;
+        out.extend_from_slice(&((phase.sin() * 8000.0) as i16).to_le_bytes());
+    }
+    out
 }
 
 /// The share of the energy of `samples` (8 kHz) that a pure tone of `hz` explains.

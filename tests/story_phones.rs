@@ -1,0 +1,55 @@
+//! Two phones on a desk: they register, call each other, hear each other, and hang up.
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::{DOMAIN, Phone, Setup, eventually};
+
+/// What one phone hums, the other must hear: the share of the sound's energy at that tone.
+const HEARD: f64 = 0.5;
+
+fn talk_over(transport: &str) {
+    let server = Setup::with_users(&["alice", "bob"]).start();
+    let mut bob = Phone::start(&server, "bob", transport, 700);
+    bob.wait_registered();
+    let mut alice = Phone::start(&server, "alice", transport, 440);
+    alice.wait_registered();
+
+    alice.command("dial", &format!("sip:bob@{DOMAIN}"));
+    bob.wait_event("CALL_INCOMING");
+    bob.command("accept", "");
+    alice.wait_event("CALL_ESTABLISHED");
+    bob.wait_event("CALL_ESTABLISHED");
+    let limit = Duration::from_secs(20);
+    eventually("bob hears alice", limit, || bob.heard_tone(440.0) > HEARD);
+    eventually("alice hears bob", limit, || alice.heard_tone(700.0) > HEARD);
+
+    alice.command("hangup", "");
+    alice.wait_event("CALL_CLOSED");
+    bob.wait_event("CALL_CLOSED");
+}
+
+#[test]
+fn phones_talk_over_udp() {
+    talk_over("udp");
+}
+
+#[test]
+fn phones_talk_over_tcp() {
+    talk_over("tcp");
+}
+
+#[test]
+fn phones_talk_over_tls() {
+    talk_over("tls");
+}
+
+#[test]
+fn phone_with_wrong_password_is_not_registered() {
+    let server = Setup::with_users(&["alice"]).start();
+    let mut phone = Phone::with_password(&server, "alice", "tls", 440, "looking-glass");
+    let said = phone.process.wait_for("reg: sip:alice@", Duration::from_secs(20));
+    assert!(said.contains("401 Unauthorized") || said.contains("403 Forbidden"), "{said}");
+    assert!(!said.contains("200 OK"), "{said}");
+}
