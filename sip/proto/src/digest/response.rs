@@ -1,5 +1,6 @@
 //! The response value of RFC 7616 §3.4.1, and a client's way to one.
 
+use super::aka::Auts;
 use super::algorithm::{Algorithm, Ha1, HashValue};
 use crate::headers::{Challenge, Credentials, Qop};
 
@@ -77,6 +78,25 @@ pub struct Answer<'a> {
 impl Answer<'_> {
     /// Appends the value of Authorization or Proxy-Authorization.
     pub fn write(&self, challenge: &Challenge<'_>, out: &mut Vec<u8>) -> Result<(), Unanswerable> {
+        self.write_with(challenge, None, out)
+    }
+
+    /// As [`Answer::write`] for a SIM that did not accept the sequence number: `password` must be empty (RFC 3310 §3.4).
+    pub fn write_synchronise(
+        &self,
+        challenge: &Challenge<'_>,
+        auts: &Auts,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Unanswerable> {
+        self.write_with(challenge, Some(auts), out)
+    }
+
+    fn write_with(
+        &self,
+        challenge: &Challenge<'_>,
+        auts: Option<&Auts>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Unanswerable> {
         let algorithm = challenge.algorithm().ok_or(Unanswerable::Algorithm)?;
         let qop = match challenge.qop {
             None => None,
@@ -85,6 +105,11 @@ impl Answer<'_> {
             Some(_) => return Err(Unanswerable::Qop),
         };
         let nc = Credentials::nc_digits(self.nc);
+        let token = auts.map(|auts| {
+            let mut text = Vec::new();
+            auts.write(&mut text);
+            text
+        });
         let mut c = Credentials {
             username: self.username,
             realm: challenge.realm,
@@ -97,7 +122,7 @@ impl Answer<'_> {
             opaque: challenge.opaque,
             qop: qop.map(|q| q.as_str().as_bytes()),
             nc: &nc,
-            auts: None,
+            auts: token.as_deref(),
         };
         let ha1 = Ha1::new(algorithm.function(), self.username, challenge.realm, self.password);
         let hash = response(&c, algorithm, qop, &ha1, &Covered { method: self.method, body: self.body });

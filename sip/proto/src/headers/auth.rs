@@ -4,7 +4,7 @@
 //! [`crate::Message::values`], never with [`super::list`].
 
 use crate::digest::{Algorithm, write_name, write_nc, write_quoted};
-use crate::message::trim;
+use crate::message::{is_token, trim};
 
 /// Parameters read from one value; more make the value unreadable.
 const MAX_PARAMS: usize = 32;
@@ -128,7 +128,7 @@ impl<'a> Credentials<'a> {
         for (name, value) in [("algorithm", self.algorithm), ("qop", self.qop), ("nc", self.qop.map(|_| self.nc))] {
             if let Some(value) = value {
                 write_name(out, &mut first, name);
-                out.extend(value.iter().filter(|b| b.is_ascii_graphic() && **b != b','));
+                out.extend(value.iter().filter(|b| is_token(**b)));
             }
         }
     }
@@ -200,7 +200,7 @@ impl<'a> Challenge<'a> {
         }
         if let Some(algorithm) = self.algorithm {
             write_name(out, &mut first, "algorithm");
-            out.extend(algorithm.iter().filter(|b| b.is_ascii_graphic() && **b != b','));
+            out.extend(algorithm.iter().filter(|b| is_token(**b)));
         }
         if self.stale {
             out.extend_from_slice(b", stale=true");

@@ -13,6 +13,7 @@ use milenage::xor;
 pub use milenage::{Keys, Milenage};
 
 use super::algorithm::{Ha1, HashFunction};
+use crate::headers::Credentials;
 
 /// One authentication vector (TS 33.102 §6.3.2).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,6 +96,14 @@ pub fn rand_autn(nonce: &[u8]) -> Option<([u8; 16], [u8; 16])> {
 pub struct Resynchronise {
     pub rand: [u8; 16],
     pub auts: Auts,
+}
+
+impl Resynchronise {
+    /// What credentials with `auts` ask for. They are to be judged first, with [`Ha1`] of an empty password
+    /// (RFC 3310 §3.4); the token proves itself to the maker of vectors.
+    pub fn of(c: &Credentials<'_>) -> Option<Resynchronise> {
+        Some(Resynchronise { rand: rand_autn(c.nonce)?.0, auts: Auts::parse(c.auts?)? })
+    }
 }
 
 /// Why there is no vector.
@@ -234,7 +243,7 @@ fn octets(sqn: u64) -> [u8; 6] {
 mod tests {
     use super::*;
     use crate::digest::{Algorithm, Answer, Covered, Ledger, Realm, RealmConfig, Verdict};
-    use crate::headers::{Challenge, Credentials};
+    use crate::headers::Challenge;
     use crate::message::Message;
     use crate::name::HeaderName;
 
@@ -321,6 +330,46 @@ mod tests {
         assert_eq!(realm.judge(&mut ledger, &c, &covered, Some(&ha1), 1, NOW), Verdict::Accepted);
         let other = Vector { xres: Response::new(&[0; 8]).unwrap(), ..vector }.ha1(c.username, realm.name());
         assert_eq!(realm.judge(&mut ledger, &c, &covered, Some(&other), 1, NOW), Verdict::Refused);
+    }
+
+    #[test]
+    fn a_client_whose_sim_counts_otherwise_is_challenged_anew() {
+        let realm = Realm::new(RealmConfig {
+            name: "ims.example".into(),
+            algorithms: vec![Algorithm::Md5],
+            nonce_lifetime: 60,
+            key: [1; 32],
+        });
+        let (mut home, mut sim) = (Subscription::new(milenage(), [0x80, 0], 0), Usim::new(milenage(), 9_000_000));
+        let vector = home.vector([9; 16]);
+        let nonce = realm.nonces().make_aka(&vector.rand, &vector.autn, NOW, 1);
+        let challenge = Challenge {
+            realm: realm.name(),
+            nonce: &nonce,
+            algorithm: Some(b"AKAv1-MD5"),
+            qop: Some(b"auth"),
+            ..Challenge::default()
+        };
+        let UsimAnswer::Synchronise(auts) = sim.challenge(&vector.rand, &vector.autn) else { panic!("accepted") };
+        let answer = Answer {
+            username: b"u@ims.example",
+            password: b"",
+            method: b"REGISTER",
+            uri: b"sip:ims.example",
+            body: b"",
+            cnonce: b"c",
+            nc: 1,
+        };
+        let mut value = Vec::new();
+        answer.write_synchronise(&challenge, &auts, &mut value).unwrap();
+
+        let c = Credentials::parse(&value).unwrap();
+        let empty = Ha1::new(HashFunction::Md5, c.username, realm.name(), b"");
+        let covered = Covered { method: b"REGISTER", body: b"" };
+        assert_eq!(realm.judge(&mut Ledger::new(4), &c, &covered, Some(&empty), 1, NOW), Verdict::Accepted);
+        home.resynchronise(&Resynchronise::of(&c).unwrap()).unwrap();
+        let vector = home.vector([10; 16]);
+        assert!(matches!(sim.challenge(&vector.rand, &vector.autn), UsimAnswer::Response(_)));
     }
 
     #[test]
