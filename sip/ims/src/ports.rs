@@ -140,6 +140,8 @@ pub trait UserStore: Send + Sync {
 pub struct QueuedMessage {
     /// Addressee.
     pub aor: Aor,
+    /// The same for the same message sent again: one user's queue holds a key once.
+    pub key: [u8; 16],
     /// What the service needs to send it later, in the service's own form. At most [`MAX_QUEUED_MESSAGE`] bytes.
     pub body: Vec<u8>,
     /// Unix seconds: dropped by [`MessageQueue::expire`] after this.
@@ -155,14 +157,22 @@ pub struct MessageId(pub u64);
 
 /// Store and forward.
 pub trait MessageQueue: Send + Sync {
-    /// `done` runs after the commit is on disk. `OverQuota` beyond the store's cap for one user.
+    /// `done` runs after the commit is on disk. A message whose key waits already is not stored again: `done` gets the
+    /// number of the one that waits. `OverQuota` beyond the store's cap for one user.
     fn put(&self, message: QueuedMessage, done: Done<MessageId>);
 
     /// The messages of one user after `after`, in order, at most `limit`, whatever their expiry.
     fn pending(&self, aor: &Aor, after: MessageId, limit: u32, done: Done<Vec<(MessageId, QueuedMessage)>>);
 
+    /// Whom messages wait for: addressees after `after` (empty: all) in one fixed order, at most `limit`.
+    fn addressees(&self, after: &str, limit: u32, done: Done<Vec<Aor>>);
+
     /// Delivered (or refused for good): forgotten when `done` runs. `false` if it was not there any more.
     fn remove(&self, id: MessageId, done: Done<bool>);
+
+    /// What expired before `now` (unix seconds), after `after`, by id, at most `limit`: to be accounted for before
+    /// [`expire`](Self::expire) drops it.
+    fn overdue(&self, now: i64, after: MessageId, limit: u32, done: Done<Vec<(MessageId, QueuedMessage)>>);
 
     /// Drops what expired before `now` (unix seconds); gives their number.
     fn expire(&self, now: i64, done: Done<u64>);

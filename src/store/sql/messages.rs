@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use sip_ims::Aor;
 use sip_ims::ports::{Done, MAX_QUEUED_MESSAGE, MessageId, MessageQueue, QueuedMessage, StoreError};
+use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row, query};
 
 use super::{Outcome, SqlStore, refuse};
@@ -23,11 +24,20 @@ impl MessageQueue for SqlStore {
             .submit(aor.as_str().len(), done, async move |c: &mut AnyConnection| pending(c, &aor, after, limit).await);
     }
 
+    fn addressees(&self, after: &str, limit: u32, done: Done<Vec<Aor>>) {
+        let after = after.to_owned();
+        self.reader.submit(after.len(), done, async move |c: &mut AnyConnection| addressees(c, &after, limit).await);
+    }
+
     fn remove(&self, id: MessageId, done: Done<bool>) {
         self.writer.submit(0, done, async move |c: &mut AnyConnection| {
             let gone = query("DELETE FROM message WHERE id = $1").bind(id.0 as i64).execute(c).await?;
             Ok(Ok(gone.rows_affected() > 0))
         });
+    }
+
+    fn overdue(&self, now: i64, after: MessageId, limit: u32, done: Done<Vec<(MessageId, QueuedMessage)>>) {
+        self.reader.submit(0, done, async move |c: &mut AnyConnection| overdue(c, now, after, limit).await);
     }
 
     fn expire(&self, now: i64, done: Done<u64>) {
@@ -39,20 +49,45 @@ impl MessageQueue for SqlStore {
 }
 
 async fn insert(connection: &mut AnyConnection, message: &QueuedMessage, cap: i64) -> Outcome<MessageId> {
-    let row = query(
-        "INSERT INTO message (aor, expires_at, body) SELECT $1, $2, $3 \
-         WHERE (SELECT count(*) FROM message WHERE aor = $1) < $4 RETURNING id",
+    let stored = query(
+        "INSERT INTO message (aor, key, expires_at, body) SELECT $1, $2, $3, $4 \
+         WHERE (SELECT count(*) FROM message WHERE aor = $1) < $5 ON CONFLICT (aor, key) DO NOTHING RETURNING id",
     )
     .bind(message.aor.as_str())
+    .bind(message.key.as_slice())
     .bind(message.expires_at)
     .bind(message.body.as_slice())
     .bind(cap)
-    .fetch_optional(connection)
+    .fetch_optional(&mut *connection)
     .await?;
+    let row = match stored {
+        Some(row) => Some(row),
+        None => {
+            query("SELECT id FROM message WHERE aor = $1 AND key = $2")
+                .bind(message.aor.as_str())
+                .bind(message.key.as_slice())
+                .fetch_optional(connection)
+                .await?
+        }
+    };
     match row {
         Some(row) => Ok(Ok(MessageId(row.try_get::<i64, _>(0)? as u64))),
         None => Ok(Err(StoreError::OverQuota)),
     }
+}
+
+async fn addressees(connection: &mut AnyConnection, after: &str, limit: u32) -> Outcome<Vec<Aor>> {
+    let rows = query("SELECT DISTINCT aor FROM message WHERE aor > $1 ORDER BY aor LIMIT $2")
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        let Ok(aor) = Aor::from_str(row.try_get(0)?) else { return Ok(Err(StoreError::Damaged)) };
+        found.push(aor);
+    }
+    Ok(Ok(found))
 }
 
 async fn pending(
@@ -61,16 +96,38 @@ async fn pending(
     after: MessageId,
     limit: u32,
 ) -> Outcome<Vec<(MessageId, QueuedMessage)>> {
-    let rows = query("SELECT id, aor, expires_at, body FROM message WHERE aor = $1 AND id > $2 ORDER BY id LIMIT $3")
+    let rows = query("SELECT id, aor, key, expires_at, body FROM message WHERE aor = $1 AND id > $2 ORDER BY id LIMIT $3")
         .bind(aor.as_str())
         .bind(after.0 as i64)
         .bind(i64::from(limit))
         .fetch_all(connection)
         .await?;
+    messages(&rows)
+}
+
+async fn overdue(
+    connection: &mut AnyConnection,
+    now: i64,
+    after: MessageId,
+    limit: u32,
+) -> Outcome<Vec<(MessageId, QueuedMessage)>> {
+    let rows = query(
+        "SELECT id, aor, key, expires_at, body FROM message WHERE expires_at < $1 AND id > $2 ORDER BY id LIMIT $3",
+    )
+    .bind(now)
+    .bind(after.0 as i64)
+    .bind(i64::from(limit))
+    .fetch_all(connection)
+    .await?;
+    messages(&rows)
+}
+
+fn messages(rows: &[AnyRow]) -> Outcome<Vec<(MessageId, QueuedMessage)>> {
     let mut messages = Vec::with_capacity(rows.len());
     for row in rows {
         let Ok(aor) = Aor::from_str(row.try_get(1)?) else { return Ok(Err(StoreError::Damaged)) };
-        let message = QueuedMessage { aor, expires_at: row.try_get(2)?, body: row.try_get(3)? };
+        let Ok(key) = row.try_get::<&[u8], _>(2)?.try_into() else { return Ok(Err(StoreError::Damaged)) };
+        let message = QueuedMessage { aor, key, expires_at: row.try_get(3)?, body: row.try_get(4)? };
         messages.push((MessageId(row.try_get::<i64, _>(0)? as u64), message));
     }
     Ok(Ok(messages))

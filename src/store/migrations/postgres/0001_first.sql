@@ -17,9 +17,11 @@ CREATE INDEX account_msisdn ON account (msisdn);
 CREATE TABLE message (
     id         BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     aor        TEXT   NOT NULL,
+    key        BYTEA  NOT NULL,
     expires_at BIGINT NOT NULL,
     body       BYTEA  NOT NULL
 );
+CREATE UNIQUE INDEX message_key ON message (aor, key);
 CREATE INDEX message_aor ON message (aor, id);
 CREATE INDEX message_expires_at ON message (expires_at);
 
