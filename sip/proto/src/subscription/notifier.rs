@@ -205,10 +205,19 @@ impl Notifier {
 
     /// When [`NotifierEvent::Deadline`] is due.
     pub fn deadline(&self) -> Option<Instant> {
-        let (State::Pending { until } | State::Active { until }) = self.state else { return None };
+        let until = self.until()?;
         match self.sending {
             Sending::Later { at } => Some(until.min(at)),
             _ => Some(until),
+        }
+    }
+
+    /// When the subscription ends unless it is refreshed; `None` when it is over. What a row keeps: another node goes on with
+    /// [`Notifier::start`] and the seconds that are left, which sends full state.
+    pub fn until(&self) -> Option<Instant> {
+        match self.state {
+            State::Pending { until } | State::Active { until } => Some(until),
+            State::Terminated { .. } => None,
         }
     }
 

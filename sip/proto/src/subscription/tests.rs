@@ -95,7 +95,9 @@ fn a_subscription_that_is_not_refreshed_ends_with_a_last_notify() {
     let t = Instant::now();
     let (n, _) = Notifier::start(t, 600, true, PACE);
     let (n, ..) = feed(n, t, &[OK]);
+    assert_eq!(n.until(), Some(t + secs(600)));
     let (n, sent, gone) = feed(n, t + secs(600), &[NotifierEvent::Deadline]);
+    assert_eq!(n.until(), None);
     assert_eq!((sent, gone, state(&n, t).as_str()), (1, false, "terminated;reason=timeout"));
     assert!(feed(n, t + secs(601), &[OK]).2);
 }
