@@ -9,7 +9,7 @@ mod id;
 mod impact;
 mod text;
 
-pub use fork::{Fork, Forks};
+pub use fork::{Fork, Forks, MAX_FORKS};
 pub use id::DialogId;
 pub use impact::Impact;
 

@@ -253,7 +253,7 @@ fn a_final_failure_ends_all_early_dialogs_and_forks_are_bounded() {
     let (now, linger) = (Instant::now(), Duration::from_secs(32));
     let mut forks = Forks::new();
     let mut last = Fork::Nothing;
-    for i in 0..=fork::MAX_FORKS {
+    for i in 0..=MAX_FORKS {
         let bytes = answer(INVITE, 180, format!("t{i}").as_bytes(), None);
         last = forks.response(now, linger, &parse(INVITE), &parse(&bytes)).unwrap();
     }
@@ -298,6 +298,48 @@ proptest! {
             let number = request.cseq().unwrap().number;
             prop_assert_eq!(callee.receive(&request).is_ok(), number > highest);
             highest = highest.max(number);
+        }
+    }
+
+    /// Responses of many callees, lost, doubled and in any order.
+    #[test]
+    fn forked_answers_in_any_order_confirm_each_dialog_once(
+        arrivals in proptest::collection::vec((0usize..20, prop::sample::select(vec![100u16, 180, 183, 200])), 0..80),
+        refused in any::<bool>(),
+    ) {
+        let (now, linger) = (Instant::now(), Duration::from_secs(32));
+        let mut forks = Forks::new();
+        let (mut firsts, mut confirmed) = (0, std::collections::HashSet::new());
+        for (callee, status) in arrivals {
+            let bytes = answer(INVITE, status, format!("t{callee}").as_bytes(), Some(b"<sip:x@1>"));
+            match forks.response(now, linger, &parse(INVITE), &parse(&bytes)).unwrap() {
+                Fork::Confirmed { dialog, first } => {
+                    firsts += usize::from(first);
+                    prop_assert!(confirmed.insert(dialog), "confirmed twice");
+                    prop_assert_eq!(status, 200);
+                }
+                Fork::Again(dialog) => prop_assert!(status == 200 && confirmed.contains(&dialog)),
+                Fork::Early(_) => prop_assert!(status > 100 && status < 200),
+                Fork::Progress(_) => prop_assert!(status < 200),
+                Fork::Nothing => prop_assert_eq!(status, 100),
+                Fork::TooMany => prop_assert_eq!(forks.iter().count(), MAX_FORKS),
+                Fork::Failed => prop_assert!(false, "nobody refused"),
+            }
+        }
+        prop_assert_eq!(firsts, usize::from(!confirmed.is_empty()));
+        if refused {
+            let busy = answer(INVITE, 486, b"t0", None);
+            prop_assert_eq!(forks.response(now, linger, &parse(INVITE), &parse(&busy)), Ok(Fork::Failed));
+        } else {
+            forks.expire(now + linger);
+        }
+        for (i, dialog) in forks.iter().enumerate() {
+            let expected = match (confirmed.contains(&i), refused || !confirmed.is_empty()) {
+                (true, _) => DialogState::Confirmed,
+                (false, true) => DialogState::Terminated,
+                (false, false) => DialogState::Early,
+            };
+            prop_assert_eq!(dialog.state(), expected);
         }
     }
 }
