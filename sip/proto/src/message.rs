@@ -427,6 +427,12 @@ pub(crate) fn trim(mut s: &[u8]) -> &[u8] {
     s
 }
 
+/// Whether any octet is such a one. Looks at all of them, so that the compiler can do many at a time.
+#[inline]
+pub(crate) fn any(s: &[u8], test: impl Fn(u8) -> bool) -> bool {
+    s.iter().fold(false, |found, b| found | test(*b))
+}
+
 /// RFC 3261 §25.1 `token`.
 #[inline]
 pub(crate) fn is_token(b: u8) -> bool {

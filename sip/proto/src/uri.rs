@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use crate::headers::Params;
 use crate::headers::host::{ip, is_host};
-use crate::message::decimal;
+use crate::message::{any, decimal};
 
 mod compare;
 mod phone;
@@ -74,13 +74,16 @@ impl<'a> Uri<'a> {
             uri.user = Some(&rest[..end]);
             uri.params = Params::new(&rest[end..]);
             Phone::parse(rest)?;
-        } else if rest.is_empty() || !rest.iter().all(|b| is_uri_byte(*b) || *b == b'@') {
+        } else if rest.is_empty() || any(rest, |b| !is_uri_byte(b)) {
             return None;
         }
         Some(uri)
     }
 
     fn sip(&mut self, rest: &'a [u8]) -> Option<()> {
+        if !escaped_well(rest) {
+            return None;
+        }
         // "@" can stand neither in parameters nor in headers unescaped, so the first one ends the userinfo.
         let rest = match memchr::memchr(b'@', rest) {
             Some(at) => {
@@ -88,7 +91,7 @@ impl<'a> Uri<'a> {
                     Some(colon) => (&rest[..colon], Some(&rest[colon + 1..at])),
                     None => (&rest[..at], None),
                 };
-                if user.is_empty() || !escaped_well(user) || !escaped_well(password.unwrap_or_default()) {
+                if user.is_empty() || memchr::memchr(b'@', &rest[at + 1..]).is_some() {
                     return None;
                 }
                 (self.user, self.password) = (Some(user), password);
@@ -113,7 +116,7 @@ impl<'a> Uri<'a> {
         }
         let params_end = memchr::memchr(b'?', rest).unwrap_or(rest.len());
         let (params, headers) = (&rest[..params_end], &rest[params_end..]);
-        if !matches!(params, [] | [b';', ..]) || !escaped_well(params) || !escaped_well(headers) {
+        if !matches!(params, [] | [b';', ..]) {
             return None;
         }
         self.params = Params::new(params);
@@ -371,7 +374,7 @@ fn escape_at(text: &[u8], i: usize) -> Option<u8> {
 
 /// Every `%` has its two hex digits and every octet may stand in a URI.
 fn escaped_well(text: &[u8]) -> bool {
-    if !text.iter().all(|b| is_uri_byte(*b)) {
+    if any(text, |b| !is_uri_byte(b)) {
         return false;
     }
     let mut from = 0;
@@ -394,7 +397,7 @@ fn is_unreserved(b: u8) -> bool {
 /// them), but nothing that could end the URI early.
 #[inline]
 fn is_uri_byte(b: u8) -> bool {
-    b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'"' | b'@')
+    b.is_ascii_graphic() & (b != b'<') & (b != b'>') & (b != b'"')
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::message::{decimal, is_lws, trim};
+use crate::message::{any, decimal, is_lws, trim};
 
 /// An IPv4 or (bracketed or bare) IPv6 address.
 pub(crate) fn ip(host: &[u8]) -> Option<IpAddr> {
@@ -41,7 +41,7 @@ pub(crate) fn is_host(host: &[u8]) -> bool {
     match host {
         [] => false,
         [b'[', .., b']'] => ip(host).is_some(),
-        name => name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')),
+        name => !any(name, |b| !(b.is_ascii_alphanumeric() | (b == b'-') | (b == b'.') | (b == b'_'))),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::param::{Params, quoted_end, unquoted};
-use crate::message::{is_lws, is_token, trim};
+use crate::message::{any, is_lws, is_token, trim};
 use crate::uri::Uri;
 
 /// One value. All slices are parts of the value that was parsed, so that `Message::range_of` finds them again.
@@ -46,7 +46,7 @@ impl<'a> NameAddr<'a> {
         let close = open + memchr::memchr(b'>', &value[open..])?;
         let addr = &value[open + 1..close];
         let params = trim(&value[close + 1..]);
-        if addr.is_empty() || addr.iter().any(|b| is_lws(*b) || *b == b'<') || !matches!(params, [] | [b';', ..]) {
+        if addr.is_empty() || any(addr, |b| is_lws(b) || b == b'<') || !matches!(params, [] | [b';', ..]) {
             return None;
         }
         Some(NameAddr { display, addr, bracketed: true, params: Params::new(params) })
@@ -56,7 +56,7 @@ impl<'a> NameAddr<'a> {
         let end = memchr::memchr(b';', value).unwrap_or(value.len());
         let addr = trim(&value[..end]);
         // RFC 3261 §20: a bare URI may hold neither a comma nor a question mark.
-        if addr.is_empty() || addr.iter().any(|b| is_lws(*b) || matches!(b, b',' | b'?' | b'"' | b'<' | b'>')) {
+        if addr.is_empty() || any(addr, |b| is_lws(b) || matches!(b, b',' | b'?' | b'"' | b'<' | b'>')) {
             return None;
         }
         Some(NameAddr { display: &value[..0], addr, bracketed: false, params: Params::new(&value[end..]) })

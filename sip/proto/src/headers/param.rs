@@ -42,13 +42,13 @@ impl<'a> Params<'a> {
                 if s.is_empty() {
                     return None;
                 }
-                let end = find(s, b';');
+                let end = find_near(s, b';');
                 rest = &s[end..];
                 let item = trim(&s[..end]);
                 if item.is_empty() {
                     continue;
                 }
-                return Some(match memchr::memchr(b'=', item) {
+                return Some(match item.iter().position(|b| *b == b'=') {
                     Some(eq) => (trim(&item[..eq]), Some(trim(&item[eq + 1..]))),
                     None => (item, None),
                 });
@@ -86,15 +86,25 @@ pub(crate) fn is_token_text(text: &[u8]) -> bool {
 #[inline]
 pub(crate) fn find(s: &[u8], stop: u8) -> usize {
     let mut i = 0;
-    while i < s.len() {
-        match s[i] {
-            b if b == stop => return i,
-            b'"' => i = quoted_end(&s[i..]).map_or(s.len(), |n| i + n),
-            b'<' => i = memchr::memchr(b'>', &s[i..]).map_or(s.len(), |n| i + n + 1),
-            _ => i += 1,
-        }
+    while let Some(step) = memchr::memchr3(stop, b'"', b'<', &s[i..]) {
+        i += step;
+        i = match s[i] {
+            b'"' => quoted_end(&s[i..]).map_or(s.len(), |n| i + n),
+            b'<' => memchr::memchr(b'>', &s[i..]).map_or(s.len(), |n| i + n + 1),
+            _ => return i,
+        };
     }
     s.len()
+}
+
+/// [`find`] for what stands between two `;`: mostly a few bytes, where a plain loop is quicker.
+#[inline]
+fn find_near(s: &[u8], stop: u8) -> usize {
+    match s.iter().position(|b| *b == stop || matches!(b, b'"' | b'<')) {
+        Some(i) if s[i] == stop => i,
+        Some(i) => i + find(&s[i..], stop),
+        None => s.len(),
+    }
 }
 
 /// Where the quoted string at the start of `s` ends, its closing quote included; `None` when it does not end.

@@ -28,12 +28,7 @@ impl<'a> Via<'a> {
     pub fn parse(value: &'a [u8]) -> Option<Via<'a>> {
         let end = find(value, b';');
         let (main, params) = (&value[..end], &value[end..]);
-        // sent-protocol: three tokens with slashes, blanks allowed around them (RFC 4475 §3.1.1.1).
-        let (name, rest) = token_then_slash(main)?;
-        let (version, rest) = token_then_slash(rest)?;
-        if !name.eq_ignore_ascii_case(b"SIP") {
-            return None;
-        }
+        let (version, rest) = sent_protocol(main)?;
         let rest = trim(rest);
         let blank = rest.iter().position(|b| is_lws(*b))?;
         let transport = &rest[..blank];
@@ -69,6 +64,16 @@ impl<'a> Via<'a> {
     pub fn host_ip(&self) -> Option<IpAddr> {
         ip(self.host)
     }
+}
+
+/// The version, and what follows the second slash. Blanks may stand around the slashes (RFC 4475 §3.1.1.1).
+fn sent_protocol(main: &[u8]) -> Option<(&[u8], &[u8])> {
+    if let Some(rest) = main.strip_prefix(b"SIP/2.0/") {
+        return Some((&main[4..7], rest));
+    }
+    let (name, rest) = token_then_slash(main)?;
+    let (version, rest) = token_then_slash(rest)?;
+    name.eq_ignore_ascii_case(b"SIP").then_some((version, rest))
 }
 
 fn token_then_slash(s: &[u8]) -> Option<(&[u8], &[u8])> {
