@@ -5,8 +5,16 @@
 //!
 //! Start reading at `main.rs`, then [`config::Config`], then [`app`], which wires everything.
 
+pub mod app;
 pub mod bus;
 pub mod cdr;
+pub mod chronicle;
 pub mod config;
+pub mod ctl;
+pub mod http;
+pub mod names;
+pub mod provision;
+pub mod secrets;
+pub mod sip;
 pub mod store;
 pub mod telemetry;

@@ -16,6 +16,10 @@ use super::values::{Door, Ports, Size};
 pub struct Tls {
     pub certificate: PathBuf,
     pub key: PathBuf,
+    /// PEM file of authorities that servers we connect to must be certified by; empty: the system's.
+    pub authorities: PathBuf,
+    /// PEM file of authorities whose client certificates prove a trusted peer; empty: none is asked for.
+    pub client_authorities: PathBuf,
 }
 
 #[derive(Clone, Debug, Deserialize)]

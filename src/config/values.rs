@@ -74,6 +74,15 @@ impl Peers {
         (prefix <= full(ip)).then_some(Peers { network: ip, prefix, port: None })
     }
 
+    pub fn network(&self) -> IpAddr {
+        self.network
+    }
+
+    /// Leading bits that count: 0 to 32, or to 128.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
     /// Whether a peer's address lies in it. An IPv4 address mapped into IPv6 counts as the IPv4 address.
     pub fn contains(&self, peer: SocketAddr) -> bool {
         self.port.is_none_or(|port| port == peer.port()) && self.contains_ip(peer.ip())

@@ -4,6 +4,7 @@
 
 pub mod hep;
 pub mod log;
+pub mod marks;
 pub mod metrics;
 pub mod redact;
 pub mod sources;
@@ -11,6 +12,7 @@ pub mod tap;
 pub mod trace;
 
 pub use hep::Capture;
+pub use marks::Marks;
 pub use metrics::{Latency, Metrics};
 pub use redact::{Hidden, Redacted};
 pub use tap::Tap;

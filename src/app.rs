@@ -1,0 +1,461 @@
+//! The one place that wires: opens every part, gives each its ports, waits for signals, drains.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
+use sip_ims::ports::{Bus, StoreError};
+use sip_ims::service::{Chronicle, Location, Reach, Service};
+use sip_ims::{Directory, Home, User};
+use sip_net::{
+    CarrierConfig, Certificate, FloodConfig, Prefix, Resolver, ResolverConfig, StartError, StreamLimits, TlsConfig,
+    TlsError,
+};
+use sip_proto::{Flow, Transport};
+use tokio::runtime::{Handle, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::bus::{LocalBus, NatsBus, NatsError};
+use crate::chronicle::Ledger;
+use crate::config::{Auth, BusEngine, Config, ConfigError, Peers, StoreEngine};
+use crate::http::{self, tls::CertificateError, tls::Certificates};
+use crate::names::Located;
+use crate::secrets::{self, Pem, SecretError};
+use crate::sip::{Penalties, Sip, SipParts};
+use crate::store::follow::Follower;
+use crate::store::{OpenError, Store, StoreConfig};
+use crate::telemetry::log::{self, LogControl, LogError};
+use crate::telemetry::metrics::Family;
+use crate::telemetry::trace::{self, Trace};
+use crate::telemetry::{Capture, Marks, Metrics, Tap, redact, sources};
+use crate::{cdr, provision};
+
+/// Why the server did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error("tls: {0}")]
+    Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error("reading the store: {0}")]
+    Read(#[from] StoreError),
+    #[error(transparent)]
+    Bus(#[from] NatsError),
+    #[error(transparent)]
+    Sip(#[from] StartError),
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
+    #[error("cannot listen on {key} {address}: {source}")]
+    Listen { key: &'static str, address: SocketAddr, source: io::Error },
+    #[error("{what}: {source}")]
+    Io { what: String, source: io::Error },
+}
+
+/// What is open, told when everything is.
+pub struct Running {
+    pub domain: String,
+    pub sip: Vec<(Transport, SocketAddr)>,
+    /// The plain public listener.
+    pub http: Option<SocketAddr>,
+    pub https: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+}
+
+/// Longest time that a drain waits for what is in progress.
+pub const DRAIN: Duration = Duration::from_secs(30);
+
+/// Runs a server until SIGTERM or SIGINT. `reload` reads the configuration again at SIGHUP; `ready` is called when every door
+/// is open, after the ready line is out.
+pub fn run(
+    config: Config,
+    reload: impl Fn() -> Result<Config, ConfigError>,
+    ready: impl FnOnce(&Running),
+) -> Result<(), AppError> {
+    let folder = &config.data_dir;
+    std::fs::create_dir_all(folder).map_err(failed(folder.display()))?;
+    let logs = log::start(&config.log)?;
+    redact::set_key(secrets::log_key(&config)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("isthmus")
+        .enable_all()
+        .build()
+        .map_err(failed("runtime"))?;
+
+    let store = Arc::new(Store::open(&store_config(&config))?);
+    let directory = Arc::new(Directory::new());
+    let mut follower = Follower::new(store.users(), directory.clone());
+    runtime.block_on(follower.catch_up(|_| {}))?;
+
+    let node = config.node_name();
+    let metrics = Arc::new(Metrics::new());
+    let trace = Arc::new(Trace::new(&config.telemetry.trace));
+    let trace_writer = match config.telemetry.trace.disk.0 {
+        0 => None,
+        bytes => {
+            Some(trace::disk::Writer::start(trace.clone(), &trace_path(&config), bytes).map_err(failed("trace file"))?)
+        }
+    };
+    let (records, cdr_writer) = if config.cdr.enabled {
+        let started = cdr::Writer::start(cdr_pattern(&config)).map_err(failed("charging records"))?;
+        (Some(started.0), Some(started.1))
+    } else {
+        (None, None)
+    };
+    let (capture, capture_sender) = Capture::start(&config.telemetry.hep).map_err(failed("telemetry.hep"))?.unzip();
+    sources::process(&metrics, &node);
+    if let Some(records) = &records {
+        sources::records(&metrics, records.counts());
+    }
+    if let Some(capture) = &capture {
+        sources::capture(&metrics, capture.counts());
+    }
+    stores_to_metrics(&metrics, &store);
+    let (ledger, ledger_writer) = match records {
+        Some(records) => {
+            let (ledger, writer) = Ledger::start(records, node).map_err(failed("charging records"))?;
+            (Some(Arc::new(ledger) as Arc<dyn Chronicle>), Some(writer))
+        }
+        None => (None, None),
+    };
+    let chronicle = Arc::new(Marks::new(trace.clone(), ledger));
+
+    let certificate = secrets::certificate(&config)?;
+    // Until the registrar takes its place.
+    let location: Arc<dyn Location> = Arc::new(Nowhere);
+    let _bus = open_bus(&config, &runtime)?;
+    let sip =
+        open_sip(&config, &certificate, &store, directory.clone(), location.clone(), chronicle, runtime.handle())?;
+    let local = sip.carriers.local_addrs().to_vec();
+    let own: Vec<SocketAddr> = local.iter().map(|(_, a)| *a).collect();
+    if trace.is_on() || capture.is_some() {
+        sip.driver.watch(Arc::new(Tap::new(trace.clone(), capture, own)));
+    }
+    sources::carriers(&metrics, &sip.carriers);
+    sources::traffic(&metrics, sip.driver.traffic());
+
+    let certificates = Certificates::new(&certificate)?;
+    let draining = Arc::new(AtomicBool::new(false));
+    let (stop, stopped) = watch::channel(false);
+    let admin = http::admin::Admin {
+        token: secrets::admin_token(&config)?,
+        domain: config.domain.clone(),
+        users: store.users(),
+        directory: directory.clone(),
+        location: Some(location),
+        metrics,
+        trace: trace.clone(),
+        draining: draining.clone(),
+    };
+    let public = http::public::sip(sip.carriers.clone());
+    let (doors, running) =
+        runtime.block_on(open_doors(&config, admin, public, certificates.clone(), stopped, local))?;
+    runtime.spawn(follower.run(|_| {}));
+
+    println!("{}", ready_line(&running));
+    ready(&running);
+
+    let live = Live { logs, trace: &trace, sip: &sip, certificates };
+    runtime.block_on(until_stopped(config, reload, &live)).map_err(failed("signals"))?;
+
+    // The drain: nothing new, finish what is in progress, then close in the order in which things depend on each other.
+    tracing::info!("draining");
+    draining.store(true, Relaxed);
+    runtime.block_on(sip.drain(DRAIN));
+    sip.carriers.shutdown();
+    stop.send_replace(true);
+    runtime.block_on(async {
+        let all = async {
+            for door in doors {
+                door.ended().await;
+            }
+        };
+        // Idle keep-alive connections may outlast their welcome.
+        let _ = tokio::time::timeout(Duration::from_secs(2), all).await;
+    });
+    drop(live);
+    drop(sip);
+    store.close();
+    drop(trace_writer);
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    // Every holder of the queues is gone with the runtime and the shards, so these end when they have written all.
+    if let Some(writer) = ledger_writer {
+        writer.finish();
+    }
+    if let Some(writer) = cdr_writer {
+        writer.finish();
+    }
+    if let Some(sender) = capture_sender {
+        sender.finish();
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// `ready domain=… sip=… http=…`: operators' scripts wait for it.
+fn ready_line(running: &Running) -> String {
+    let sip: Vec<String> = running.sip.iter().map(|(t, a)| format!("{a}/{t}")).collect();
+    let door = |a: Option<SocketAddr>| a.map_or_else(|| "off".to_owned(), |a| a.to_string());
+    format!(
+        "ready domain={} sip={} http={} https={} admin={}",
+        running.domain,
+        sip.join(","),
+        door(running.http),
+        door(running.https),
+        door(running.admin)
+    )
+}
+
+async fn open_doors(
+    config: &Config,
+    admin: http::admin::Admin,
+    public: axum::Router,
+    certificates: Certificates,
+    stopped: watch::Receiver<bool>,
+    sip: Vec<(Transport, SocketAddr)>,
+) -> Result<(Vec<http::Door>, Running), AppError> {
+    let refused = |key, address| move |source| AppError::Listen { key, address, source };
+    let mut doors = Vec::new();
+    let mut running = Running { domain: config.domain.clone(), sip, http: None, https: None, admin: None };
+    if let Some(at) = config.http.plain.0 {
+        let door = http::Door::plain(at, public.clone(), stopped.clone()).await.map_err(refused("http.plain", at))?;
+        running.http = Some(door.local);
+        doors.push(door);
+    }
+    if let Some(at) = config.http.tls.0 {
+        let door = http::Door::tls(at, certificates, public, stopped.clone()).await.map_err(refused("http.tls", at))?;
+        running.https = Some(door.local);
+        doors.push(door);
+    }
+    if let Some(at) = config.admin.listen.0 {
+        let router = http::admin::router(Arc::new(admin));
+        let door = http::Door::plain(at, router, stopped).await.map_err(refused("admin.listen", at))?;
+        running.admin = Some(door.local);
+        doors.push(door);
+    }
+    Ok((doors, running))
+}
+
+/// What SIGHUP changes.
+struct Live<'a> {
+    logs: LogControl,
+    trace: &'a Trace,
+    sip: &'a Sip,
+    certificates: Certificates,
+}
+
+async fn until_stopped(
+    mut config: Config,
+    reload: impl Fn() -> Result<Config, ConfigError>,
+    live: &Live<'_>,
+) -> io::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    let next = async |s: &mut Signal| s.recv().await;
+    loop {
+        tokio::select! {
+            _ = next(&mut term) => return Ok(()),
+            _ = next(&mut int) => return Ok(()),
+            _ = next(&mut hup) => match reload() {
+                Ok(new) => match live.take(&config, &new) {
+                    Ok(()) => { tracing::info!("reloaded"); config = new; }
+                    Err(error) => tracing::error!(%error, "not reloaded; the old settings stay"),
+                },
+                Err(error) => tracing::error!(%error, "not reloaded; the old settings stay"),
+            },
+        }
+    }
+}
+
+impl Live<'_> {
+    /// Log level, trace level and certificates change at once; everything else is said to need a restart.
+    fn take(&self, old: &Config, new: &Config) -> Result<(), AppError> {
+        let certificate = secrets::certificate(new)?;
+        // Built first, so that a bad one changes nothing.
+        Certificates::new(&certificate)?;
+        self.sip.carriers.reload_certificates(&tls_config(new, &certificate)?)?;
+        self.certificates.replace(&certificate)?;
+        self.logs.set_level(&new.log.level)?;
+        self.trace.set_level(new.telemetry.trace.level);
+        let rest = |c: &Config| {
+            let mut c = c.clone();
+            c.log.level.clear();
+            c.telemetry.trace.level = crate::config::TraceLevel::Off;
+            c.tls = crate::config::Tls::default();
+            format!("{c:?}")
+        };
+        if rest(old) != rest(new) {
+            tracing::warn!("some changed settings take effect at the next start only");
+        }
+        Ok(())
+    }
+}
+
+/// Builds the stack around the services and opens every SIP door.
+fn open_sip(
+    config: &Config,
+    certificate: &Pem,
+    store: &Store,
+    directory: Arc<Directory>,
+    location: Arc<dyn Location>,
+    chronicle: Arc<dyn Chronicle>,
+    runtime: &Handle,
+) -> Result<Sip, AppError> {
+    let sip = &config.sip;
+    let doors = [(Transport::Udp, &sip.udp), (Transport::Tcp, &sip.tcp), (Transport::Tls, &sip.tls)];
+    let listeners = doors.into_iter().flat_map(|(t, list)| list.iter().map(move |a| (t, *a)));
+    let home = Arc::new(Home::new(&config.domain, listeners));
+    let authenticator = match sip.auth {
+        Auth::None => None,
+        Auth::Digest => {
+            let seed = u64::from_ne_bytes(secrets::random());
+            let config = AuthenticatorConfig::new(cluster_secret(store)?, seed);
+            Some(Arc::new(Authenticator::new(config, home.clone(), directory.clone())))
+        }
+    };
+    let services: Vec<Arc<dyn Service>> = Vec::new();
+    let names = Arc::new(Located::default());
+    let closed: Arc<dyn Fn(&Flow) + Send + Sync> = Arc::new(|_| {});
+    let penalties = Arc::new(Penalties::default());
+    let parts = SipParts {
+        home,
+        directory,
+        location,
+        authenticator,
+        services,
+        chronicle,
+        names: names.clone(),
+        secret: secrets::random(),
+        closed: closed.clone(),
+    };
+    let driver = Sip::driver(sip, parts, penalties.clone());
+    let carriers = carrier_config(config, certificate)?;
+    let stack = Sip::open(driver.clone(), &carriers, closed, &penalties, runtime.clone())?;
+    let resolver = ResolverConfig { name_servers: sip.resolver.0.into_iter().collect(), ..ResolverConfig::default() };
+    names.tie(&driver, Resolver::new(&resolver, stack.carriers.names().clone()), runtime.clone());
+    Ok(stack)
+}
+
+fn carrier_config(config: &Config, certificate: &Pem) -> Result<CarrierConfig, AppError> {
+    let sip = &config.sip;
+    let prefix = |p: &Peers| Prefix { address: p.network(), bits: p.prefix() };
+    let mut exempt: Vec<Prefix> = sip.trusted.iter().map(prefix).collect();
+    if !sip.flood.enabled {
+        let all = [IpAddr::from([0u8; 4]), IpAddr::from([0u8; 16])];
+        exempt.extend(all.map(|address| Prefix { address, bits: 0 }));
+    }
+    Ok(CarrierConfig {
+        udp: sip.udp.clone(),
+        tcp: sip.tcp.clone(),
+        tls: sip.tls.clone(),
+        certificates: Some(tls_config(config, certificate)?),
+        udp_threads: sip.workers,
+        limits: StreamLimits {
+            message: sip.max_stream.0 as usize,
+            connections: sip.max_connections,
+            connections_per_source: sip.max_connections_per_source,
+            ..StreamLimits::default()
+        },
+        flood: FloodConfig { burst: sip.flood.burst, per_second: sip.flood.rate, exempt },
+        ..CarrierConfig::default()
+    })
+}
+
+fn tls_config(config: &Config, certificate: &Pem) -> Result<TlsConfig, AppError> {
+    let tls = &config.tls;
+    let named = |file: &Path| std::fs::read(file).map_err(failed(file.display()));
+    Ok(TlsConfig {
+        certificates: vec![Certificate { chain: certificate.chain.clone(), key: certificate.key.clone() }],
+        client_authorities: match tls.client_authorities.as_os_str().is_empty() {
+            true => Vec::new(),
+            false => named(&tls.client_authorities)?,
+        },
+        server_authorities: match tls.authorities.as_os_str().is_empty() {
+            // A system without them connects to nobody over TLS.
+            true => SYSTEM_AUTHORITIES.iter().find_map(|f| std::fs::read(f).ok()).unwrap_or_default(),
+            false => named(&tls.authorities)?,
+        },
+    })
+}
+
+/// Where distributions keep the authorities that they trust.
+const SYSTEM_AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// Stands for the registrar until there is one.
+struct Nowhere;
+
+impl Location for Nowhere {
+    fn each(&self, _: &str, _: u64, _: &mut dyn FnMut(&Reach<'_>)) {}
+    fn failed(&self, _: &str, _: &[u8]) {}
+    fn authenticated(&self, _: &Flow, _: &User) -> bool {
+        false
+    }
+}
+
+fn open_bus(config: &Config, runtime: &Runtime) -> Result<Arc<dyn Bus>, AppError> {
+    Ok(match config.bus.engine {
+        BusEngine::Local => Arc::new(LocalBus::new()),
+        BusEngine::Nats => Arc::new(runtime.block_on(NatsBus::connect(&config.bus.url))?),
+    })
+}
+
+fn stores_to_metrics(metrics: &Metrics, store: &Arc<Store>) {
+    let store = store.clone();
+    metrics.source(Family::gauge("isthmus_queue_depth", "Operations that wait, by queue."), move |s| {
+        let depth = store.depth();
+        s.push(&[("queue", "bindings")], depth.bindings as f64);
+        s.push(&[("queue", "sql")], depth.sql as f64);
+    });
+}
+
+/// Where and how the stores are, as configured.
+pub fn store_config(config: &Config) -> StoreConfig {
+    let mut store = match config.store.engine {
+        StoreEngine::Sqlite => StoreConfig::sqlite(&config.data_dir),
+        StoreEngine::Postgres => StoreConfig::postgres(&config.store.url),
+    };
+    store.messages_per_user = config.messaging.per_user as u32;
+    store
+}
+
+/// The file of the trace ring.
+pub fn trace_path(config: &Config) -> PathBuf {
+    config.data_dir.join("trace.ring")
+}
+
+/// The charging records' files, with `{date}` in place.
+pub fn cdr_pattern(config: &Config) -> PathBuf {
+    config.data_dir.join(&config.cdr.file)
+}
+
+/// The secret that the nodes of a cluster share, in the store; the first node makes it. Blocks.
+fn cluster_secret(store: &Store) -> Result<[u8; 32], AppError> {
+    use sip_ims::ports::Expect;
+    let documents = store.documents();
+    loop {
+        if let Some(found) = provision::wait(|done| documents.get("cluster", "secret", done))? {
+            return found.body.try_into().map_err(|_| AppError::Read(StoreError::Damaged));
+        }
+        let made = secrets::random::<32>().to_vec();
+        match provision::wait(|done| documents.put("cluster", "secret", Expect::Absent, made, done)) {
+            // Whoever was first: read what is there.
+            Ok(_) | Err(StoreError::Conflict) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn failed(what: impl ToString) -> impl FnOnce(io::Error) -> AppError {
+    let what = what.to_string();
+    move |source| AppError::Io { what, source }
+}

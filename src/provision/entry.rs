@@ -1,0 +1,415 @@
+//! One table of a provisioning file each: as written, and as stored.
+
+use serde::{Deserialize, Serialize};
+use sip_ims::user::{AkaKeys, MAX_BARRED_PREFIXES, MAX_ID, NO_ANSWER_SECONDS};
+use sip_ims::{Aor, CallSettings, DigestSecrets, Msisdn, Role, User};
+use sip_proto::digest::{Ha1, HashFunction};
+use sip_proto::uri::{Scheme, Uri};
+
+/// Key and text of what is wrong with an entry.
+type Wrong = (&'static str, String);
+
+/// `[[user]]`, and the body of the admin listener's user calls.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserEntry {
+    /// `sip:<id>@<domain>`; also the digest user name and the portal login.
+    pub id: String,
+    /// Kept as hashes only. May be left out for a user with `aka` or both hashes.
+    #[serde(default)]
+    pub password: Option<String>,
+    /// H(id:domain:password) in hexadecimal, for users moved from another server without their passwords.
+    #[serde(default)]
+    pub ha1_md5: Option<String>,
+    #[serde(default)]
+    pub ha1_sha256: Option<String>,
+    #[serde(default)]
+    pub aka: Option<AkaEntry>,
+    #[serde(default)]
+    pub msisdn: Option<String>,
+    #[serde(default)]
+    pub email: Option<String>,
+    #[serde(default)]
+    pub jid: Option<String>,
+    #[serde(default = "customer")]
+    pub roles: Vec<Role>,
+    #[serde(default)]
+    pub call_settings: CallEntry,
+}
+
+fn customer() -> Vec<Role> {
+    vec![Role::Customer]
+}
+
+// By hand: passwords.
+impl std::fmt::Debug for UserEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UserEntry(…)")
+    }
+}
+
+/// The keys of a SIM, in hexadecimal.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AkaEntry {
+    pub k: String,
+    pub opc: String,
+    #[serde(default = "amf")]
+    pub amf: String,
+}
+
+fn amf() -> String {
+    "8000".to_owned()
+}
+
+/// `[user.call_settings]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CallEntry {
+    pub forward_unconditional: Option<String>,
+    pub forward_busy: Option<String>,
+    pub forward_no_answer: Option<String>,
+    /// 5 to 180.
+    pub no_answer_seconds: Option<u16>,
+    pub forward_not_reachable: Option<String>,
+    pub bar_incoming: bool,
+    pub bar_anonymous: bool,
+    pub bar_outgoing: bool,
+    pub bar_outgoing_prefixes: Vec<String>,
+}
+
+impl UserEntry {
+    /// The user as stored.
+    pub fn user(&self, domain: &str) -> Result<User, Wrong> {
+        if self.id.len() > MAX_ID {
+            return Err(("id", format!("longer than {MAX_ID} bytes")));
+        }
+        let aor = Aor::from_parts(self.id.as_bytes(), domain.as_bytes()).map_err(|e| ("id", e.to_string()))?;
+        let msisdn = match self.msisdn.as_deref().filter(|n| !n.is_empty()) {
+            Some(number) => Some(number.parse::<Msisdn>().map_err(|e| ("msisdn", e.to_string()))?),
+            None => None,
+        };
+        Ok(User {
+            id: self.id.as_str().into(),
+            aor,
+            secrets: self.secrets(domain)?,
+            msisdn,
+            email: address("email", self.email.as_deref())?,
+            jid: address("jid", self.jid.as_deref())?,
+            roles: self.roles.clone(),
+            call_settings: self.call_settings.settings()?,
+        })
+    }
+
+    fn secrets(&self, domain: &str) -> Result<DigestSecrets, Wrong> {
+        let aka = match &self.aka {
+            Some(aka) => Some(AkaKeys {
+                k: hex("aka.k", &aka.k)?,
+                opc: hex("aka.opc", &aka.opc)?,
+                amf: hex("aka.amf", &aka.amf)?,
+            }),
+            None => None,
+        };
+        match (&self.password, &self.ha1_md5, &self.ha1_sha256) {
+            (Some(password), None, None) => {
+                if password.is_empty() || password.len() > MAX_PASSWORD {
+                    return Err(("password", format!("must be 1 to {MAX_PASSWORD} bytes")));
+                }
+                Ok(DigestSecrets { aka, ..DigestSecrets::of_password(&self.id, domain, password.as_bytes()) })
+            }
+            (None, Some(md5), Some(sha256)) => Ok(DigestSecrets {
+                ha1_md5: hex("ha1_md5", md5)?,
+                ha1_sha256: hex("ha1_sha256", sha256)?,
+                full: None,
+                aka,
+            }),
+            // A SIM only: hashes of no password at all, which no digest answer meets.
+            (None, None, None) if aka.is_some() => {
+                Ok(DigestSecrets { ha1_md5: rand::random(), ha1_sha256: rand::random(), full: None, aka })
+            }
+            (None, None, None) => Err(("password", "is missing".to_owned())),
+            (Some(_), ..) => Err(("password", "cannot stand beside ha1_md5 or ha1_sha256".to_owned())),
+            _ => Err(("ha1_md5", "both ha1_md5 and ha1_sha256 are needed".to_owned())),
+        }
+    }
+}
+
+/// Longest password, in bytes.
+pub const MAX_PASSWORD: usize = 256;
+
+impl CallEntry {
+    fn settings(&self) -> Result<CallSettings, Wrong> {
+        let target = |key: &'static str, uri: &Option<String>| match uri.as_deref() {
+            None | Some("") => Ok(None),
+            Some(uri) if Uri::parse(uri.as_bytes()).is_some_and(|u| u.is_sip() || u.scheme() == Scheme::Tel) => {
+                Ok(Some(uri.to_owned()))
+            }
+            Some(_) => Err((key, "is not a sip:, sips: or tel: URI".to_owned())),
+        };
+        let seconds = self.no_answer_seconds.unwrap_or(NO_ANSWER_SECONDS);
+        if !(5..=180).contains(&seconds) {
+            return Err(("call_settings.no_answer_seconds", format!("{seconds} is not between 5 and 180")));
+        }
+        let prefixes = &self.bar_outgoing_prefixes;
+        let digits = |p: &String| p.strip_prefix('+').unwrap_or(p).bytes().all(|b| b.is_ascii_digit());
+        if prefixes.len() > MAX_BARRED_PREFIXES || !prefixes.iter().all(|p| (1..=16).contains(&p.len()) && digits(p)) {
+            return Err((
+                "call_settings.bar_outgoing_prefixes",
+                format!("must be at most {MAX_BARRED_PREFIXES} prefixes of digits, such as \"+1900\""),
+            ));
+        }
+        Ok(CallSettings {
+            forward_unconditional: target("call_settings.forward_unconditional", &self.forward_unconditional)?,
+            forward_busy: target("call_settings.forward_busy", &self.forward_busy)?,
+            forward_no_answer: target("call_settings.forward_no_answer", &self.forward_no_answer)?,
+            no_answer_seconds: seconds,
+            forward_not_reachable: target("call_settings.forward_not_reachable", &self.forward_not_reachable)?,
+            bar_incoming: self.bar_incoming,
+            bar_anonymous: self.bar_anonymous,
+            bar_outgoing: self.bar_outgoing,
+            bar_outgoing_prefixes: prefixes.clone(),
+        })
+    }
+}
+
+/// `[[push_client]]`: who may push short messages.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushClient {
+    pub xpid: String,
+    #[serde(default)]
+    pub name: String,
+    /// Empty: by address only. Not stored as such, see [`ha1`].
+    #[serde(default, skip_serializing)]
+    pub secret: String,
+    #[serde(default, skip_deserializing)]
+    secret_ha1: Option<String>,
+    #[serde(default)]
+    pub allow_from: Vec<String>,
+    #[serde(default)]
+    pub callback: String,
+    #[serde(default)]
+    pub segmentation: bool,
+    #[serde(default)]
+    pub numbers: Vec<String>,
+    #[serde(default)]
+    pub deliver_while_roaming: bool,
+    #[serde(default)]
+    pub deliver_while_suspended: bool,
+    #[serde(default)]
+    pub deliver_despite_spam_block: bool,
+    #[serde(default)]
+    pub deliver_over_limit: bool,
+    #[serde(default)]
+    pub circuit_switched_when_ps_roaming: bool,
+}
+
+impl std::fmt::Debug for PushClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PushClient({})", self.xpid)
+    }
+}
+
+impl PushClient {
+    pub(super) fn document(&self) -> Result<(String, Vec<u8>), Wrong> {
+        let key = name("xpid", &self.xpid)?;
+        if let Some(bad) = self.allow_from.iter().find(|a| crate::config::Peers::parse(a).is_none()) {
+            return Err(("allow_from", format!("\"{bad}\" is not an IP address or CIDR block")));
+        }
+        if self.secret.is_empty() && self.allow_from.is_empty() {
+            return Err(("secret", "without a secret, allow_from must say who may push".to_owned()));
+        }
+        for number in &self.numbers {
+            number.parse::<Msisdn>().map_err(|e| ("numbers", e.to_string()))?;
+        }
+        url("callback", &self.callback)?;
+        json("xpid", key, &PushClient { secret_ha1: ha1(&self.xpid, &self.secret), ..self.clone() })
+    }
+}
+
+/// `[[api_client]]`: click-to-call and the other third-party APIs.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiClient {
+    pub id: String,
+    #[serde(default, skip_serializing)]
+    pub secret: String,
+    #[serde(default, skip_deserializing)]
+    secret_ha1: Option<String>,
+    /// For private_key_jwt (RFC 7523), instead of a secret.
+    #[serde(default)]
+    pub jwks_uri: String,
+    #[serde(default)]
+    pub scopes: Vec<String>,
+}
+
+impl std::fmt::Debug for ApiClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ApiClient({})", self.id)
+    }
+}
+
+impl ApiClient {
+    pub(super) fn document(&self) -> Result<(String, Vec<u8>), Wrong> {
+        let key = name("id", &self.id)?;
+        if self.secret.is_empty() == self.jwks_uri.is_empty() {
+            return Err(("secret", "exactly one of secret and jwks_uri must be set".to_owned()));
+        }
+        url("jwks_uri", &self.jwks_uri)?;
+        // RFC 6749 §3.3 scope-token.
+        let token = |s: &String| !s.is_empty() && s.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
+        if !self.scopes.iter().all(token) {
+            return Err(("scopes", "holds what is not a scope".to_owned()));
+        }
+        json("id", key, &ApiClient { secret_ha1: ha1(&self.id, &self.secret), ..self.clone() })
+    }
+}
+
+/// `[[line]]`: what an HLR would say of a number, where none is connected.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    pub msisdn: String,
+    #[serde(default)]
+    pub roaming: bool,
+    #[serde(default)]
+    pub suspended: bool,
+    #[serde(default)]
+    pub spam_block: bool,
+    #[serde(default)]
+    pub over_limit: bool,
+    #[serde(default)]
+    pub ps_roaming: bool,
+}
+
+impl Line {
+    pub(super) fn document(&self) -> Result<(String, Vec<u8>), Wrong> {
+        let number = self.msisdn.parse::<Msisdn>().map_err(|e| ("msisdn", e.to_string()))?;
+        json("msisdn", number.to_string(), &Line { msisdn: number.to_string(), ..self.clone() })
+    }
+}
+
+/// `[[filter]]`: initial filter criteria of the stand-alone mode (TS 29.228 annex F), per user or `"*"`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    pub user: String,
+    /// Lower is tried first.
+    pub priority: u32,
+    #[serde(default)]
+    pub method: String,
+    #[serde(default)]
+    pub to_domain: String,
+    pub service: String,
+}
+
+impl Filter {
+    pub(super) fn document(&self) -> Result<(String, Vec<u8>), Wrong> {
+        let user = name("user", &self.user)?;
+        name("service", &self.service)?;
+        if !self.method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') {
+            return Err(("method", "is not a SIP method".to_owned()));
+        }
+        json("user", format!("{user}/{:010}/{}", self.priority, self.service), self)
+    }
+}
+
+/// A name that becomes a key: 1 to 128 printable characters without blanks.
+fn name(key: &'static str, text: &str) -> Result<String, Wrong> {
+    if (1..=MAX_ID).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err((key, format!("must be 1 to {MAX_ID} printable characters without blanks")))
+    }
+}
+
+/// `local@domain`, as both mail and XMPP have it.
+fn address(key: &'static str, text: Option<&str>) -> Result<Option<Box<str>>, Wrong> {
+    let Some(text) = text.filter(|t| !t.is_empty()) else { return Ok(None) };
+    let good = text.len() <= 320
+        && text.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty())
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control());
+    if good { Ok(Some(text.into())) } else { Err((key, "is not an address such as alice@mail.test".to_owned())) }
+}
+
+fn url(key: &'static str, text: &str) -> Result<(), Wrong> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let good = text.is_empty()
+        || (text.len() <= 2048 && rest.is_some_and(|r| !r.is_empty()) && text.bytes().all(|b| b.is_ascii_graphic()));
+    if good { Ok(()) } else { Err((key, "is not an http:// or https:// URL".to_owned())) }
+}
+
+fn json<T: Serialize>(at: &'static str, key: String, value: &T) -> Result<(String, Vec<u8>), Wrong> {
+    serde_json::to_vec(value).map(|body| (key, body)).map_err(|e| (at, e.to_string()))
+}
+
+/// What is kept of a client's secret: SHA-256 over `id:isthmus:secret`, in hexadecimal; nothing for an empty one.
+pub fn ha1(id: &str, secret: &str) -> Option<String> {
+    let value = Ha1::new(HashFunction::Sha256, id.as_bytes(), b"isthmus", secret.as_bytes());
+    (!secret.is_empty()).then(|| String::from_utf8_lossy(&value.hex()).into_owned())
+}
+
+fn hex<const N: usize>(key: &'static str, text: &str) -> Result<[u8; N], Wrong> {
+    let mut bytes = [0u8; N];
+    let wrong = || (key, format!("must be {} hexadecimal digits", 2 * N));
+    if text.len() != 2 * N || !text.is_ascii() {
+        return Err(wrong());
+    }
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).map_err(|_| wrong())?;
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: &str) -> UserEntry {
+        UserEntry { id: id.to_owned(), password: Some("zanzibar".to_owned()), ..UserEntry::default() }
+    }
+
+    /// RFC 2617's and RFC 7616's HA1 is plain: MD5 and SHA-256 over `user:realm:password`.
+    #[test]
+    fn passwords_become_ha1_for_the_domain() {
+        let user = UserEntry { id: "bob".into(), ..entry("bob") }.user("biloxi.com").unwrap();
+        let hex: String = user.secrets.ha1_md5.iter().map(|b| format!("{b:02x}")).collect();
+        // md5("bob:biloxi.com:zanzibar"), as in RFC 3665 §2.1's example.
+        assert_eq!(hex, "12af60467a33e8518da5c68bbff12b11");
+    }
+
+    #[test]
+    fn hashes_may_replace_the_password() {
+        let made = entry("bob").user("x.test").unwrap();
+        let text = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let moved = UserEntry {
+            password: None,
+            ha1_md5: Some(text(&made.secrets.ha1_md5)),
+            ha1_sha256: Some(text(&made.secrets.ha1_sha256)),
+            ..entry("bob")
+        };
+        let stored = moved.user("x.test").unwrap().secrets;
+        assert_eq!((stored.ha1_md5, stored.ha1_sha256), (made.secrets.ha1_md5, made.secrets.ha1_sha256));
+        assert_eq!(UserEntry { ha1_sha256: None, ..moved.clone() }.user("x.test").unwrap_err().0, "ha1_md5");
+        assert_eq!(UserEntry { ha1_md5: Some("zz".into()), ..moved }.user("x.test").unwrap_err().0, "ha1_md5");
+    }
+
+    #[test]
+    fn call_settings_are_checked() {
+        let with = |settings: CallEntry| UserEntry { call_settings: settings, ..entry("a") }.user("x.test");
+        let forward = |uri: &str| CallEntry { forward_busy: Some(uri.into()), ..CallEntry::default() };
+        assert!(with(forward("tel:+81312345678")).is_ok());
+        assert_eq!(with(forward("mailto:a@b")).unwrap_err().0, "call_settings.forward_busy");
+        let late = CallEntry { no_answer_seconds: Some(500), ..CallEntry::default() };
+        assert_eq!(with(late).unwrap_err().0, "call_settings.no_answer_seconds");
+        let prefixes = CallEntry { bar_outgoing_prefixes: vec!["+1900x".into()], ..CallEntry::default() };
+        assert_eq!(with(prefixes).unwrap_err().0, "call_settings.bar_outgoing_prefixes");
+    }
+
+    #[test]
+    fn a_sim_needs_no_password() {
+        let aka = AkaEntry { k: "00".repeat(16), opc: "11".repeat(16), amf: amf() };
+        let user = UserEntry { password: None, aka: Some(aka), ..entry("a") }.user("x.test").unwrap();
+        assert_eq!(user.secrets.aka.unwrap().opc, [0x11; 16]);
+    }
+}
