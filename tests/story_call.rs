@@ -154,7 +154,8 @@ fn six_hundred_ends_the_search_on_every_phone() {
 fn best_of_several_refusals_is_reported() {
     let server = started();
     let (busy, absent) = (server.ports.next(), server.ports.next());
-    let phones = [(busy, 486), (absent, 404)].map(|(port, code)| Sipp::new(&server, "refuse", port).set("CODE", code).start());
+    let phones =
+        [(busy, 486), (absent, 404)].map(|(port, code)| Sipp::new(&server, "refuse", port).set("CODE", code).start());
     bind(&server, "bob", busy, "");
     bind(&server, "bob", absent, "");
     // RFC 3261 section 16.7 step 6: any of the lowest class may be chosen, but one of these it must be.

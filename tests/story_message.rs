@@ -16,7 +16,8 @@ fn bind(server: &Server, user: &str, port: u16) {
 
 fn send(server: &Server, text: &str, count: u32, code: u16) -> Outcome {
     let port = server.ports.next();
-    let sipp = Sipp::new(server, "message", port).set("URI", format!("sip:bob@{DOMAIN}")).set("TEXT", text).set("CODE", code);
+    let sipp =
+        Sipp::new(server, "message", port).set("URI", format!("sip:bob@{DOMAIN}")).set("TEXT", text).set("CODE", code);
     // One a time: only then has "in order" a meaning.
     sipp.users(&["alice"]).calls(count).rate(5).succeed()
 }
@@ -85,6 +86,9 @@ fn delivered_messages_are_not_delivered_again() {
 fn message_to_nobody_gets_404() {
     let server = started();
     let port = server.ports.next();
-    let sipp = Sipp::new(&server, "message", port).set("URI", format!("sip:nobody@{DOMAIN}")).set("TEXT", "x").set("CODE", 404);
+    let sipp = Sipp::new(&server, "message", port)
+        .set("URI", format!("sip:nobody@{DOMAIN}"))
+        .set("TEXT", "x")
+        .set("CODE", 404);
     sipp.users(&["alice"]).succeed();
 }

@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::{Sipp, Setup, header, raw};
+use harness::{Setup, Sipp, header, raw};
 
 fn register(server: &harness::Server, scenario: &'static str, port: u16) -> Sipp {
     Sipp::new(server, scenario, port).set("CONTACT", format!("127.0.0.1:{port}")).set("PARAMS", "").set("EXPIRES", 600)
@@ -20,7 +20,11 @@ fn registers_with_digest_over_udp() {
     let done = register(&server, "register", port).users(&users).rate(200).succeed();
     assert_eq!(done.counts.retransmissions, 0);
     let accepted = done.received().into_iter().filter(|m| m.starts_with("SIP/2.0 200")).collect::<Vec<_>>();
-    assert!(accepted.iter().all(|m| header(m, "Contact").is_some_and(|c| c.contains("expires="))), "200 lists the binding: {}", accepted[0]);
+    assert!(
+        accepted.iter().all(|m| header(m, "Contact").is_some_and(|c| c.contains("expires="))),
+        "200 lists the binding: {}",
+        accepted[0]
+    );
 }
 
 #[test]
@@ -35,7 +39,8 @@ fn registers_with_digest_over_tcp() {
 fn wrong_password_and_unknown_user_get_the_same_answer() {
     let server = Setup::with_users(&["alice"]).start();
     let answer_to = |user: &str, port: u16| {
-        let done = register(&server, "register_refused", port).set("CODE", 401).user_with_password(user, "guess").succeed();
+        let done =
+            register(&server, "register_refused", port).set("CODE", 401).user_with_password(user, "guess").succeed();
         let last = done.received().last().copied().expect("an answer").to_owned();
         // What differs by nature: who asked, by which call, and the fresh nonce.
         let shape: Vec<String> = last

@@ -16,12 +16,22 @@ pub fn subject(dir: &Path, setup: &Setup, sip: u16, sips: u16) -> Process {
     if setup.auth == "digest" {
         flags.push("WITH_DIGEST");
     }
-    start("kamailio", dir, &flags, &[("DOMAIN", DOMAIN), ("PORT", &sip.to_string()), ("TLSPORT", &sips.to_string()), ("USERS", &users)])
+    start(
+        "kamailio",
+        dir,
+        &flags,
+        &[("DOMAIN", DOMAIN), ("PORT", &sip.to_string()), ("TLSPORT", &sips.to_string()), ("USERS", &users)],
+    )
 }
 
 /// Starts Kamailio as the proxy of another domain, that sends what is not for it to `next` (`127.0.0.1:port`).
 pub fn neighbour(dir: &Path, domain: &str, port: u16, next: &str) -> Process {
-    start("neighbour", dir, &["WITH_NEIGHBOUR"], &[("DOMAIN", domain), ("PORT", &port.to_string()), ("NEIGHBOUR", next), ("USERS", "")])
+    start(
+        "neighbour",
+        dir,
+        &["WITH_NEIGHBOUR"],
+        &[("DOMAIN", domain), ("PORT", &port.to_string()), ("NEIGHBOUR", next), ("USERS", "\t$var(none) = 0;")],
+    )
 }
 
 fn start(name: &str, dir: &Path, flags: &[&str], sets: &[(&str, &str)]) -> Process {
@@ -40,7 +50,11 @@ fn start(name: &str, dir: &Path, flags: &[&str], sets: &[(&str, &str)]) -> Proce
     let config = run.join("kamailio.cfg");
     std::fs::write(&config, text).unwrap();
     let mut command = Command::new("kamailio");
-    command.arg("-f").arg(&config).args(["-x", "tlsf", "-X", "tlsf", "-m", "64", "-M", "8", "-DD", "-E", "-Y"]).arg(&run);
+    command
+        .arg("-f")
+        .arg(&config)
+        .args(["-x", "tlsf", "-X", "tlsf", "-m", "64", "-M", "8", "-DD", "-E", "-Y"])
+        .arg(&run);
     command.arg("-P").arg(run.join("pid"));
     let process = Process::start(name, dir, &mut command);
     let port = sets.iter().find(|(k, _)| *k == "PORT").map_or(0, |(_, v)| v.parse().unwrap());

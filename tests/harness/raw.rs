@@ -19,6 +19,14 @@ impl Peer {
         Self { socket, port }
     }
 
+    /// Binds `port` of another loopback address, to be a source of its own.
+    pub fn at(address: [u8; 4], port: u16) -> Self {
+        let socket =
+            UdpSocket::bind((std::net::Ipv4Addr::from(address), port)).expect("a free port of a loopback address");
+        let port = socket.local_addr().unwrap().port();
+        Self { socket, port }
+    }
+
     pub fn send(&self, port: u16, bytes: &[u8]) {
         // A refused datagram (nobody listens yet) is reported on the next call; the stories retry or fail on the answer.
         let _ = self.socket.send_to(bytes, ("127.0.0.1", port));
@@ -51,11 +59,21 @@ impl Peer {
     }
 
     /// A plain request of this peer, by the book.
-    pub fn request(&self, method: &str, uri: &str, from: &str, to: &str, call_id: &str, more: &str, body: &str) -> Vec<u8> {
+    pub fn request(
+        &self,
+        method: &str,
+        uri: &str,
+        from: &str,
+        to: &str,
+        call_id: &str,
+        more: &str,
+        body: &str,
+    ) -> Vec<u8> {
+        let host = self.socket.local_addr().expect("a bound socket has an address").ip();
         format!(
-            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{port};rport;branch=z9hG4bK{call_id}{method}\r\nMax-Forwards: 70\r\n\
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {host}:{port};rport;branch=z9hG4bK{call_id}{method}\r\nMax-Forwards: 70\r\n\
              From: <sip:{from}@{DOMAIN}>;tag=f{call_id}\r\nTo: <sip:{to}@{DOMAIN}>\r\nCall-ID: {call_id}\r\nCSeq: 1 {method}\r\n\
-             Contact: <sip:{from}@127.0.0.1:{port}>\r\n{more}Content-Length: {length}\r\n\r\n{body}",
+             Contact: <sip:{from}@{host}:{port}>\r\n{more}Content-Length: {length}\r\n\r\n{body}",
             port = self.port,
             length = body.len()
         )

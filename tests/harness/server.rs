@@ -16,6 +16,7 @@ pub const PASSWORD: &str = "wonderland";
 
 /// What a story wants of the server before it starts.
 pub struct Setup {
+    pub domain: &'static str,
     pub users: Vec<String>,
     pub auth: &'static str,
     pub store: &'static str,
@@ -31,6 +32,7 @@ impl Setup {
     /// A server with digest authentication and these users, all with [`PASSWORD`].
     pub fn with_users(users: &[&str]) -> Self {
         Self {
+            domain: DOMAIN,
             users: users.iter().map(|u| (*u).into()).collect(),
             auth: "digest",
             store: "before-reply",
@@ -85,7 +87,8 @@ impl Server {
         let (sip, sips, http, https, admin) = (ports.next(), ports.next(), ports.next(), ports.next(), ports.next());
         let authority = Authority::new(dir.path());
         authority.issue("server", &[DOMAIN, "localhost"]);
-        std::fs::write(dir.path().join("isthmus.toml"), config(dir.path(), &setup, [sip, sips, http, https, admin])).unwrap();
+        std::fs::write(dir.path().join("isthmus.toml"), config(dir.path(), &setup, [sip, sips, http, https, admin]))
+            .unwrap();
         std::fs::write(dir.path().join("users.toml"), users(&setup)).unwrap();
         if subject == Subject::Isthmus && !setup.users.is_empty() {
             run_binary(dir.path(), &["import", "users.toml", "--config", "isthmus.toml"]);
@@ -151,7 +154,12 @@ pub fn binary() -> PathBuf {
 fn run_binary(dir: &Path, arguments: &[&str]) -> String {
     let done = Command::new(binary()).args(arguments).current_dir(dir).output().expect("the server's binary runs");
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
-    assert!(done.status.success(), "isthmus {arguments:?}: {}\n{text}{}", done.status, String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "isthmus {arguments:?}: {}\n{text}{}",
+        done.status,
+        String::from_utf8_lossy(&done.stderr)
+    );
     text
 }
 
@@ -170,9 +178,9 @@ fn launch(subject: Subject, dir: &Path, setup: &Setup, sip: u16, sips: u16) -> P
 
 fn config(dir: &Path, setup: &Setup, [sip, sips, http, https, admin]: [u16; 5]) -> String {
     let dir = dir.display();
-    let Setup { auth, store, sip: more, sections, .. } = setup;
+    let Setup { domain, auth, store, sip: more, sections, .. } = setup;
     format!(
-        r#"domain = "{DOMAIN}"
+        r#"domain = "{domain}"
 data_dir = "{dir}/data"
 [sip]
 udp = ["127.0.0.1:{sip}"]

@@ -42,7 +42,12 @@ impl Sipp {
             calls: Some(1),
             rate: 50,
             rows: Vec::new(),
-            sets: vec![("DOMAIN", DOMAIN.into()), ("TRANSPORT", "UDP".into()), ("SELF", format!("127.0.0.1:{port}"))],
+            sets: vec![
+                ("DOMAIN", DOMAIN.into()),
+                ("TRANSPORT", "UDP".into()),
+                ("HOLD", "200".into()),
+                ("WAIT", "100".into()),
+            ],
             lost: 0,
             limit: Duration::from_secs(60),
         }
@@ -122,7 +127,8 @@ impl Sipp {
         command.args(["-trace_stat", "-fd", "1", "-trace_err", "-trace_msg"]);
         command.arg("-stf").arg(file("stat")).arg("-error_file").arg(file("err")).arg("-message_file").arg(file("msg"));
         // Its own idea of the digest's uri is the address it sends to, which is not the Request-URI.
-        let called = self.sets.iter().find(|(n, _)| *n == "URI").map_or(DOMAIN, |(_, uri)| uri.trim_start_matches("sip:"));
+        let called =
+            self.sets.iter().find(|(n, _)| *n == "URI").map_or(DOMAIN, |(_, uri)| uri.trim_start_matches("sip:"));
         command.args(["-auth_uri", called]);
         if !self.rows.is_empty() {
             std::fs::write(file("csv"), format!("SEQUENTIAL\n{}\n", self.rows.join("\n"))).unwrap();
@@ -170,11 +176,18 @@ impl Running {
     pub fn finish(mut self) -> Outcome {
         let ended = self.process.wait(self.limit + Duration::from_secs(10));
         let read = |suffix: &str| {
-            let path = self.base.with_file_name(format!("{}.{suffix}", self.base.file_name().unwrap().to_string_lossy()));
+            let path =
+                self.base.with_file_name(format!("{}.{suffix}", self.base.file_name().unwrap().to_string_lossy()));
             String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
         };
         let counts = counts(&read("stat"));
-        Outcome { name: self.process.name.clone(), counts, ended: ended.and_then(|s| s.code()), errors: read("err"), messages: read("msg") }
+        Outcome {
+            name: self.process.name.clone(),
+            counts,
+            ended: ended.and_then(|s| s.code()),
+            errors: read("err"),
+            messages: read("msg"),
+        }
     }
 
     /// Waits for its end; every one of its `calls` must have gone as the scenario says.
@@ -240,7 +253,11 @@ fn counts(stat: &str) -> Counts {
     let names: Vec<&str> = lines.next().unwrap_or_default().split(';').collect();
     let last: Vec<&str> = lines.last().unwrap_or_default().split(';').collect();
     let field = |name: &str| names.iter().position(|n| *n == name).and_then(|i| last.get(i)?.parse().ok()).unwrap_or(0);
-    Counts { ok: field("SuccessfulCall(C)"), failed: field("FailedCall(C)"), retransmissions: field("Retransmissions(C)") }
+    Counts {
+        ok: field("SuccessfulCall(C)"),
+        failed: field("FailedCall(C)"),
+        retransmissions: field("Retransmissions(C)"),
+    }
 }
 
 /// SIPp's own remote control wants a port too; take one above every other range.

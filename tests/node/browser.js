@@ -1,0 +1,30 @@
+// The browser of the WebSocket story: JsSIP with node's WebSocket in place of the browser's.
+// node browser.js URL USER PASSWORD DOMAIN [SEND_TO]; says on stdout what happens, one line each, until it is stopped.
+const JsSIP = require('jssip');
+const NodeWebSocket = require('jssip-node-websocket');
+
+const [url, user, password, domain, sendTo] = process.argv.slice(2);
+const ua = new JsSIP.UA({
+  sockets: [new NodeWebSocket(url)],
+  uri: `sip:${user}@${domain}`,
+  password,
+  register: true,
+  register_expires: 120,
+});
+
+ua.on('registered', () => {
+  console.log('registered');
+  if (sendTo) {
+    ua.sendMessage(sendTo, 'hello from the browser', {
+      eventHandlers: {
+        succeeded: () => console.log('sent'),
+        failed: (e) => console.log(`failed to send: ${e.cause}`),
+      },
+    });
+  }
+});
+ua.on('registrationFailed', (e) => console.log(`failed ${e.cause}`));
+ua.on('newMessage', (e) => {
+  if (e.originator === 'remote') console.log(`got ${e.request.body}`);
+});
+ua.start();

@@ -1,0 +1,110 @@
+//! The operator's day: drain, reload, new certificates, new accounts while it runs, a ping from sipsak.
+
+mod harness;
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use harness::{DOMAIN, Peer, Setup, Sipp, eventually, header};
+
+#[test]
+fn idle_server_ends_at_once_on_sigterm() {
+    Setup::with_users(&["alice"]).start().stop();
+}
+
+#[test]
+fn drain_finishes_what_rings_and_refuses_what_is_new() {
+    let server = Setup::with_users(&["alice", "bob"]).start();
+    let port = server.ports.next();
+    let phone = Sipp::new(&server, "refuse", port).set("CODE", 486).set("WAIT", 3000).start();
+    let bind = Sipp::new(&server, "register", server.ports.next())
+        .set("CONTACT", format!("127.0.0.1:{port}"))
+        .set("PARAMS", "");
+    bind.set("EXPIRES", 600).users(&["bob"]).succeed();
+    let call =
+        Sipp::new(&server, "call_final", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}")).set("CODE", 486);
+    let call = call.users(&["alice"]).start();
+    let trace = phone.base.with_extension("msg");
+    eventually("the phone is asked", Duration::from_secs(5), || {
+        std::fs::read_to_string(&trace).is_ok_and(|t| t.contains("INVITE sip:"))
+    });
+
+    server.process.signal("TERM");
+    eventually("not ready any more", Duration::from_secs(3), || server.admin("/readyz").0 != 200);
+    let late = Peer::new(server.ports.next());
+    late.send(server.sip, &late.request("INVITE", &format!("sip:bob@{DOMAIN}"), "carol", "bob", "late1", "", ""));
+    let answer = late.receive_with("SIP/2.0 503", Duration::from_secs(2)).expect("new calls are refused");
+    assert!(header(&answer, "Retry-After").is_some(), "{answer}");
+
+    call.succeed(1);
+    phone.succeed(1);
+    server.stop();
+}
+
+fn fingerprint(port: u16) -> String {
+    let mut client = Command::new("openssl");
+    client.args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-servername", DOMAIN]);
+    let shown = client.stdin(Stdio::null()).output().expect("openssl runs");
+    let text = String::from_utf8_lossy(&shown.stdout);
+    let from = text.find("-----BEGIN CERTIFICATE").unwrap_or_else(|| panic!("no certificate: {text}"));
+    let to = text.find("-----END CERTIFICATE").expect("a whole certificate");
+    text[from..to].to_owned()
+}
+
+#[test]
+fn reload_takes_the_new_certificate() {
+    let server = Setup::with_users(&["alice"]).start();
+    let before = fingerprint(server.sips);
+    server.authority.issue("server", &[DOMAIN]);
+    server.process.signal("HUP");
+    eventually("the new certificate is shown", Duration::from_secs(5), || fingerprint(server.sips) != before);
+    server.stop();
+}
+
+#[test]
+fn reload_of_a_broken_configuration_changes_nothing() {
+    let server = Setup::with_users(&["alice"]).start();
+    server.rewrite_config(|text| format!("{text}\n[sip\nbroken"));
+    server.process.signal("HUP");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(Peer::new(0).options(server.sip, "afterhup"), Some(200));
+    server.stop();
+}
+
+#[test]
+fn imported_account_works_within_a_second() {
+    let server = Setup::with_users(&["alice"]).start();
+    std::fs::write(server.path().join("more.toml"), "[[user]]\nid = \"dave\"\npassword = \"wonderland\"\n").unwrap();
+    server.command(&["import", "more.toml", "--config", "isthmus.toml"]);
+    // The promise of INTERFACE: within 1 s.
+    std::thread::sleep(Duration::from_secs(1));
+    let port = server.ports.next();
+    let sipp = Sipp::new(&server, "register", port)
+        .set("CONTACT", format!("127.0.0.1:{port}"))
+        .set("PARAMS", "")
+        .set("EXPIRES", 60);
+    sipp.users(&["dave"]).succeed();
+}
+
+#[test]
+fn sipsak_gets_its_ping_answered() {
+    let server = Setup::with_users(&[]).start();
+    let mut sipsak = Command::new("sipsak");
+    let done =
+        sipsak.args(["-vv", "-s", &format!("sip:127.0.0.1:{}", server.sip)]).output().expect("sipsak is installed");
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success() && text.contains("200"), "{}\n{text}", done.status);
+}
+
+#[test]
+fn health_and_metrics_are_told_to_anybody() {
+    let server = Setup::with_users(&["alice"]).start();
+    assert_eq!(server.admin("/healthz").0, 200);
+    assert_eq!(server.admin("/readyz").0, 200);
+    let peer = Peer::new(0);
+    assert_eq!(peer.options(server.sip, "count1"), Some(200));
+    let (status, text) = server.admin("/metrics");
+    assert_eq!(status, 200);
+    assert!(text.contains("OPTIONS"), "requests are counted by method:\n{text}");
+    assert_eq!(server.admin("/admin/v1/users").0, 401, "operators' pages want a token");
+}

@@ -1,0 +1,51 @@
+//! A browser's SIP stack (JsSIP) over a secure WebSocket: it registers, and messages go both ways between it and a phone.
+
+mod harness;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use harness::{DOMAIN, PASSWORD, Process, Server, Setup, Sipp};
+
+/// Runs `tests/node/browser.js` for `user`; it prints `registered`, `sent`, `got TEXT`, `failed CAUSE`.
+fn browser(server: &Server, user: &str, password: &str, send_to: &str) -> Process {
+    let node = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node");
+    assert!(node.join("node_modules/jssip").exists(), "tests/run (or npm install in tests/node) gets JsSIP");
+    let mut command = Command::new("node");
+    command.arg("browser.js").arg(format!("wss://127.0.0.1:{}/sip", server.https));
+    command.args([user, password, DOMAIN, send_to]).current_dir(&node);
+    command.env("NODE_EXTRA_CA_CERTS", server.authority.certificate());
+    Process::start(&format!("browser-{user}"), server.path(), &mut command)
+}
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[test]
+fn browser_registers_and_messages_go_both_ways() {
+    let server = Setup::with_users(&["alice", "bob"]).start();
+    let port = server.ports.next();
+    let phone = Sipp::new(&server, "take_messages", port).set("CODE", 200).start();
+    let bind = Sipp::new(&server, "register", server.ports.next())
+        .set("CONTACT", format!("127.0.0.1:{port}"))
+        .set("PARAMS", "");
+    bind.set("EXPIRES", 600).users(&["bob"]).succeed();
+
+    let mut alice = browser(&server, "alice", PASSWORD, &format!("sip:bob@{DOMAIN}"));
+    alice.wait_for("registered", LIMIT);
+    alice.wait_for("sent", LIMIT);
+    let seen = phone.succeed(1);
+    assert!(seen.received()[0].contains("hello from the browser"), "{}", seen.received()[0]);
+
+    let answer = Sipp::new(&server, "message", server.ports.next()).set("URI", format!("sip:alice@{DOMAIN}"));
+    answer.set("TEXT", "hello from the desk").set("CODE", 200).users(&["bob"]).succeed();
+    alice.wait_for("got hello from the desk", LIMIT);
+}
+
+#[test]
+fn browser_with_wrong_password_is_refused() {
+    let server = Setup::with_users(&["alice"]).start();
+    let mut alice = browser(&server, "alice", "guess", "");
+    let said = alice.wait_for("failed", LIMIT);
+    assert!(!said.contains("registered"), "{said}");
+}
