@@ -9,7 +9,8 @@ use sip_proto::HeaderName;
 mod typed;
 
 fuzz_target!(|bytes: &[u8]| {
-    for name in [HeaderName::From, HeaderName::Contact, HeaderName::Route, HeaderName::ReferTo, HeaderName::HistoryInfo] {
+    for name in [HeaderName::From, HeaderName::Contact, HeaderName::Route, HeaderName::ReferTo, HeaderName::HistoryInfo]
+    {
         typed::readable(name, bytes);
     }
     for item in sip_proto::headers::list(bytes) {

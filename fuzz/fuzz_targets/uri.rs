@@ -12,7 +12,8 @@ fuzz_target!(|bytes: &[u8]| {
     let aor = u.aor();
     let canonical = Uri::parse(&aor).expect("an AoR is a URI");
     assert_eq!(canonical.aor(), aor);
-    let _ = (u.phone().map(|p| p.write_e164(&mut Vec::new())), u.user_decoded(), u.host_ip(), u.header_fields().count());
+    let _ =
+        (u.phone().map(|p| p.write_e164(&mut Vec::new())), u.user_decoded(), u.host_ip(), u.header_fields().count());
     // Two URIs in one input.
     if let Some(at) = bytes.iter().position(|b| *b == b',') {
         if let (Some(a), Some(b)) = (Uri::parse(&bytes[..at]), Uri::parse(&bytes[at + 1..])) {

@@ -15,7 +15,8 @@ fuzz_target!(|bytes: &[u8]| {
     let request = [b"OPTIONS sip:a SIP/2.0\r\nVia: ", bytes, b"\r\n\r\n"].concat();
     let Ok(m) = Message::parse(&request) else { return };
     let Some(before) = m.top_via() else { return };
-    if m.defect().is_some() {
+    // Unfolding changes what stands inside a value, and only that.
+    if m.defect().is_some() || bytes.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
         return;
     }
     let mut out = Vec::new();
@@ -26,6 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
     if before.rport().is_some() {
         assert_eq!(after.rport(), Some(Some(5060)));
     }
-    let readable = |m: &Message<'_>| m.values(HeaderName::Via).flat_map(list).filter(|v| Via::parse(v).is_some()).count();
+    let readable =
+        |m: &Message<'_>| m.values(HeaderName::Via).flat_map(list).filter(|v| Via::parse(v).is_some()).count();
     assert_eq!(readable(&answer), readable(&m));
 });

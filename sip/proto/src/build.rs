@@ -70,10 +70,11 @@ impl<'r> Response<'r> {
         for (i, via) in request.values(HeaderName::Via).enumerate() {
             match self.source {
                 Some(source) if i == 0 => w.header(HeaderName::Via, |out| {
-                    let top = list(via).next().unwrap_or_default();
-                    let rest = &via[request.range_of(top).end - request.range_of(via).start..];
+                    // An empty Via has no value to complete.
+                    let Some(top) = list(via).next() else { return };
+                    let rest = request.range_of(top).end - request.range_of(via).start;
                     top_via::write(top, source, out);
-                    out.extend_from_slice(rest);
+                    out.extend_from_slice(&via[rest..]);
                 }),
                 _ => w.text(HeaderName::Via, via),
             }
@@ -309,6 +310,18 @@ mod tests {
             text(out),
             "SIP/2.0 481 Gone  X: y\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nTo: sip:a;tag=9\r\nContent-Length: 0\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_request_with_an_empty_via_is_answered_with_it() {
+        // Found by fuzzing.
+        for via in ["Via:", "Via: ,,", "Via: ;;"] {
+            let text = format!("OPTIONS sip:a SIP/2.0\r\n{via}\r\nTo: sip:a\r\n\r\n");
+            let m = Message::parse(text.as_bytes()).unwrap();
+            let mut out = Vec::new();
+            Response::to(&m, 400).source("192.0.2.7:4000".parse().unwrap()).write(&mut out, |_| {});
+            assert_eq!(Message::parse(&out).unwrap().headers().len(), 3);
+        }
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl<'a> Uri<'a> {
             let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
             uri.user = Some(&rest[..end]);
             uri.params = Params::new(&rest[end..]);
-            Phone::parse(rest)?;
+            Phone::parse(rest).filter(|_| !too_many(rest, b';'))?;
         } else if rest.is_empty() || any(rest, |b| !is_uri_byte(b)) {
             return None;
         }
@@ -116,7 +116,7 @@ impl<'a> Uri<'a> {
         }
         let params_end = memchr::memchr(b'?', rest).unwrap_or(rest.len());
         let (params, headers) = (&rest[..params_end], &rest[params_end..]);
-        if !matches!(params, [] | [b';', ..]) {
+        if !matches!(params, [] | [b';', ..]) || too_many(params, b';') || too_many(headers, b'&') {
             return None;
         }
         self.params = Params::new(params);
@@ -372,6 +372,13 @@ fn escape_at(text: &[u8], i: usize) -> Option<u8> {
     Some((high * 16 + low) as u8)
 }
 
+/// Parameters, and headers, that one URI may hold: comparing two URIs looks at each pair.
+const MAX_PARAMS: usize = 64;
+
+fn too_many(text: &[u8], mark: u8) -> bool {
+    text.len() > MAX_PARAMS && memchr::memchr_iter(mark, text).count() > MAX_PARAMS
+}
+
 /// Every `%` has its two hex digits and every octet may stand in a URI.
 fn escaped_well(text: &[u8]) -> bool {
     if any(text, |b| !is_uri_byte(b)) {
@@ -472,6 +479,14 @@ mod tests {
             "urn:a b",
         ] {
             assert_eq!(Uri::parse(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_and_headers_are_bounded() {
+        for (start, one) in [("sip:h", ";a=1"), ("tel:+1", ";a=1"), ("sip:h?x=y", "&a=1")] {
+            assert!(Uri::parse(format!("{start}{}", one.repeat(64)).as_bytes()).is_some());
+            assert!(Uri::parse(format!("{start}{}", one.repeat(65)).as_bytes()).is_none());
         }
     }
 

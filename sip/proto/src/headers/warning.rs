@@ -20,7 +20,7 @@ impl<'a> Warning<'a> {
     pub fn parse(value: &'a [u8]) -> Option<Warning<'a>> {
         let value = trim(value);
         let blank = value.iter().position(|b| is_lws(*b))?;
-        let code = decimal(&value[..blank]).filter(|_| blank == 3)? as u16;
+        let code = decimal(&value[..blank]).filter(|n| blank == 3 && *n >= 100)? as u16;
         let rest = trim(&value[blank..]);
         let blank = rest.iter().position(|b| is_lws(*b))?;
         let quoted = trim(&rest[blank..]);
@@ -54,7 +54,8 @@ mod tests {
         assert_eq!((w.code, w.agent), (370, &b"proxy.example.com:5060"[..]));
         assert_eq!(w.text().as_ref(), b"\"5\" kbit, not more");
         // RFC 4475 §3.1.2.6 has a code of ten digits in the status line; here it is refused as well.
-        for bad in [&b"3070 h \"x\""[..], b"307 h x", b"307 \"x\"", b"307 h \"x", b"307 h \"x\" y", b""] {
+        for bad in [&b"3070 h \"x\""[..], b"307 h x", b"307 \"x\"", b"307 h \"x", b"307 h \"x\" y", b"037 h \"x\"", b""]
+        {
             assert_eq!(Warning::parse(bad), None, "{bad:?}");
         }
     }
