@@ -88,14 +88,21 @@ impl Log {
     /// The current records of as many oldest segments as should go with this commit.
     async fn carry_over(&mut self, incoming: u64) -> Result<Carried, StoreError> {
         let mut carried = Carried { records: Vec::new(), expired: Vec::new(), from: None };
-        // As much as comes in plus a step: the log shrinks faster than it grows, and no commit takes long.
-        let mut budget = incoming + CARRY_STEP;
         let mut excess = (self.index.total + incoming).saturating_sub(2 * self.index.live + SLACK);
+        // A step at a time: most commits stay a single statement.
+        if excess < CARRY_STEP {
+            return Ok(carried);
+        }
+        // As much as comes in plus two steps: the log shrinks faster than it grows, and no commit takes long.
+        let mut budget = incoming + 2 * CARRY_STEP;
         let dropped_before = now() - EXPIRED_FOR;
         for segment in &self.index.segments {
+            if excess == 0 {
+                break;
+            }
             if segment.live > 0 {
                 // The first one goes whatever its size, or a large one would stop the log from ever shrinking.
-                if excess == 0 || (budget < segment.total && carried.from.is_some()) {
+                if budget < segment.total && carried.from.is_some() {
                     break;
                 }
                 let row = sqlx::query("SELECT changes FROM segment WHERE sequence = $1")
@@ -332,7 +339,7 @@ fn now() -> i64 {
 
 /// A record is at most 16 KiB and its head.
 const LENGTH_BITS: u32 = 20;
-/// Bytes of old segments read again with one commit, beside as many as come in.
+/// Bytes by which the log must be too long before it is shortened, and of old segments read again with one commit beside.
 const CARRY_STEP: u64 = 512 * 1024;
 /// The log may be twice its current records and this.
 const SLACK: u64 = 4 * 1024 * 1024;

@@ -96,12 +96,13 @@ async fn pending(
     after: MessageId,
     limit: u32,
 ) -> Outcome<Vec<(MessageId, QueuedMessage)>> {
-    let rows = query("SELECT id, aor, key, expires_at, body FROM message WHERE aor = $1 AND id > $2 ORDER BY id LIMIT $3")
-        .bind(aor.as_str())
-        .bind(after.0 as i64)
-        .bind(i64::from(limit))
-        .fetch_all(connection)
-        .await?;
+    let rows =
+        query("SELECT id, aor, key, expires_at, body FROM message WHERE aor = $1 AND id > $2 ORDER BY id LIMIT $3")
+            .bind(aor.as_str())
+            .bind(after.0 as i64)
+            .bind(i64::from(limit))
+            .fetch_all(connection)
+            .await?;
     messages(&rows)
 }
 

@@ -1,0 +1,523 @@
+//! What every store promises, on both engines.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use isthmus::store::follow::Follower;
+use isthmus::store::{OpenError, Store, StoreConfig, open_users};
+use sip_ims::ports::*;
+use sip_ims::{Aor, CallSettings, DigestSecrets, Directory, Role, User};
+use sip_proto::{Flow, FlowId, Transport};
+
+#[path = "harness/postgres.rs"]
+mod postgres;
+
+/// An empty store that can be opened again and again.
+struct Subject {
+    config: StoreConfig,
+    _folder: Option<tempfile::TempDir>,
+    _postgres: Option<postgres::Postgres>,
+}
+
+impl Subject {
+    fn sqlite() -> Subject {
+        let folder = tempfile::tempdir().unwrap();
+        // A name that a URL would have to escape.
+        Subject { config: StoreConfig::sqlite(folder.path().join("da ta%?#")), _folder: Some(folder), _postgres: None }
+    }
+
+    fn postgres() -> Subject {
+        let postgres = postgres::Postgres::start();
+        Subject { config: StoreConfig::postgres(postgres.url()), _folder: None, _postgres: Some(postgres) }
+    }
+
+    fn open(&self) -> Store {
+        Store::open(&self.config).unwrap()
+    }
+}
+
+/// One test for each engine.
+macro_rules! on_both_engines {
+    ($($name:ident)*) => {
+        mod sqlite { $(#[test] fn $name() { super::$name(super::Subject::sqlite()) })* }
+        mod on_postgres { $(#[test] fn $name() { super::$name(super::Subject::postgres()) })* }
+    };
+}
+
+on_both_engines! {
+    bindings_are_there_after_a_restart
+    a_random_history_of_bindings_ends_in_its_last_state
+    a_binding_that_is_too_large_is_refused_and_the_others_go_on
+    a_full_queue_of_bindings_refuses_at_once
+    what_is_queued_is_written_when_the_store_closes
+    users_appear_once_in_the_order_of_their_last_change
+    a_user_change_is_made_whole_or_not_at_all
+    a_running_server_sees_what_another_process_provisions
+    messages_wait_in_order_until_removed
+    a_message_sent_again_waits_once
+    a_users_queue_has_a_cap
+    expired_messages_are_dropped
+    documents_change_only_from_the_expected_version
+    documents_are_listed_by_key_in_pages
+    charging_records_are_read_by_time_in_order
+    text_that_an_engine_cannot_hold_is_refused
+    a_full_queue_of_writes_refuses_at_once
+}
+
+fn bindings_are_there_after_a_restart(subject: Subject) {
+    let store = subject.open();
+    let row = full_row();
+    put(&store, &row);
+    put(&store, &BindingRow { key: "other", flow: None, ..row.clone() });
+    write(&store, BindingChange::Remove { aor: row.aor, key: "other" });
+    put(&store, &BindingRow { aor: "gone@example.com", ..row.clone() });
+    write(&store, BindingChange::RemoveAll { aor: "gone@example.com" });
+    put(&store, &BindingRow { cseq: 99, expires_at: 5_000_000_000, ..row.clone() });
+    drop(store);
+
+    let mut found = Vec::new();
+    let rows = load_rows(&subject.open(), |row| format!("{row:?}"));
+    found.extend(rows);
+    assert_eq!(found, [format!("{:?}", BindingRow { cseq: 99, expires_at: 5_000_000_000, ..row })]);
+}
+
+fn a_random_history_of_bindings_ends_in_its_last_state(subject: Subject) {
+    use rand::{Rng, SeedableRng};
+    let seed = rand::rng().random();
+    println!("seed {seed}");
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    let mut model = BTreeMap::<(String, String), u32>::new();
+    let agent = "x".repeat(600);
+    // Enough bytes that the log is shortened many times; closed and opened in between.
+    for _ in 0..3 {
+        let store = subject.open();
+        for cseq in 0..12_000u32 {
+            let (aor, key) = (format!("user{}@example.com", random.random_range(0..800)), format!("key{}", random.random_range(0..3)));
+            let change = match random.random_range(0..20) {
+                0 => {
+                    model.remove(&(aor.clone(), key.clone()));
+                    BindingChange::Remove { aor: &aor, key: &key }
+                }
+                1 => {
+                    model.retain(|(a, _), _| *a != aor);
+                    BindingChange::RemoveAll { aor: &aor }
+                }
+                _ => {
+                    model.insert((aor.clone(), key.clone()), cseq);
+                    BindingChange::Put(BindingRow { aor: &aor, key: &key, cseq, user_agent: &agent, ..full_row() })
+                }
+            };
+            if cseq % 400 == 0 {
+                write(&store, change);
+            } else {
+                store.bindings().write(change, None).unwrap();
+            }
+        }
+        drop(store);
+        let store = subject.open();
+        let found: Vec<_> = load_rows(&store, |row| ((row.aor.to_owned(), row.key.to_owned()), row.cseq));
+        assert_eq!(found.len(), model.len());
+        assert!(found.into_iter().collect::<BTreeMap<_, _>>() == model, "seed {seed}");
+    }
+}
+
+fn a_binding_that_is_too_large_is_refused_and_the_others_go_on(subject: Subject) {
+    let store = subject.open();
+    let path = "x".repeat(MAX_BINDING + 1);
+    let refused = store.bindings().write(BindingChange::Put(BindingRow { path: &path, ..full_row() }), None);
+    assert!(matches!(refused, Err(StoreError::TooLarge)));
+    put(&store, &full_row());
+    assert_eq!(load_rows(&store, |_| ()).len(), 1);
+}
+
+fn a_full_queue_of_bindings_refuses_at_once(subject: Subject) {
+    let store = subject.open();
+    put(&store, &full_row());
+    // The writer's thread reads for us, and we keep it at that.
+    let (entered, wait_entered) = mpsc::channel();
+    let (release, wait_release) = mpsc::channel::<()>();
+    let (done, loaded) = channel_done();
+    let each = move |_: BindingRow<'_>| {
+        entered.send(()).unwrap();
+        // An error means that the test is over.
+        let _ = wait_release.recv();
+    };
+    store.bindings().load(Box::new(each), done);
+    wait_entered.recv().unwrap();
+
+    let agent = "x".repeat(10_000);
+    let mut taken = 0;
+    let refused = loop {
+        let aor = format!("user{taken}@example.com");
+        match store.bindings().write(BindingChange::Put(BindingRow { aor: &aor, user_agent: &agent, ..full_row() }), None) {
+            Ok(()) => taken += 1,
+            Err(error) => break error,
+        }
+        assert!(taken < 10_000, "the queue has no end");
+    };
+    assert!(matches!(refused, StoreError::Full));
+    assert_eq!(store.bindings().queued(), taken);
+    release.send(()).unwrap();
+    loaded.recv().unwrap().unwrap();
+    store.close();
+    assert_eq!(load_rows(&subject.open(), |_| ()).len(), taken + 1);
+}
+
+fn what_is_queued_is_written_when_the_store_closes(subject: Subject) {
+    let store = subject.open();
+    let (done, stored) = channel_done();
+    store.messages().put(message("bob@example.com", 1), done);
+    store.bindings().write(BindingChange::Put(full_row()), None).unwrap();
+    store.close();
+    stored.recv().unwrap().unwrap();
+    assert!(matches!(store.bindings().write(BindingChange::Put(full_row()), None), Err(StoreError::Closed)));
+    assert!(matches!(wait(|done| store.messages().put(message("bob@example.com", 2), done)), Err(StoreError::Closed)));
+    assert_eq!(load_rows(&subject.open(), |_| ()).len(), 1);
+}
+
+fn users_appear_once_in_the_order_of_their_last_change(subject: Subject) {
+    let store = subject.open();
+    let users = store.users();
+    let (alice, bob) = (user("alice", Some("+819012345678")), user("bob", None));
+    wait(|done| users.put(vec![alice.clone(), bob.clone()], done)).unwrap();
+    let first = wait(|done| users.changes(0, 100, done)).unwrap();
+    assert_eq!(first.iter().map(|c| c.user.clone().unwrap()).collect::<Vec<_>>(), [alice.clone(), bob.clone()]);
+
+    let mut busy = alice.clone();
+    busy.call_settings.forward_busy = Some("sip:bob@localhost".into());
+    wait(|done| users.put(vec![busy.clone(), bob.clone()], done)).unwrap();
+    assert!(wait(|done| users.remove("bob", done)).unwrap());
+    assert!(!wait(|done| users.remove("bob", done)).unwrap());
+    let after = first.last().unwrap().sequence;
+    let second = wait(|done| users.changes(after, 100, done)).unwrap();
+    let seen: Vec<_> = second.iter().map(|c| (&*c.id, c.user.clone())).collect();
+    assert_eq!(seen, [("alice", Some(busy)), ("bob", None)]);
+    assert_eq!(wait(|done| users.changes(0, 1, done)).unwrap().len(), 1);
+
+    // The same again is no change.
+    let last = second.last().unwrap().sequence;
+    let again = second[0].user.clone().unwrap();
+    wait(|done| users.put(vec![again], done)).unwrap();
+    assert!(wait(|done| users.changes(last, 100, done)).unwrap().is_empty());
+}
+
+fn a_user_change_is_made_whole_or_not_at_all(subject: Subject) {
+    let store = subject.open();
+    let users = store.users();
+    let number = Some("+819012345678");
+    wait(|done| users.put(vec![user("alice", number), user("bob", None)], done)).unwrap();
+    let thief = wait(|done| users.put(vec![user("carol", None), user("bob", number)], done));
+    assert!(matches!(thief, Err(StoreError::Conflict)));
+    assert_eq!(wait(|done| users.changes(0, 100, done)).unwrap().len(), 2);
+    // A number may move within one call.
+    wait(|done| users.put(vec![user("bob", number), user("alice", None)], done)).unwrap();
+    // And what follows a refusal in the same transaction stands.
+    let (done, refused) = channel_done();
+    users.put(vec![user("alice", number)], done);
+    wait(|done| users.put(vec![user("dave", None)], done)).unwrap();
+    assert!(matches!(refused.recv().unwrap(), Err(StoreError::Conflict)));
+    assert_eq!(wait(|done| users.changes(0, 100, done)).unwrap().len(), 3);
+}
+
+fn a_running_server_sees_what_another_process_provisions(subject: Subject) {
+    let running = subject.open();
+    let directory = Arc::new(Directory::new());
+    let mut follower = Follower::new(running.users(), directory.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(runtime.block_on(follower.catch_up(|_| ())).unwrap(), 0);
+
+    let tool = open_users(&subject.config).unwrap();
+    let many: Vec<User> = (0..2500).map(|n| user(&format!("user{n}"), None)).collect();
+    wait(|done| tool.put(many, done)).unwrap();
+    assert_eq!(runtime.block_on(follower.catch_up(|_| ())).unwrap(), 2500);
+    assert_eq!(directory.len(), 2500);
+    assert!(wait(|done| tool.remove("user7", done)).unwrap());
+    let mut heard = Vec::new();
+    runtime.block_on(follower.catch_up(|change| heard.push(change.id.clone()))).unwrap();
+    assert_eq!(heard, ["user7".into()]);
+    assert!(directory.by_id("user7").is_none() && directory.by_id("user8").is_some());
+}
+
+fn messages_wait_in_order_until_removed(subject: Subject) {
+    let store = subject.open();
+    let queue = store.messages();
+    let bob: Aor = "bob@example.com".parse().unwrap();
+    let ids: Vec<MessageId> = (0..5).map(|n| wait(|done| queue.put(message("bob@example.com", n), done)).unwrap()).collect();
+    wait(|done| queue.put(message("carol@example.com", 9), done)).unwrap();
+    assert!(ids.is_sorted() && ids[0] > MessageId(0));
+    let expected: Vec<_> = (0..5).map(|n| (ids[n as usize], message("bob@example.com", n))).collect();
+    assert_eq!(wait(|done| queue.pending(&bob, MessageId(0), 100, done)).unwrap(), expected);
+    assert_eq!(wait(|done| queue.pending(&bob, ids[1], 2, done)).unwrap(), expected[2..4]);
+
+    assert!(wait(|done| queue.remove(ids[0], done)).unwrap());
+    assert!(!wait(|done| queue.remove(ids[0], done)).unwrap());
+    drop((queue, store));
+    let store = subject.open();
+    assert_eq!(wait(|done| store.messages().pending(&bob, MessageId(0), 100, done)).unwrap(), expected[1..]);
+    let waiting = wait(|done| store.messages().addressees("", 100, done)).unwrap();
+    assert_eq!(waiting.iter().map(Aor::as_str).collect::<Vec<_>>(), ["bob@example.com", "carol@example.com"]);
+    // A number is not given twice.
+    wait(|done| store.messages().remove(ids[4], done)).unwrap();
+    assert!(wait(|done| store.messages().put(message("bob@example.com", 6), done)).unwrap() > ids[4]);
+    let large = QueuedMessage { body: vec![0; MAX_QUEUED_MESSAGE + 1], ..message("bob@example.com", 7) };
+    assert!(matches!(wait(|done| store.messages().put(large, done)), Err(StoreError::TooLarge)));
+}
+
+fn a_message_sent_again_waits_once(subject: Subject) {
+    let store = subject.open();
+    let first = wait(|done| store.messages().put(message("bob@example.com", 1), done)).unwrap();
+    let again = wait(|done| store.messages().put(message("bob@example.com", 1), done)).unwrap();
+    let other = wait(|done| store.messages().put(message("carol@example.com", 1), done)).unwrap();
+    assert!(first == again && other != first);
+}
+
+fn a_users_queue_has_a_cap(mut subject: Subject) {
+    subject.config.messages_per_user = 3;
+    let store = subject.open();
+    for n in 0..3 {
+        wait(|done| store.messages().put(message("bob@example.com", n), done)).unwrap();
+    }
+    assert!(matches!(wait(|done| store.messages().put(message("bob@example.com", 3), done)), Err(StoreError::OverQuota)));
+    wait(|done| store.messages().put(message("carol@example.com", 0), done)).unwrap();
+}
+
+fn expired_messages_are_dropped(subject: Subject) {
+    let store = subject.open();
+    for n in 0..3u8 {
+        let message = QueuedMessage { expires_at: 1000 + i64::from(n), ..message("bob@example.com", n) };
+        wait(|done| store.messages().put(message, done)).unwrap();
+    }
+    assert_eq!(wait(|done| store.messages().expire(1001, done)).unwrap(), 1);
+    let left = wait(|done| store.messages().pending(&"bob@example.com".parse().unwrap(), MessageId(0), 9, done)).unwrap();
+    assert_eq!(left.len(), 2);
+}
+
+fn documents_change_only_from_the_expected_version(subject: Subject) {
+    let store = subject.open();
+    let documents = store.documents();
+    let put = |expect, body: &[u8]| wait(|done| documents.put("c", "k", expect, body.to_vec(), done));
+    let conflicts = |result| assert!(matches!(result, Err(StoreError::Conflict)));
+
+    conflicts(put(Expect::Version(Version(1)), b"x"));
+    let one = put(Expect::Absent, b"one").unwrap();
+    conflicts(put(Expect::Absent, b"x"));
+    let two = put(Expect::Version(one), b"two\0\xff").unwrap();
+    conflicts(put(Expect::Version(one), b"x"));
+    let stored = wait(|done| documents.get("c", "k", done)).unwrap().unwrap();
+    assert_eq!((stored.version, stored.body.as_slice()), (two, b"two\0\xff".as_slice()));
+    let three = put(Expect::Anything, b"three").unwrap();
+
+    let delete = |expect| wait(|done| documents.delete("c", "k", expect, done));
+    assert!(matches!(delete(Expect::Version(two)), Err(StoreError::Conflict)));
+    assert!(matches!(delete(Expect::Absent), Err(StoreError::Conflict)));
+    delete(Expect::Version(three)).unwrap();
+    delete(Expect::Anything).unwrap();
+    assert_eq!(wait(|done| documents.get("c", "k", done)).unwrap(), None);
+    let four = put(Expect::Absent, b"four").unwrap();
+    assert!(![one, two, three].contains(&four), "a version came back");
+    let large = wait(|done| documents.put("c", "k", Expect::Anything, vec![0; MAX_DOCUMENT + 1], done));
+    assert!(matches!(large, Err(StoreError::TooLarge)));
+}
+
+fn documents_are_listed_by_key_in_pages(subject: Subject) {
+    let store = subject.open();
+    let documents = store.documents();
+    for key in ["b", "a", "Z", "é"] {
+        wait(|done| documents.put("c", key, Expect::Anything, key.into(), done)).unwrap();
+    }
+    wait(|done| documents.put("d", "other", Expect::Anything, vec![], done)).unwrap();
+    let list = |after, limit| wait(|done| documents.list("c", after, limit, done)).unwrap();
+    let keys = |list: Vec<Document>| list.into_iter().map(|d| d.key).collect::<Vec<_>>();
+    assert_eq!(keys(list("", 9)), ["Z", "a", "b", "é"]);
+    assert_eq!(keys(list("Z", 2)), ["a", "b"]);
+}
+
+fn charging_records_are_read_by_time_in_order(subject: Subject) {
+    let store = subject.open();
+    let charging = store.charging();
+    for at in [100, 105, 101, 200] {
+        let (done, stored) = channel_done();
+        charging.append(ChargingRecord { at, line: format!("{{\"at\":{at}}}") }, Some(done)).unwrap();
+        stored.recv().unwrap().unwrap();
+    }
+    let read = |after, limit| wait(|done| charging.read(100, 200, after, limit, done)).unwrap();
+    let times = |records: &[(u64, ChargingRecord)]| records.iter().map(|(_, r)| r.at).collect::<Vec<_>>();
+    let first = read(0, 2);
+    assert_eq!(times(&first), [100, 105]);
+    assert_eq!(times(&read(first[1].0, 9)), [101]);
+    let large = ChargingRecord { at: 1, line: "x".repeat(MAX_CHARGING_RECORD + 1) };
+    assert!(matches!(charging.append(large, None), Err(StoreError::TooLarge)));
+}
+
+fn text_that_an_engine_cannot_hold_is_refused(subject: Subject) {
+    let store = subject.open();
+    let row = BindingRow { user_agent: "a\0b", ..full_row() };
+    assert!(matches!(store.bindings().write(BindingChange::Put(row), None), Err(StoreError::Text)));
+    let document = wait(|done| store.documents().put("c", "k\0", Expect::Anything, vec![], done));
+    assert!(matches!(document, Err(StoreError::Text)));
+    let record = ChargingRecord { at: 1, line: "\0".into() };
+    assert!(matches!(store.charging().append(record, None), Err(StoreError::Text)));
+}
+
+fn a_full_queue_of_writes_refuses_at_once(subject: Subject) {
+    let store = subject.open();
+    // A completion that does what it must not, holds up the writer.
+    let (entered, wait_entered) = mpsc::channel();
+    let (release, wait_release) = mpsc::channel::<()>();
+    let blocker: Done<bool> = Box::new(move |_| {
+        entered.send(()).unwrap();
+        // An error means that the test is over.
+        let _ = wait_release.recv();
+    });
+    store.messages().remove(MessageId(1), blocker);
+    wait_entered.recv().unwrap();
+    let (answers, refused) = mpsc::channel();
+    let mut taken = 0;
+    while refused.try_recv().is_err() {
+        let answers = answers.clone();
+        let done: Done<bool> = Box::new(move |result| {
+            if let Err(StoreError::Full) = result {
+                answers.send(()).unwrap();
+            }
+        });
+        store.messages().remove(MessageId(1), done);
+        taken += 1;
+        assert!(taken < 100_000, "the queue has no end");
+    }
+    assert!(store.depth().sql >= taken - 1);
+    release.send(()).unwrap();
+    wait(|done| store.messages().pending(&"bob@example.com".parse().unwrap(), MessageId(0), 1, done)).unwrap();
+}
+
+#[test]
+fn a_second_server_on_the_same_folder_is_refused() {
+    let subject = Subject::sqlite();
+    let _running = subject.open();
+    assert!(matches!(Store::open(&subject.config), Err(OpenError::Database(_))));
+}
+
+#[test]
+fn secrets_on_disk_are_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let subject = Subject::sqlite();
+    let store = subject.open();
+    wait(|done| store.users().put(vec![user("alice", None)], done)).unwrap();
+    let isthmus::store::Engine::Sqlite(folder) = &subject.config.engine else { panic!("SQLite was asked for") };
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(Result::unwrap).collect();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o077, 0, "{file:?}");
+    }
+}
+
+#[test]
+fn a_folder_of_a_newer_version_is_refused() {
+    let subject = Subject::sqlite();
+    drop(subject.open());
+    let isthmus::store::Engine::Sqlite(folder) = &subject.config.engine else { panic!("SQLite was asked for") };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        use sqlx::ConnectOptions;
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("store.db"));
+        let mut connection = options.connect().await.unwrap();
+        let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, '', 1, x'', 0)";
+        sqlx::raw_sql(newer).execute(&mut connection).await.unwrap();
+    });
+    assert!(matches!(Store::open(&subject.config), Err(OpenError::Migration(_))));
+}
+
+#[test]
+fn a_killed_postgres_is_found_again_and_nothing_acknowledged_is_lost() {
+    let mut subject = Subject::postgres();
+    let store = subject.open();
+    let bob: Aor = "bob@example.com".parse().unwrap();
+    wait(|done| store.messages().put(message("bob@example.com", 1), done)).unwrap();
+    put(&store, &full_row());
+    let server = subject._postgres.as_mut().unwrap();
+    server.kill();
+    assert!(matches!(wait(|done| store.messages().put(message("bob@example.com", 2), done)), Err(StoreError::Engine(_))));
+    let (done, refused) = channel_done();
+    let late = BindingRow { aor: "late@example.com", ..full_row() };
+    store.bindings().write(BindingChange::Put(late), Some(done)).unwrap();
+    assert!(matches!(refused.recv().unwrap(), Err(StoreError::Engine(_))));
+    server.restart();
+    wait(|done| store.messages().put(message("bob@example.com", 3), done)).unwrap();
+    let waiting = wait(|done| store.messages().pending(&bob, MessageId(0), 9, done)).unwrap();
+    assert_eq!(waiting.into_iter().map(|(_, m)| m.body[0]).collect::<Vec<_>>(), [1, 3]);
+    // The refused group was kept and goes out with the next.
+    put(&store, &BindingRow { aor: "next@example.com", ..full_row() });
+    let found = load_rows(&store, |row| row.aor.to_owned());
+    assert!(found.contains(&"late@example.com".to_owned()) && found.contains(&"next@example.com".to_owned()), "{found:?}");
+}
+
+fn wait<T: Send + 'static>(call: impl FnOnce(Done<T>)) -> Result<T, StoreError> {
+    let (done, result) = channel_done();
+    call(done);
+    result.recv().expect("every call is answered")
+}
+
+fn channel_done<T: Send + 'static>() -> (Done<T>, mpsc::Receiver<Result<T, StoreError>>) {
+    let (sender, receiver) = mpsc::channel();
+    // The test may have stopped listening.
+    (Box::new(move |result| drop(sender.send(result))), receiver)
+}
+
+fn write(store: &Store, change: BindingChange<'_>) {
+    let (done, result) = channel_done();
+    store.bindings().write(change, Some(done)).unwrap();
+    result.recv().unwrap().unwrap();
+}
+
+fn put(store: &Store, row: &BindingRow<'_>) {
+    write(store, BindingChange::Put(row.clone()));
+}
+
+fn load_rows<T: Send + 'static>(store: &Store, map: impl Fn(BindingRow<'_>) -> T + Send + 'static) -> Vec<T> {
+    let (sender, rows) = mpsc::channel();
+    let count = wait(|done| store.bindings().load(Box::new(move |row| sender.send(map(row)).unwrap()), done)).unwrap();
+    let rows: Vec<T> = rows.into_iter().collect();
+    assert_eq!(rows.len() as u64, count);
+    rows
+}
+
+fn full_row() -> BindingRow<'static> {
+    BindingRow {
+        aor: "alice@example.com",
+        key: "<urn:uuid:00000000-0000-1000-8000-000a95a0e128>;1",
+        contact: "sip:alice@192.0.2.1:5060;transport=tls",
+        params: "audio;methods=\"INVITE,ACK\"",
+        path: "<sip:edge.example.com;lr>",
+        instance: "<urn:uuid:00000000-0000-1000-8000-000a95a0e128>",
+        call_id: "a84b4c76e66710@pc33",
+        user_agent: "Phöne \"1\" '; DROP TABLE binding; --",
+        node: "n1",
+        flow: Some(Flow {
+            transport: Transport::Wss,
+            id: FlowId(u64::MAX),
+            local: "[2001:db8::1]:443".parse().unwrap(),
+            remote: "192.0.2.1:50000".parse().unwrap(),
+        }),
+        expires_at: 4_000_000_000,
+        cseq: u32::MAX,
+        reg_id: 1,
+        q: 500,
+    }
+}
+
+fn message(aor: &str, n: u8) -> QueuedMessage {
+    QueuedMessage { aor: aor.parse().unwrap(), key: [n; 16], body: vec![n, 0, 255], expires_at: 4_000_000_000 }
+}
+
+fn user(id: &str, number: Option<&str>) -> User {
+    User {
+        id: id.into(),
+        aor: Aor::from_parts(id.as_bytes(), b"localhost").unwrap(),
+        secrets: DigestSecrets::of_password(id, "localhost", b"secret"),
+        msisdn: number.map(|n| n.parse().unwrap()),
+        email: None,
+        jid: None,
+        roles: vec![Role::Customer],
+        call_settings: CallSettings::default(),
+    }
+}
