@@ -1,1 +1,27 @@
-//! (being built)
+//! Pager-mode messages (RFC 3428) for users who are away: kept durably, delivered in order when they come back.
+//!
+//! A MESSAGE to somebody who is there is the proxy's business. One that reached nobody comes to the [`Pager`], which
+//! writes it to the store and has it answered with 202 once the commit is on disk. The [`Courier`] delivers: one message
+//! after the other to each user, several users side by side.
+//!
+//! Does not do: SQL or sockets (ports of `sip-ims`), sessions (MSRP), SMS. What CPIM and IMDN bodies say is not read.
+//!
+//! Start at [`Pager`] for what is accepted, at [`Courier`] for when and how it is delivered.
+
+mod config;
+mod counts;
+mod courier;
+mod letter;
+mod pager;
+mod round;
+mod schedule;
+mod sweep;
+mod waiting;
+
+#[cfg(test)]
+mod fakes;
+
+pub use config::{Config, Devices};
+pub use counts::Counts;
+pub use courier::{Courier, CourierParts, NextHops};
+pub use pager::{Inbox, Pager};

@@ -1,0 +1,198 @@
+//! The delivery worker: answers what was committed, and runs the rounds that are due. One task, and one per user served.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use sip_ims::Aor;
+use sip_ims::ports::StoreError;
+use sip_ims::service::{Chronicle, Location, Note, NoteEvent, Outlet};
+use sip_proto::{HeaderName, Hop};
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use crate::counts::add;
+use crate::pager::{Inbox, Order, Put, status_of};
+use crate::round::{Memory, Rounds};
+use crate::schedule::{Ended, Schedule};
+
+/// Looks up where a URI leads (RFC 3263).
+pub trait NextHops: Send + Sync {
+    /// `done` gets the hops for a URI, best first; none if there is no way. It may run inside the call.
+    fn next_hops(&self, uri: &[u8], done: Box<dyn FnOnce(Vec<Hop>) + Send>);
+}
+
+/// What the courier works with.
+pub struct CourierParts {
+    pub location: Arc<dyn Location>,
+    pub outlet: Arc<dyn Outlet>,
+    /// For bindings whose hop the registrar does not know.
+    pub next_hops: Arc<dyn NextHops>,
+    pub chronicle: Arc<dyn Chronicle>,
+    /// Wall-clock seconds since 1970.
+    pub unix: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// Delivers kept messages. Made apart from the [`Pager`](crate::Pager), because the stack that it sends by holds the pager.
+pub struct Courier {
+    orders: mpsc::UnboundedReceiver<Order>,
+    rounds: Arc<Rounds>,
+    schedule: Schedule,
+    running: JoinSet<Ended>,
+    users: HashMap<Id, Aor>,
+    sweep: Duration,
+    /// Gives the users who are there and whom messages wait for, as far as that is news.
+    cleaning: Option<JoinHandle<Vec<Aor>>>,
+}
+
+impl Courier {
+    pub fn new(inbox: Inbox, parts: CourierParts) -> Courier {
+        let rounds = Rounds {
+            queue: inbox.queue,
+            location: parts.location,
+            outlet: parts.outlet,
+            next_hops: parts.next_hops,
+            chronicle: parts.chronicle,
+            unix: parts.unix,
+            waiting: inbox.waiting,
+            counts: inbox.counts,
+            devices: inbox.config.devices,
+            stopping: AtomicBool::new(false),
+            memory: Mutex::new(Memory::default()),
+        };
+        Courier {
+            orders: inbox.orders,
+            rounds: Arc::new(rounds),
+            schedule: Schedule::new(inbox.config.parallel),
+            running: JoinSet::new(),
+            users: HashMap::new(),
+            sweep: inbox.config.sweep.max(Duration::from_secs(1)),
+            cleaning: None,
+        }
+    }
+
+    /// Runs until `stop` is ready or the pager is gone; then ends each round after the message it is at, which takes up to
+    /// the 32 s of a transaction. Dropped earlier, a message that is under way may be delivered once more by the next start.
+    ///
+    /// Bindings should be loaded before: users who are registered already are served first.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let mut sweeps = 0u32;
+        let mut next_sweep = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now >= next_sweep && self.cleaning.is_none() {
+                let (rounds, look) = (self.rounds.clone(), sweeps.is_multiple_of(SWEEPS_PER_LOOK));
+                self.cleaning = Some(tokio::spawn(async move { rounds.clean(look).await }));
+                sweeps = sweeps.wrapping_add(1);
+                next_sweep = now + self.sweep;
+            }
+            self.start_rounds();
+            let wake = self.schedule.deadline().map_or(next_sweep, |d| next_sweep.min(Instant::from_std(d)));
+            tokio::select! {
+                () = &mut stop => break,
+                order = self.orders.recv() => match order {
+                    Some(order) => self.take(order),
+                    None => break,
+                },
+                Some(ended) = self.running.join_next_with_id() => self.ended(ended),
+                users = finished(&mut self.cleaning) => {
+                    self.cleaning = None;
+                    users.into_iter().for_each(|aor| self.schedule.wake(aor));
+                }
+                () = sleep_until(wake) => {}
+            }
+        }
+        self.rounds.stopping.store(true, Relaxed);
+        loop {
+            // Whoever waits for a commit still gets the answer.
+            tokio::select! {
+                biased;
+                Some(order) = self.orders.recv() => self.take(order),
+                ended = self.running.join_next_with_id() => match ended {
+                    Some(ended) => self.ended(ended),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn start_rounds(&mut self) {
+        while let Some(aor) = self.schedule.next(Instant::now().into_std()) {
+            let (rounds, user) = (self.rounds.clone(), aor.clone());
+            let task = self.running.spawn(async move { rounds.run(&user).await });
+            self.users.insert(task.id(), aor);
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Ended), tokio::task::JoinError>) {
+        let (id, ended) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::error!("a delivery round panicked");
+                (error.id(), Ended::Later { retry_after: None })
+            }
+        };
+        if let Some(aor) = self.users.remove(&id) {
+            self.schedule.ended(Instant::now().into_std(), aor, ended);
+        }
+    }
+
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Registered(aor) => self.schedule.wake(aor),
+            Order::Committed { put, result: Ok(_) } => self.committed(put),
+            Order::Committed { put, result: Err(error) } => self.turned_away(&put, &error),
+        }
+    }
+
+    fn committed(&mut self, put: Put) {
+        let rounds = &self.rounds;
+        rounds.waiting.add(&put.aor);
+        rounds.outlet.answer(put.transaction, 202, &|_| {});
+        add(&rounds.counts.kept, 1);
+        rounds.chronicle.note(&Note {
+            trace: &put.call_id,
+            event: NoteEvent::MessageKept,
+            status: 202,
+            from: &put.from,
+            to: &put.to,
+        });
+        if put.tried {
+            self.schedule.later(Instant::now().into_std(), put.aor);
+        } else if rounds.is_there(&put.aor) {
+            // Registered between the look that found no phone and the commit: that call was not for this message.
+            self.schedule.wake(put.aor);
+        }
+    }
+
+    fn turned_away(&self, put: &Put, error: &StoreError) {
+        let (status, retry_after) = status_of(error);
+        if status >= 500 {
+            tracing::warn!(%error, "a message could not be kept");
+        }
+        add(&self.rounds.counts.turned_away, 1);
+        self.rounds.outlet.answer(put.transaction, status, &|w| {
+            if let Some(seconds) = retry_after {
+                w.number(HeaderName::RetryAfter, seconds.into());
+            }
+        });
+    }
+}
+
+async fn finished(cleaning: &mut Option<JoinHandle<Vec<Aor>>>) -> Vec<Aor> {
+    match cleaning {
+        Some(task) => task.await.unwrap_or_default(),
+        None => std::future::pending().await,
+    }
+}
+
+/// With the default sweep of a minute: every ten minutes.
+const SWEEPS_PER_LOOK: u32 = 10;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! The service: takes messages that reached nobody, has them committed, and hears of registrations.
+
+use std::sync::Arc;
+
+use sip_ims::Aor;
+use sip_ims::ports::{MessageId, MessageQueue, StoreError};
+use sip_ims::service::{Request, Service, Step, Transaction, Verdict};
+use sip_proto::build::Response;
+use sip_proto::endpoint::{ServerId, reply_hop};
+use sip_proto::transport::Transmit;
+use sip_proto::{HeaderName, Message, Method};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::counts::Counts;
+use crate::letter::{self, NotKept};
+use crate::waiting::Waiting;
+
+/// Store and forward as a SIP service. Cheap to call: it runs under the lock of a shard.
+pub struct Pager {
+    config: Config,
+    queue: Arc<dyn MessageQueue>,
+    waiting: Arc<Waiting>,
+    counts: Arc<Counts>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+/// What the pager leaves for the [`Courier`](crate::Courier) to do. Ends when the pager is dropped.
+///
+/// Not longer than there are transactions waiting for a commit and users that messages wait for.
+pub struct Inbox {
+    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+    pub(crate) config: Config,
+    pub(crate) waiting: Arc<Waiting>,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) queue: Arc<dyn MessageQueue>,
+}
+
+pub(crate) enum Order {
+    /// A message was committed, or not: answer it.
+    Committed { put: Put, result: Result<MessageId, StoreError> },
+    /// A user with messages has registered.
+    Registered(Aor),
+}
+
+/// A message on its way to the disk.
+pub(crate) struct Put {
+    pub transaction: Transaction,
+    pub aor: Aor,
+    /// The user's phones were tried just before.
+    pub tried: bool,
+    pub call_id: Box<[u8]>,
+    pub from: Box<[u8]>,
+    pub to: Box<[u8]>,
+}
+
+impl Pager {
+    pub fn new(config: Config, queue: Arc<dyn MessageQueue>) -> (Arc<Pager>, Inbox) {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let (waiting, counts) = (Arc::<Waiting>::default(), Arc::<Counts>::default());
+        let inbox = Inbox {
+            orders: inbox,
+            config: config.clone(),
+            waiting: waiting.clone(),
+            counts: counts.clone(),
+            queue: queue.clone(),
+        };
+        (Arc::new(Pager { config, queue, waiting, counts, orders }), inbox)
+    }
+
+    /// A user has registered, or refreshed a registration. `aor`: canonical `user@domain`. Never blocks for long.
+    pub fn on_registered(&self, aor: &str) {
+        if let Some(aor) = self.waiting.call(aor) {
+            let _ = self.orders.send(Order::Registered(aor));
+        }
+    }
+
+    /// Whether messages wait for this user (canonical `user@domain`), as far as this node knows. Now and then true for a
+    /// moment after the last one is gone.
+    pub fn waiting(&self, aor: &str) -> bool {
+        self.waiting.contains(aor)
+    }
+
+    /// Users that messages wait for.
+    pub fn waiting_users(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+}
+
+impl Service for Pager {
+    fn name(&self) -> &'static str {
+        "pager"
+    }
+
+    fn request(&self, _: &mut Step<'_>, _: &Request<'_>) -> Verdict {
+        Verdict::Pass
+    }
+
+    fn unreached(&self, step: &mut Step<'_>, request: &Request<'_>, server: Option<ServerId>, _status: u16) -> Verdict {
+        let message = request.message;
+        let Some(aor) = &request.callee else { return Verdict::Pass };
+        if message.method() != Method::Message || request.profile.is_none() && !self.config.strangers {
+            return Verdict::Pass;
+        }
+        let queued = match letter::keep(request, aor, step.unix, &self.config) {
+            Ok(queued) => queued,
+            Err(NotKept::Fleeting) => return Verdict::Pass,
+            Err(NotKept::Bad { status, reason }) => {
+                refuse(step, request, server, status, reason, None);
+                return Verdict::Taken;
+            }
+        };
+        let transaction = match server {
+            Some(id) => Transaction { shard: step.shard, id },
+            None => match step.defer(request) {
+                Ok(transaction) => transaction,
+                Err(_full) => {
+                    refuse(step, request, None, 503, "Service Unavailable", Some(BUSY_RETRY));
+                    return Verdict::Taken;
+                }
+            },
+        };
+        let put = Put {
+            transaction,
+            aor: aor.clone(),
+            tried: server.is_some(),
+            call_id: message.call_id().unwrap_or_default().into(),
+            from: message.value(HeaderName::From).unwrap_or_default().into(),
+            to: message.value(HeaderName::To).unwrap_or_default().into(),
+        };
+        let promise = Promise(Some((put, self.orders.clone())));
+        // The completion may run inside this call, with the shard locked: so it only leaves an order.
+        self.queue.put(queued, Box::new(move |result| promise.settle(result)));
+        Verdict::Taken
+    }
+}
+
+/// Makes sure that a message on its way to the disk is answered, even by a store that drops the completion uncalled.
+struct Promise(Option<(Put, mpsc::UnboundedSender<Order>)>);
+
+impl Promise {
+    fn settle(mut self, result: Result<MessageId, StoreError>) {
+        self.leave(result);
+    }
+
+    fn leave(&mut self, result: Result<MessageId, StoreError>) {
+        if let Some((put, orders)) = self.0.take() {
+            let _ = orders.send(Order::Committed { put, result });
+        }
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.leave(Err(StoreError::Closed));
+    }
+}
+
+/// The status for a message that the store did not take, and the Retry-After to go with it, in seconds.
+pub(crate) fn status_of(error: &StoreError) -> (u16, Option<u32>) {
+    match error {
+        // What the sender would have heard without a store (RFC 3261 §21.4.18: "may indicate a better time to call"). 486
+        // would say that the user's phone was reached, and 5xx that any message would fare like this one.
+        StoreError::OverQuota => (480, Some(600)),
+        StoreError::TooLarge => (413, None),
+        StoreError::Full | StoreError::Closed => (503, Some(BUSY_RETRY)),
+        // It may be stored or not. Sent again it is stored once: its key is the same.
+        _ => (500, Some(BUSY_RETRY)),
+    }
+}
+
+/// Seconds until it makes sense to try a busy server again.
+const BUSY_RETRY: u32 = 5;
+
+/// Answers inside the step, through the request's transaction if it has one.
+fn refuse(
+    step: &mut Step<'_>,
+    request: &Request<'_>,
+    server: Option<ServerId>,
+    status: u16,
+    reason: &str,
+    retry_after: Option<u32>,
+) {
+    let message: &Message<'_> = request.message;
+    let tag = step.endpoint.local_tag(message.call_id().unwrap_or_default());
+    let write = |b: &mut Vec<u8>| {
+        Response::to(message, status).reason(reason).source(request.flow.remote).tag(&tag).write(b, |w| {
+            if let Some(seconds) = retry_after {
+                w.number(HeaderName::RetryAfter, seconds.into());
+            }
+        });
+    };
+    match server {
+        Some(server) => {
+            step.endpoint.respond(step.now, server, status, step.out, write);
+        }
+        None => {
+            let hop = reply_hop(request.flow, message.top_via().as_ref());
+            step.out.push(hop, Transmit::NO_TOKEN, write);
+        }
+    }
+}
