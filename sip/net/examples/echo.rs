@@ -3,18 +3,20 @@
 //! ```text
 //! echo serve 127.0.0.1:23000 [threads]      answers each datagram with itself; prints CPU per datagram each second
 //! echo load 127.0.0.1:23000 RATE SECONDS    sends 500-byte datagrams from one socket, counts what comes back
+//! echo doors 127.0.0.1 23100                answers 200 over UDP, TCP, TLS, WS and WSS, on five ports from that one on
 //! echo idle tls|wss COUNT                   memory of one idle connection, after a message each way
 //! ```
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use sip_net::{CarrierConfig, Carriers, Certificate, Handler, StreamLimits, TlsConfig};
+use sip_proto::edit::header;
 use sip_proto::transport::Transmit;
-use sip_proto::{Flow, Hop, Outbox, Transport};
+use sip_proto::{Flow, HeaderName, Hop, Message, Method, Outbox, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -44,9 +46,10 @@ fn main() -> Result<(), Failure> {
         ["serve", at] => serve(at.parse()?, 0),
         ["serve", at, threads] => serve(at.parse()?, threads.parse()?),
         ["load", to, rate, seconds] => load(to.parse()?, rate.parse()?, seconds.parse()?),
+        ["doors", ip, port] => doors(ip.parse()?, port.parse()?),
         ["idle", "tls", count] => idle(Transport::Tls, count.parse()?),
         ["idle", "wss", count] => idle(Transport::Wss, count.parse()?),
-        _ => Err("serve ADDRESS [THREADS] | load ADDRESS RATE SECONDS | idle tls|wss COUNT".into()),
+        _ => Err("serve ADDRESS [THREADS] | load ADDRESS RATE SECONDS | doors IP PORT | idle tls|wss COUNT".into()),
     }
 }
 
@@ -63,6 +66,54 @@ fn serve(at: SocketAddr, udp_threads: usize) -> Result<(), Failure> {
             println!("{:>7} datagrams  {each:.2} us each", count - before);
         }
         (before, used) = (count, now);
+    }
+}
+
+/// Answers each request with 200.
+struct Ok200;
+
+impl Handler for Ok200 {
+    fn message(&self, _: Instant, flow: &Flow, bytes: &[u8], _: bool, out: &mut Outbox) {
+        let Ok(message) = Message::parse(bytes) else { return };
+        if !message.is_request() || message.method() == Method::Ack {
+            return;
+        }
+        out.push(Hop::Flow(*flow), Transmit::NO_TOKEN, |out| {
+            out.extend_from_slice(b"SIP/2.0 200 OK\r\n");
+            for name in [HeaderName::Via, HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
+                for value in message.values(name) {
+                    header(out, name.as_str(), |out| out.extend_from_slice(value));
+                }
+            }
+            out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+        });
+    }
+
+    fn tick(&self, _: Instant, _: &mut Outbox) {}
+    fn closed(&self, _: Instant, _: &Flow, _: &mut Outbox) {}
+    fn unreachable(&self, _: Instant, _: u64, _: &mut Outbox) {}
+}
+
+fn doors(ip: IpAddr, port: u16) -> Result<(), Failure> {
+    let key = rcgen::KeyPair::generate()?;
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".into()])?.self_signed(&key)?;
+    let pem = Certificate { chain: certificate.pem().into_bytes(), key: key.serialize_pem().into_bytes() };
+    let at = |n| vec![SocketAddr::new(ip, port + n)];
+    let config = CarrierConfig {
+        udp: at(0),
+        tcp: at(1),
+        tls: at(2),
+        ws: at(3),
+        wss: at(4),
+        certificates: Some(TlsConfig { certificates: vec![pem], ..TlsConfig::default() }),
+        ..CarrierConfig::default()
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let carriers = Carriers::start(&config, Arc::new(Ok200), runtime.handle().clone())?;
+    print!("{}", certificate.pem());
+    loop {
+        std::thread::sleep(Duration::from_secs(5));
+        println!("{:?}", carriers.counters());
     }
 }
 

@@ -51,7 +51,7 @@ pub struct StreamLimits {
     pub message: usize,
     /// Bytes that may wait to be written on one connection; beyond, the connection is cut.
     pub queue: usize,
-    /// Open connections, in all and from one address (IPv6: one host).
+    /// Open connections, in all and from one address (IPv6: one /64).
     pub connections: usize,
     pub connections_per_source: usize,
     /// TLS and WebSocket handshakes in progress. When full, new ones wait, and after 3 s the oldest gives way.

@@ -137,7 +137,7 @@ impl Connections {
         }
         if !outgoing {
             let mut by_source = self.by_source.lock();
-            let count = by_source.entry(remote.ip()).or_insert(0);
+            let count = by_source.entry(source(remote)).or_insert(0);
             if *count >= self.limits.connections_per_source {
                 self.total.fetch_sub(1, Relaxed);
                 return Err(Refused::Source);
@@ -179,10 +179,11 @@ impl Connections {
         drop(by_remote);
         if !connection.outgoing {
             let mut by_source = self.by_source.lock();
-            if let Some(count) = by_source.get_mut(&connection.remote.ip()) {
+            let source = source(connection.remote);
+            if let Some(count) = by_source.get_mut(&source) {
                 *count -= 1;
                 if *count == 0 {
-                    by_source.remove(&connection.remote.ip());
+                    by_source.remove(&source);
                 }
             }
         }
@@ -228,6 +229,14 @@ impl Connections {
 
     fn shard(&self, id: FlowId) -> &Mutex<HashMap<u64, Arc<Connection>>> {
         &self.by_id[id.0 as usize % SHARDS]
+    }
+}
+
+/// Whom a connection counts for: an address, or the /64 that one host of IPv6 has to itself.
+fn source(remote: SocketAddr) -> IpAddr {
+    match remote.ip().to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
+        v4 => v4,
     }
 }
 
@@ -539,6 +548,14 @@ mod tests {
         table.forget(&second);
         assert_eq!(table.len(), 1);
         assert!(accepted(&table, now, "192.0.2.1:3").is_ok());
+    }
+
+    #[test]
+    fn hosts_of_one_ipv6_network_share_a_cap() {
+        let (table, now) = table(StreamLimits { connections_per_source: 1, ..StreamLimits::default() });
+        let _first = accepted(&table, now, "[2001:db8::1]:1").unwrap();
+        assert_eq!(accepted(&table, now, "[2001:db8::2]:1").err(), Some(Refused::Source));
+        assert!(accepted(&table, now, "[2001:db8:0:1::1]:1").is_ok());
     }
 
     #[test]

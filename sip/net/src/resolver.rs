@@ -50,13 +50,16 @@ const SERVICES_MAX: usize = 8;
 const SERVERS_MAX: usize = 16;
 const ADDRESSES_MAX: usize = 8;
 
+/// One server of a fixed route.
+pub type RouteTarget = (Option<Transport>, SocketAddr);
+
 /// How the resolver asks.
 #[derive(Clone, Debug)]
 pub struct ResolverConfig {
     /// Name servers; empty: the system's (`/etc/resolv.conf`).
     pub name_servers: Vec<SocketAddr>,
     /// Domains whose servers are fixed: no DNS is asked. Transport `None`: what the question asks for, UDP or TLS by default.
-    pub routes: Vec<(String, Vec<(Option<Transport>, SocketAddr)>)>,
+    pub routes: Vec<(String, Vec<RouteTarget>)>,
     /// Transports that can be sent over, in the order of preference when the DNS has none.
     pub transports: Vec<Transport>,
 }
@@ -107,7 +110,7 @@ pub type Hops = SmallVec<[Hop; 4]>;
 
 pub struct Resolver {
     dns: Option<TokioResolver>,
-    routes: HashMap<String, Vec<(Option<Transport>, SocketAddr)>>,
+    routes: HashMap<String, Vec<RouteTarget>>,
     transports: Vec<Transport>,
     names: Arc<HostNames>,
     cache: Mutex<HashMap<Question, Kept>>,

@@ -122,7 +122,7 @@ impl Framer {
     /// Takes one octet of a line end before a message.
     fn line_end<'a>(&mut self, input: &'a [u8], sink: &mut impl FnMut(Frame<'_>)) -> Option<&'a [u8]> {
         let rest = input.strip_prefix(b"\r").or_else(|| input.strip_prefix(b"\n"))?;
-        let expected = if self.keep_alive % 2 == 0 { b'\r' } else { b'\n' };
+        let expected = if self.keep_alive.is_multiple_of(2) { b'\r' } else { b'\n' };
         self.keep_alive = if input[0] == expected { self.keep_alive + 1 } else { u8::from(input[0] == b'\r') };
         if self.keep_alive == 4 {
             self.keep_alive = 0;

@@ -38,11 +38,6 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub(crate) async fn accept(core: Arc<Core>, listener: TcpListener, transport: Transport) {
     let mut accepting = core.accepting();
     loop {
-        // Places are for what costs a handshake; without one nothing is taken from the kernel's queue.
-        let place = match transport {
-            Transport::Tcp => None,
-            _ => Some(core.handshakes.place().await),
-        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = accepting.wait_for(|on| !on) => return,
@@ -73,9 +68,14 @@ pub(crate) async fn accept(core: Arc<Core>, listener: TcpListener, transport: Tr
             }
         };
         let opened = Opened::new(core.clone(), connection);
-        let Some(place) = place else {
+        if transport == Transport::Tcp {
             tokio::spawn(Pump::new(opened, stream));
             continue;
+        }
+        // While there is no place for this handshake, the next connections wait in the kernel's queue.
+        let place = tokio::select! {
+            place = core.handshakes.place() => place,
+            _ = accepting.wait_for(|on| !on) => return,
         };
         let id = place.id();
         let task = tokio::spawn(async move {

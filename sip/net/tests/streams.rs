@@ -352,6 +352,26 @@ async fn a_tls_hop_is_reached_only_if_it_proves_its_name() {
     assert!(!here.echo.seen().iter().any(|s| matches!(s, Seen::Unreachable(2..))));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn half_open_handshakes_do_not_lock_others_out() {
+    // Without giving way to others, each would have a minute.
+    let limits = StreamLimits { handshakes: 4, handshake: Duration::from_secs(60), ..StreamLimits::default() };
+    let server = Server::start(limits);
+    let house = house();
+    server.carriers.reload_certificates(&house.config).unwrap();
+    let mut stuck = Vec::new();
+    for _ in 0..8 {
+        stuck.push(TcpStream::connect(server.at(Transport::Tls)).await.unwrap());
+    }
+    let served = async {
+        let mut stream = tls(&server, "sip.example.com", house.client.clone(), Transport::Tls).await;
+        stream.write_all(&request(1)).await.unwrap();
+        expect(&mut stream, &answer(&request(1))).await;
+    };
+    tokio::time::timeout(Duration::from_secs(30), served).await.unwrap();
+    assert_eq!(rest(&mut stuck[0]).await, b"");
+}
+
 fn ws_request(server: &Server, protocol: Option<&str>) -> tokio_tungstenite::tungstenite::handshake::client::Request {
     let url = format!("ws://{}/sip", server.at(Transport::Ws));
     let mut request = url.into_client_request().unwrap();

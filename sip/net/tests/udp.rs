@@ -181,6 +181,53 @@ fn a_source_of_garbage_is_silenced_while_its_neighbour_is_served() {
     assert_eq!(messages, [true]);
 }
 
+/// Stands still at its first message until told to go on.
+#[derive(Default)]
+struct Gate {
+    open: parking_lot::Mutex<bool>,
+    opened: parking_lot::Condvar,
+    loaded: parking_lot::Mutex<Vec<bool>>,
+}
+
+impl sip_net::Handler for Gate {
+    fn message(&self, _: Instant, _: &sip_proto::Flow, _: &[u8], loaded: bool, _: &mut Outbox) {
+        let mut open = self.open.lock();
+        while !*open {
+            self.opened.wait(&mut open);
+        }
+        self.loaded.lock().push(loaded);
+    }
+
+    fn tick(&self, _: Instant, _: &mut Outbox) {}
+    fn closed(&self, _: Instant, _: &sip_proto::Flow, _: &mut Outbox) {}
+    fn unreachable(&self, _: Instant, _: u64, _: &mut Outbox) {}
+}
+
+#[test]
+fn a_queue_that_grows_tells_the_handler_to_shed_load_until_it_is_short_again() {
+    let runtime = Runtime::new().unwrap();
+    let gate = std::sync::Arc::new(Gate::default());
+    // 128 KiB as the kernel counts, which is more than twice the bytes of the datagrams.
+    let config = CarrierConfig { udp_threads: 1, udp_buffer: 64 * 1024, ..on("127.0.0.1:0") };
+    let carriers = Carriers::start(&config, gate.clone(), runtime.handle().clone()).unwrap();
+    let peer = peer(carriers.local_addr(Transport::Udp).unwrap());
+    // More than the queue holds: the kernel drops the rest, as it does under load.
+    for n in 0..500 {
+        peer.send(&request(n)).unwrap();
+    }
+    *gate.open.lock() = true;
+    gate.opened.notify_all();
+    let until = Instant::now() + Duration::from_secs(10);
+    // The end of the queue, then quiet traffic again.
+    while gate.loaded.lock().last() != Some(&false) || !gate.loaded.lock().contains(&true) {
+        assert!(Instant::now() < until, "{:?}", gate.loaded.lock());
+        peer.send(&request(1)).unwrap();
+        std::thread::yield_now();
+    }
+    carriers.shutdown();
+    assert!(carriers.counters().overloaded.load(std::sync::atomic::Ordering::Relaxed) > 0);
+}
+
 #[test]
 fn two_servers_do_not_share_a_port_by_accident() {
     let server = start(CarrierConfig { tcp: vec!["127.0.0.1:0".parse().unwrap()], ..on("127.0.0.1:0") });
