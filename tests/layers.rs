@@ -137,7 +137,8 @@ fn upward_and_sideways_arrows_are_seen() {
 fn packages_are_named_after_their_path() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for member in members(&metadata()) {
-        let folder = member.manifest.parent().and_then(|p| p.strip_prefix(root).ok().map(Path::to_path_buf)).expect("inside");
+        let folder =
+            member.manifest.parent().and_then(|p| p.strip_prefix(root).ok().map(Path::to_path_buf)).expect("inside");
         let path = folder.to_string_lossy().replace('/', "-");
         let expected = if path.is_empty() { "isthmus".to_owned() } else { path.replacen("gateways-", "gw-", 1) };
         assert_eq!(member.name, expected);
@@ -159,7 +160,8 @@ fn lower_floors_reach_no_runtime() {
         .filter_map(|n| {
             let deps = n["deps"].as_array()?.iter();
             // A dependency of the tests alone does not count.
-            let real = deps.filter(|d| d["dep_kinds"].as_array().is_some_and(|k| k.iter().any(|k| k["kind"].is_null())));
+            let real =
+                deps.filter(|d| d["dep_kinds"].as_array().is_some_and(|k| k.iter().any(|k| k["kind"].is_null())));
             Some((n["id"].as_str()?, real.filter_map(|d| d["pkg"].as_str()).collect()))
         })
         .collect();

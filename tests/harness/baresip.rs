@@ -28,7 +28,8 @@ impl Phone {
         let dir = server.path().join(format!("phone-{user}"));
         std::fs::create_dir_all(&dir).unwrap();
         // baresip listens for TLS on the port above the one it is given.
-        let (sip, _tls, control, rtp) = (server.ports.next(), server.ports.next(), server.ports.next(), server.ports.next());
+        let (sip, _tls, control, rtp) =
+            (server.ports.next(), server.ports.next(), server.ports.next(), server.ports.next());
         let rtp_last = [server.ports.next(), server.ports.next(), server.ports.next()][2];
         let heard = dir.join("heard");
         std::fs::create_dir_all(&heard).unwrap();

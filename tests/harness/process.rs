@@ -24,7 +24,9 @@ impl Process {
             .stdout(out.try_clone().expect("a second handle"))
             .stderr(out)
             .spawn()
-            .unwrap_or_else(|why| panic!("{name} does not start: {why} ({command:?}); tests/run installs what the tests need"));
+            .unwrap_or_else(|why| {
+                panic!("{name} does not start: {why} ({command:?}); tests/run installs what the tests need")
+            });
         Self { name: name.into(), log, child }
     }
 
@@ -71,7 +73,8 @@ impl Process {
 
     /// Sends a signal by name (`TERM`, `HUP`), with the system's own `kill`: the standard library has none.
     pub fn signal(&self, name: &str) {
-        let done = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().expect("kill runs");
+        let done =
+            Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().expect("kill runs");
         assert!(done.success(), "kill -{name} {}", self.pid());
     }
 
@@ -79,7 +82,8 @@ impl Process {
     pub fn kill(&mut self) {
         // The group's number is the child's, which nobody else can get before wait() has collected it.
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.pid())]).stderr(Stdio::null()).status();
+            let _ =
+                Command::new("kill").args(["-KILL", "--", &format!("-{}", self.pid())]).stderr(Stdio::null()).status();
         }
         let _ = self.child.wait();
     }
