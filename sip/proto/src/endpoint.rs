@@ -102,8 +102,7 @@ struct Server {
     original: Box<[u8]>,
     /// The response that a retransmission gets.
     last: Box<[u8]>,
-    /// The running timers, the resending one first: their ticks, to tell stale wheel entries.
-    due: [Option<(u32, Timer)>; 2],
+    due: Due,
 }
 
 #[derive(Debug)]
@@ -114,8 +113,7 @@ struct Client {
     server: Option<ServerId>,
     /// The request, while it may have to be sent again, cancelled or acknowledged; then the ACK.
     request: Box<[u8]>,
-    /// The running timers, the resending one first: their ticks, to tell stale wheel entries.
-    due: [Option<(u32, Timer)>; 2],
+    due: Due,
     cancel: Cancel,
 }
 
@@ -134,11 +132,66 @@ struct Entry {
     owner: Owner,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Owner {
-    Server(Timer),
-    Client(Timer),
+    Server,
+    Client,
     User,
+}
+
+/// The running timers of one transaction: at most one that resends and one that ends a state. The wheel holds a single
+/// entry for both, never later than the earlier of them; when it comes up too early, because a timer was put off, it is
+/// armed again. So most timers, which never fire, cost nothing.
+#[derive(Clone, Copy, Default, Debug)]
+struct Due {
+    timers: [Option<(u32, Timer)>; 2],
+    /// The tick of the entry in the wheel that counts; 0 when there is none.
+    queued: u32,
+}
+
+impl Due {
+    /// Follows a step: starts and stops timers. Returns whether the wheel needs an entry, and for when.
+    fn follow(&mut self, step: &Step, tick_of: impl Fn(Duration) -> u32) -> Option<u32> {
+        if step.quiet {
+            self.timers[0] = None;
+        }
+        for (which, armed) in step.arm.into_iter().enumerate() {
+            if let Some((timer, after)) = armed {
+                self.timers[which] = Some((tick_of(after), timer));
+            }
+        }
+        self.entry()
+    }
+
+    /// The tick at which the wheel must call, if it would not do so already.
+    fn entry(&mut self) -> Option<u32> {
+        let next = self.timers.iter().flatten().map(|t| t.0).min()?;
+        if self.queued != 0 && self.queued <= next {
+            return None;
+        }
+        self.queued = next;
+        Some(next)
+    }
+
+    /// The entry of that tick came up: false if it was a stale one.
+    fn called(&mut self, tick: u32) -> bool {
+        let counts = self.queued != 0 && self.queued <= tick;
+        if counts {
+            self.queued = 0;
+        }
+        counts
+    }
+
+    /// Takes out a timer that is due.
+    fn take(&mut self, now: u32) -> Option<Timer> {
+        self.timers.iter_mut().find_map(|slot| match *slot {
+            Some((tick, timer)) if tick <= now => {
+                *slot = None;
+                Some(timer)
+            }
+            _ => None,
+        })
+    }
 }
 
 /// See the module's text.
@@ -256,7 +309,7 @@ impl Endpoint {
             user,
             original: message.bytes().into(),
             last: Box::default(),
-            due: [None; 2],
+            due: Due::default(),
         };
         let stamp = self.stamp();
         let slot = self.servers.insert(stamp, server);
@@ -352,7 +405,7 @@ impl Endpoint {
         };
         let slot = self.clients.insert(
             branch.slot.stamp,
-            Client { machine, hop, user, server, request, due: [None; 2], cancel: Cancel::No },
+            Client { machine, hop, user, server, request, due: Due::default(), cancel: Cancel::No },
         );
         self.arm_client(now, slot, &step);
         ClientId(slot)
@@ -395,8 +448,8 @@ impl Endpoint {
         self.wheel.advance(now, &mut due);
         for (tick, entry) in due.drain(..) {
             match entry.owner {
-                Owner::Server(timer) => self.server_timer(now, tick, entry, timer, out, lapsed),
-                Owner::Client(timer) => self.client_timer(now, tick, entry, timer, out, lapsed),
+                Owner::Server => self.server_called(now, tick, entry, out, lapsed),
+                Owner::Client => self.client_called(now, tick, entry, out, lapsed),
                 Owner::User => {
                     lapsed.push(Lapsed::Wake { token: u64::from(entry.stamp) << 32 | u64::from(entry.index) });
                 }
@@ -405,56 +458,64 @@ impl Endpoint {
         self.due = due;
     }
 
-    fn server_timer(
+    fn server_called(
         &mut self,
         now: Instant,
         tick: u32,
         entry: Entry,
-        timer: Timer,
         out: &mut Outbox,
         lapsed: &mut Vec<Lapsed>,
     ) {
         let slot = self.servers.slot_at(entry.index);
-        let which = usize::from(!timer.resends());
-        match self.servers.get_mut(slot) {
-            Some(s) if slot.stamp as u32 == entry.stamp && s.due[which] == Some((tick, timer)) => s.due[which] = None,
-            _ => return,
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        if slot.stamp as u32 != entry.stamp || !server.due.called(tick) {
+            return;
         }
-        let step = self.step_server(now, slot, ServerEvent::Timer(timer), out);
-        if step.ended
-            && let Some(server) = self.remove_server(slot)
-            && step.timeout
-        {
-            lapsed.push(Lapsed::NoAck { user: server.user });
+        let reached = self.wheel.now();
+        while let Some(timer) = self.servers.get_mut(slot).and_then(|s| s.due.take(reached)) {
+            let step = self.step_server(now, slot, ServerEvent::Timer(timer), out);
+            if step.ended
+                && let Some(server) = self.remove_server(slot)
+                && step.timeout
+            {
+                lapsed.push(Lapsed::NoAck { user: server.user });
+            }
+        }
+        if let Some(at) = self.servers.get_mut(slot).and_then(|s| s.due.entry()) {
+            self.wheel.arm_at(at, entry);
         }
     }
 
-    fn client_timer(
+    fn client_called(
         &mut self,
         now: Instant,
         tick: u32,
         entry: Entry,
-        timer: Timer,
         out: &mut Outbox,
         lapsed: &mut Vec<Lapsed>,
     ) {
         let slot = self.clients.slot_at(entry.index);
-        let which = usize::from(!timer.resends());
         let Some(client) = self.clients.get_mut(slot) else { return };
-        if slot.stamp as u32 != entry.stamp || client.due[which] != Some((tick, timer)) {
+        if slot.stamp as u32 != entry.stamp || !client.due.called(tick) {
             return;
         }
-        client.due[which] = None;
         let (user, server) = (client.user, client.server);
-        let step = self.step_client(now, slot, ClientEvent::Timer(timer), None, out);
-        if step.timeout && user != u64::MAX {
-            lapsed.push(Lapsed::Client { client: ClientId(slot), user, server, unreachable: false });
+        let reached = self.wheel.now();
+        while let Some(timer) = self.clients.get_mut(slot).and_then(|c| c.due.take(reached)) {
+            let step = self.step_client(now, slot, ClientEvent::Timer(timer), None, out);
+            if step.timeout && user != u64::MAX {
+                lapsed.push(Lapsed::Client { client: ClientId(slot), user, server, unreachable: false });
+            }
+        }
+        if let Some(at) = self.clients.get_mut(slot).and_then(|c| c.due.entry()) {
+            self.wheel.arm_at(at, entry);
         }
     }
 
     /// Brings [`Lapsed::Wake`] with this token at that time. It cannot be taken back: check when it comes.
     pub fn wake(&mut self, at: Instant, token: u64) {
-        self.wheel.arm(at, Entry { index: token as u32, stamp: (token >> 32) as u32, owner: Owner::User });
+        let tick = self.wheel.tick_at(at);
+        self.wheel.arm_at(tick, Entry { index: token as u32, stamp: (token >> 32) as u32, owner: Owner::User });
     }
 
     /// The carrier could not deliver the request with this token.
@@ -499,14 +560,9 @@ impl Endpoint {
         if step.resend && !server.last.is_empty() {
             out.push_bytes(server.hop, Transmit::NO_TOKEN, &server.last);
         }
-        if step.quiet {
-            server.due[0] = None;
-        }
-        for (which, armed) in step.arm.into_iter().enumerate() {
-            if let Some((timer, after)) = armed {
-                let entry = Entry { index: slot.index, stamp: slot.stamp as u32, owner: Owner::Server(timer) };
-                server.due[which] = Some((self.wheel.arm(now + after, entry), timer));
-            }
+        let wheel = &mut self.wheel;
+        if let Some(at) = server.due.follow(&step, |after| wheel.tick_at(now + after)) {
+            wheel.arm_at(at, Entry { index: slot.index, stamp: slot.stamp as u32, owner: Owner::Server });
         }
         // Whoever passes a final response on still needs the entry; `respond` and `tick` remove it.
         if step.ended && event == ServerEvent::Ack {
@@ -576,14 +632,9 @@ impl Endpoint {
 
     fn arm_client(&mut self, now: Instant, slot: Slot, step: &Step) {
         let Some(client) = self.clients.get_mut(slot) else { return };
-        if step.quiet {
-            client.due[0] = None;
-        }
-        for (which, armed) in step.arm.into_iter().enumerate() {
-            if let Some((timer, after)) = armed {
-                let entry = Entry { index: slot.index, stamp: slot.stamp as u32, owner: Owner::Client(timer) };
-                client.due[which] = Some((self.wheel.arm(now + after, entry), timer));
-            }
+        let wheel = &mut self.wheel;
+        if let Some(at) = client.due.follow(step, |after| wheel.tick_at(now + after)) {
+            wheel.arm_at(at, Entry { index: slot.index, stamp: slot.stamp as u32, owner: Owner::Client });
         }
     }
 

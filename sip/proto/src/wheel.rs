@@ -1,7 +1,7 @@
 //! A timer wheel: arming costs a push, disarming nothing, a tick only what is due.
 //!
-//! Entries are never taken out early. Whoever armed one remembers its tick, and an entry whose tick is no longer the
-//! remembered one is stale and ignored when it comes up.
+//! Entries are never taken out early. Whoever armed one remembers its tick, and ignores an entry that is no longer wanted
+//! when it comes up.
 
 use std::time::{Duration, Instant};
 
@@ -26,17 +26,21 @@ impl<T: Copy> Wheel<T> {
         Wheel { start, now: 0, buckets: (0..BUCKETS).map(|_| Vec::new()).collect(), armed: 0 }
     }
 
-    /// The first tick at or after that time.
+    /// The first tick at or after that time, and after the last one that was taken out.
     pub fn tick_at(&self, at: Instant) -> u32 {
-        let since = at.saturating_duration_since(self.start);
-        since.as_millis().div_ceil(TICK.as_millis()).min(u32::MAX as u128) as u32
+        let nanos = at.saturating_duration_since(self.start).as_nanos().min(u64::MAX as u128) as u64;
+        let tick = nanos.div_ceil(TICK.as_nanos() as u64).min(u64::from(u32::MAX)) as u32;
+        tick.max(self.now + 1)
     }
 
-    /// Arms an entry and returns the tick to remember.
-    pub fn arm(&mut self, at: Instant, entry: T) -> u32 {
-        let tick = self.tick_at(at).max(self.now + 1);
-        self.insert(tick, entry);
-        tick
+    /// The last tick that was taken out.
+    pub fn now(&self) -> u32 {
+        self.now
+    }
+
+    /// Arms an entry for a tick from [`Wheel::tick_at`].
+    pub fn arm_at(&mut self, tick: u32, entry: T) {
+        self.insert(tick.max(self.now + 1), entry);
     }
 
     fn insert(&mut self, tick: u32, entry: T) {
@@ -92,7 +96,7 @@ mod tests {
         let start = Instant::now();
         let mut w = Wheel::new(start);
         for ms in [5000u64, 15, 15, 120_000, 41_000] {
-            w.arm(start + Duration::from_millis(ms), ms);
+            w.arm_at(w.tick_at(start + Duration::from_millis(ms)), ms);
         }
         let mut seen = Vec::new();
         let mut at = 0;
@@ -114,8 +118,8 @@ mod tests {
     fn a_long_sleep_brings_up_all_that_was_missed() {
         let start = Instant::now();
         let mut w = Wheel::new(start);
-        w.arm(start + Duration::from_secs(1), 'a');
-        w.arm(start + Duration::from_secs(100), 'b');
+        w.arm_at(w.tick_at(start + Duration::from_secs(1)), 'a');
+        w.arm_at(w.tick_at(start + Duration::from_secs(100)), 'b');
         let mut due = Vec::new();
         w.advance(start + Duration::from_secs(3600), &mut due);
         assert_eq!(due.iter().map(|d| d.1).collect::<Vec<_>>(), ['a', 'b']);

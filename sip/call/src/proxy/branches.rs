@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sip_ims::Aor;
 use sip_ims::service::{Caller, NOBODY, NoteEvent, Request, Step};
-use sip_proto::endpoint::ClientId;
+use sip_proto::build::Response;
+use sip_proto::endpoint::{ClientId, reply_hop};
 use sip_proto::slots::Slot;
 use sip_proto::uri::Uri;
 use sip_proto::{HeaderName, Hop, Message, Method};
@@ -61,7 +62,10 @@ impl Proxy {
         }
         if invite {
             self.note(message, NoteEvent::CallAttempt, 0);
-            self.answer(step, server, 100);
+            let hop = reply_hop(flow, message.top_via().as_ref());
+            step.endpoint.respond(step.now, server, 100, step.out, |b| {
+                Response::to(message, 100).source(hop.remote()).write(b, |_| {});
+            });
             if let Some(after) = no_answer {
                 step.endpoint.wake(step.now + after, NO_ANSWER_TOKEN | token_of(slot));
             }
