@@ -93,7 +93,10 @@ fn a_random_history_of_bindings_ends_in_its_last_state(subject: Subject) {
     for _ in 0..3 {
         let store = subject.open();
         for cseq in 0..12_000u32 {
-            let (aor, key) = (format!("user{}@example.com", random.random_range(0..800)), format!("key{}", random.random_range(0..3)));
+            let (aor, key) = (
+                format!("user{}@example.com", random.random_range(0..800)),
+                format!("key{}", random.random_range(0..3)),
+            );
             let change = match random.random_range(0..20) {
                 0 => {
                     model.remove(&(aor.clone(), key.clone()));
@@ -150,7 +153,10 @@ fn a_full_queue_of_bindings_refuses_at_once(subject: Subject) {
     let mut taken = 0;
     let refused = loop {
         let aor = format!("user{taken}@example.com");
-        match store.bindings().write(BindingChange::Put(BindingRow { aor: &aor, user_agent: &agent, ..full_row() }), None) {
+        match store
+            .bindings()
+            .write(BindingChange::Put(BindingRow { aor: &aor, user_agent: &agent, ..full_row() }), None)
+        {
             Ok(()) => taken += 1,
             Err(error) => break error,
         }
@@ -243,7 +249,8 @@ fn messages_wait_in_order_until_removed(subject: Subject) {
     let store = subject.open();
     let queue = store.messages();
     let bob: Aor = "bob@example.com".parse().unwrap();
-    let ids: Vec<MessageId> = (0..5).map(|n| wait(|done| queue.put(message("bob@example.com", n), done)).unwrap()).collect();
+    let ids: Vec<MessageId> =
+        (0..5).map(|n| wait(|done| queue.put(message("bob@example.com", n), done)).unwrap()).collect();
     wait(|done| queue.put(message("carol@example.com", 9), done)).unwrap();
     assert!(ids.is_sorted() && ids[0] > MessageId(0));
     let expected: Vec<_> = (0..5).map(|n| (ids[n as usize], message("bob@example.com", n))).collect();
@@ -278,7 +285,10 @@ fn a_users_queue_has_a_cap(mut subject: Subject) {
     for n in 0..3 {
         wait(|done| store.messages().put(message("bob@example.com", n), done)).unwrap();
     }
-    assert!(matches!(wait(|done| store.messages().put(message("bob@example.com", 3), done)), Err(StoreError::OverQuota)));
+    assert!(matches!(
+        wait(|done| store.messages().put(message("bob@example.com", 3), done)),
+        Err(StoreError::OverQuota)
+    ));
     wait(|done| store.messages().put(message("carol@example.com", 0), done)).unwrap();
 }
 
@@ -289,7 +299,8 @@ fn expired_messages_are_dropped(subject: Subject) {
         wait(|done| store.messages().put(message, done)).unwrap();
     }
     assert_eq!(wait(|done| store.messages().expire(1001, done)).unwrap(), 1);
-    let left = wait(|done| store.messages().pending(&"bob@example.com".parse().unwrap(), MessageId(0), 9, done)).unwrap();
+    let left =
+        wait(|done| store.messages().pending(&"bob@example.com".parse().unwrap(), MessageId(0), 9, done)).unwrap();
     assert_eq!(left.len(), 2);
 }
 
@@ -436,7 +447,10 @@ fn a_killed_postgres_is_found_again_and_nothing_acknowledged_is_lost() {
     put(&store, &full_row());
     let server = subject._postgres.as_mut().unwrap();
     server.kill();
-    assert!(matches!(wait(|done| store.messages().put(message("bob@example.com", 2), done)), Err(StoreError::Engine(_))));
+    assert!(matches!(
+        wait(|done| store.messages().put(message("bob@example.com", 2), done)),
+        Err(StoreError::Engine(_))
+    ));
     let (done, refused) = channel_done();
     let late = BindingRow { aor: "late@example.com", ..full_row() };
     store.bindings().write(BindingChange::Put(late), Some(done)).unwrap();
@@ -448,7 +462,10 @@ fn a_killed_postgres_is_found_again_and_nothing_acknowledged_is_lost() {
     // The refused group was kept and goes out with the next.
     put(&store, &BindingRow { aor: "next@example.com", ..full_row() });
     let found = load_rows(&store, |row| row.aor.to_owned());
-    assert!(found.contains(&"late@example.com".to_owned()) && found.contains(&"next@example.com".to_owned()), "{found:?}");
+    assert!(
+        found.contains(&"late@example.com".to_owned()) && found.contains(&"next@example.com".to_owned()),
+        "{found:?}"
+    );
 }
 
 fn wait<T: Send + 'static>(call: impl FnOnce(Done<T>)) -> Result<T, StoreError> {

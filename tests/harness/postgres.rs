@@ -64,11 +64,16 @@ fn launch(folder: &Path) -> Child {
             .spawn()
             .expect("PostgreSQL starts (tests/run installs it)");
         loop {
-            let ready = as_postgres("pg_isready", false).arg("-q").arg("-h").arg(folder).status().expect("pg_isready runs");
+            let ready =
+                as_postgres("pg_isready", false).arg("-q").arg("-h").arg(folder).status().expect("pg_isready runs");
             if ready.success() {
                 return child;
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "{}", fs::read_to_string(folder.join("log")).unwrap_or_default());
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "{}",
+                fs::read_to_string(folder.join("log")).unwrap_or_default()
+            );
             std::thread::sleep(Duration::from_millis(50));
             if child.try_wait().expect("the server was started here").is_some() {
                 break;
@@ -84,7 +89,9 @@ fn template() -> PathBuf {
         let made = tempfile::Builder::new().prefix("isthmus-initdb").tempdir().expect("a folder for the tests");
         own(made.path());
         let data = made.path().join("data");
-        run(as_postgres("initdb", false).args(["--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-D"]).arg(&data));
+        run(as_postgres("initdb", false)
+            .args(["--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-D"])
+            .arg(&data));
         let copy = place.with_extension(std::process::id().to_string());
         run(Command::new("cp").arg("-a").arg(&data).arg(&copy));
         // Another test may have been first: its copy is as good.
@@ -97,11 +104,17 @@ fn template() -> PathBuf {
 
 /// PostgreSQL refuses to run as root: then as its own user. `tied`: it ends when this test's thread does.
 fn as_postgres(program: &str, tied: bool) -> Command {
-    let program = ["/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/17/bin", "/usr/lib/postgresql/16/bin", "/usr/bin", "/usr/local/bin"]
-        .iter()
-        .map(|place| Path::new(place).join(program))
-        .find(|path| path.exists())
-        .expect("PostgreSQL is installed (tests/run does it)");
+    let program = [
+        "/usr/lib/postgresql/15/bin",
+        "/usr/lib/postgresql/17/bin",
+        "/usr/lib/postgresql/16/bin",
+        "/usr/bin",
+        "/usr/local/bin",
+    ]
+    .iter()
+    .map(|place| Path::new(place).join(program))
+    .find(|path| path.exists())
+    .expect("PostgreSQL is installed (tests/run does it)");
     let mut command = Command::new("setpriv");
     if tied {
         command.args(["--pdeathsig", "QUIT"]);
