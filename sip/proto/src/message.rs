@@ -385,9 +385,14 @@ fn header_line(buf: &[u8], start: usize, end: usize, limits: &Limits) -> Result<
         return Err(Defect::HeaderLine);
     }
     let value = &line[colon + 1..];
-    // Only as a quoted pair may it stand (RFC 3261 §25.1; RFC 4475 §3.1.1.2 has one).
-    if memchr::memchr_iter(0, value).any(|at| at == 0 || value[at - 1] != b'\\') {
-        return Err(Defect::Nul);
+    // NUL may stand as a quoted pair only (RFC 3261 §25.1; RFC 4475 §3.1.1.2 has one), CR before a line feed only: there
+    // are peers that end a line at either.
+    for at in memchr::memchr2_iter(0, b'\r', value) {
+        match value[at] {
+            0 if at == 0 || value[at - 1] != b'\\' => return Err(Defect::Nul),
+            b'\r' if value.get(at + 1) != Some(&b'\n') => return Err(Defect::HeaderLine),
+            _ => {}
+        }
     }
     let left = value.iter().take_while(|b| is_lws(**b)).count();
     let right = value.iter().rev().take_while(|b| is_lws(**b)).count();
@@ -509,6 +514,12 @@ mod tests {
         assert_eq!(defect(b"OPTIONS sip:a SIP/2.0\r\nTo: \"\\\0\" <sip:a>\r\n\r\n"), None);
         assert_eq!(defect(b"OPTIONS sip:a SIP/2.0\r\nTo: \"\0\" <sip:a>\r\n\r\n"), Some(Defect::Nul));
         assert_eq!(defect(b"OPTIONS sip:a SIP/2.0\r\nTo:\0\r\n\r\n"), Some(Defect::Nul));
+    }
+
+    #[test]
+    fn a_carriage_return_alone_is_a_defect() {
+        let m = Message::parse(b"OPTIONS sip:a SIP/2.0\r\nSubject: a\rVia: b\r\n\r\n").unwrap();
+        assert_eq!(m.defect(), Some(Defect::HeaderLine));
     }
 
     #[test]

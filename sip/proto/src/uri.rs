@@ -45,10 +45,11 @@ pub struct Uri<'a> {
 impl<'a> Uri<'a> {
     /// Reads an addr-spec: no angle brackets, no blanks. `None` when the grammar of its scheme is broken.
     pub fn parse(text: &'a [u8]) -> Option<Uri<'a>> {
-        let colon = text.iter().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')))?;
-        if text[colon] != b':' || !text[0].is_ascii_alphabetic() || colon > 64 {
-            return None;
-        }
+        let colon = match text {
+            // Nearly always.
+            [_, _, _, b':', ..] if text[..3].eq_ignore_ascii_case(b"sip") => 3,
+            _ => scheme_end(text)?,
+        };
         let name = &text[..colon];
         let rest = &text[colon + 1..];
         let mut uri = Uri {
@@ -241,7 +242,14 @@ impl<'a> Uri<'a> {
                 out.extend_from_slice(b"sip:");
                 if let Some(user) = self.user {
                     match self.phone() {
-                        Some(phone) => phone.write_canonical(out),
+                        Some(phone) => {
+                            let from = out.len();
+                            phone.write_canonical(out);
+                            if memchr::memchr(b'%', &out[from..]).is_some() {
+                                let escaped = out.split_off(from);
+                                write_canonical(&escaped, out);
+                            }
+                        }
                         None => write_canonical(user, out),
                     }
                     out.push(b'@');
@@ -372,6 +380,12 @@ fn escape_at(text: &[u8], i: usize) -> Option<u8> {
     Some((high * 16 + low) as u8)
 }
 
+/// Where the colon stands (RFC 3986 §3.1); schemes of more than 64 letters are none.
+fn scheme_end(text: &[u8]) -> Option<usize> {
+    let colon = text.iter().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')))?;
+    (text[colon] == b':' && text[0].is_ascii_alphabetic() && colon <= 64).then_some(colon)
+}
+
 /// Parameters, and headers, that one URI may hold: comparing two URIs looks at each pair.
 const MAX_PARAMS: usize = 64;
 
@@ -499,6 +513,7 @@ mod tests {
             ("sip:Alice@example.com", "sip:Alice@example.com"),
             ("sip:example.com", "sip:example.com"),
             ("sip:+1-201-(555).0123;isub=9;phone-context=X@h;user=phone", "sip:+12015550123@h"),
+            ("sip:+1-2;ext=%217@h;user=phone", "sip:+12;ext=!7@h"),
             ("tel:+1-201-555-0123;ext=7", "tel:+12015550123;ext=7"),
             ("TEL:7042;phone-context=Example.com", "tel:7042;phone-context=example.com"),
             ("URN:service:sos", "urn:service:sos"),

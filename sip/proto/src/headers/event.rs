@@ -14,7 +14,7 @@ pub struct Event<'a> {
 
 impl<'a> Event<'a> {
     pub fn parse(value: &'a [u8]) -> Option<Event<'a>> {
-        let (package, params) = main_and_params(value);
+        let (package, params) = main_and_params(value)?;
         is_token_text(package).then_some(Event { package, params })
     }
 
@@ -52,7 +52,7 @@ pub struct SubscriptionState<'a> {
 
 impl<'a> SubscriptionState<'a> {
     pub fn parse(value: &'a [u8]) -> Option<SubscriptionState<'a>> {
-        let (word, params) = main_and_params(value);
+        let (word, params) = main_and_params(value)?;
         let state = match () {
             () if word.eq_ignore_ascii_case(b"active") => Substate::Active,
             () if word.eq_ignore_ascii_case(b"pending") => Substate::Pending,

@@ -16,7 +16,7 @@ pub struct MediaType<'a> {
 
 impl<'a> MediaType<'a> {
     pub fn parse(value: &'a [u8]) -> Option<MediaType<'a>> {
-        let (main, params) = main_and_params(value);
+        let (main, params) = main_and_params(value)?;
         let slash = memchr::memchr(b'/', main)?;
         let (kind, subtype) = (trim(&main[..slash]), trim(&main[slash + 1..]));
         (is_token_text(kind) && is_token_text(subtype)).then_some(MediaType { kind, subtype, params })
@@ -63,7 +63,7 @@ pub struct ContentDisposition<'a> {
 
 impl<'a> ContentDisposition<'a> {
     pub fn parse(value: &'a [u8]) -> Option<ContentDisposition<'a>> {
-        let (kind, params) = main_and_params(value);
+        let (kind, params) = main_and_params(value)?;
         is_token_text(kind).then_some(ContentDisposition { kind, params })
     }
 

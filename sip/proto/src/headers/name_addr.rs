@@ -49,7 +49,7 @@ impl<'a> NameAddr<'a> {
         if addr.is_empty() || any(addr, |b| is_lws(b) || b == b'<') || !matches!(params, [] | [b';', ..]) {
             return None;
         }
-        Some(NameAddr { display, addr, bracketed: true, params: Params::new(params) })
+        Some(NameAddr { display, addr, bracketed: true, params: Params::closed(params)? })
     }
 
     fn bare(value: &'a [u8]) -> Option<NameAddr<'a>> {
@@ -59,7 +59,7 @@ impl<'a> NameAddr<'a> {
         if addr.is_empty() || any(addr, |b| is_lws(b) || matches!(b, b',' | b'?' | b'"' | b'<' | b'>')) {
             return None;
         }
-        Some(NameAddr { display: &value[..0], addr, bracketed: false, params: Params::new(&value[end..]) })
+        Some(NameAddr { display: &value[..0], addr, bracketed: false, params: Params::closed(&value[end..])? })
     }
 
     /// The `*` of a Contact that removes all bindings (RFC 3261 §10.2.2).
@@ -170,6 +170,9 @@ mod tests {
             "sip:a@b c",
             "\"x\" sip:a@b",
             "<sip:a@<b>",
+            "<sip:a>;x=\"",
+            "sip:a;x=\"y",
+            "sip:a;x=<y",
         ] {
             assert_eq!(parse(s), None, "{s:?}");
         }

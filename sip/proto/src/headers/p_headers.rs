@@ -18,7 +18,7 @@ pub struct AccessNetworkInfo<'a> {
 
 impl<'a> AccessNetworkInfo<'a> {
     pub fn parse(value: &'a [u8]) -> Option<AccessNetworkInfo<'a>> {
-        let (access, params) = main_and_params(value);
+        let (access, params) = main_and_params(value)?;
         is_token_text(access).then_some(AccessNetworkInfo { access, params })
     }
 
@@ -42,7 +42,7 @@ pub struct VisitedNetworkId<'a> {
 
 impl<'a> VisitedNetworkId<'a> {
     pub fn parse(value: &'a [u8]) -> Option<VisitedNetworkId<'a>> {
-        let (text, params) = main_and_params(value);
+        let (text, params) = main_and_params(value)?;
         let good = match text {
             [b'"', .., b'"'] => true,
             token => is_token_text(token),
@@ -69,7 +69,7 @@ pub struct ChargingVector<'a> {
 impl<'a> ChargingVector<'a> {
     /// Needs an `icid-value` (RFC 7315 §5.6).
     pub fn parse(value: &'a [u8]) -> Option<ChargingVector<'a>> {
-        let vector = ChargingVector { params: Params::new(trim(value)) };
+        let vector = ChargingVector { params: Params::closed(trim(value))? };
         vector.params.get("icid-value").filter(|v| !v.is_empty()).map(|_| vector)
     }
 
@@ -96,7 +96,7 @@ pub struct ChargingFunctionAddresses<'a>(pub Params<'a>);
 
 impl<'a> ChargingFunctionAddresses<'a> {
     pub fn parse(value: &'a [u8]) -> Option<ChargingFunctionAddresses<'a>> {
-        let params = Params::new(trim(value));
+        let params = Params::closed(trim(value))?;
         params.iter().next().map(|_| ChargingFunctionAddresses(params))
     }
 

@@ -30,6 +30,17 @@ impl<'a> Params<'a> {
         Params(text)
     }
 
+    /// [`Params::new`], but `None` when a quote or an angle bracket in it is never closed: whatever is appended to such
+    /// a header would become part of the value.
+    pub fn closed(text: &'a [u8]) -> Option<Params<'a>> {
+        let mut i = 0;
+        while let Some(step) = memchr::memchr2(b'"', b'<', &text[i..]) {
+            i += step;
+            i += if text[i] == b'"' { quoted_end(&text[i..])? } else { memchr::memchr(b'>', &text[i..])? };
+        }
+        Some(Params(text))
+    }
+
     pub fn as_bytes(self) -> &'a [u8] {
         self.0
     }
@@ -42,7 +53,7 @@ impl<'a> Params<'a> {
                 if s.is_empty() {
                     return None;
                 }
-                let end = find_near(s, b';');
+                let end = find(s, b';');
                 rest = &s[end..];
                 let item = trim(&s[..end]);
                 if item.is_empty() {
@@ -72,9 +83,9 @@ impl<'a> Params<'a> {
 }
 
 /// What stands before the first `;`, and the parameters from it on: the shape of Event, Reason, Content-Disposition, …
-pub(crate) fn main_and_params(value: &[u8]) -> (&[u8], Params<'_>) {
+pub(crate) fn main_and_params(value: &[u8]) -> Option<(&[u8], Params<'_>)> {
     let end = find(value, b';');
-    (trim(&value[..end]), Params::new(trim(&value[end..])))
+    Some((trim(&value[..end]), Params::closed(trim(&value[end..]))?))
 }
 
 /// One or more token characters.
@@ -95,16 +106,6 @@ pub(crate) fn find(s: &[u8], stop: u8) -> usize {
         };
     }
     s.len()
-}
-
-/// [`find`] for what stands between two `;`: mostly a few bytes, where a plain loop is quicker.
-#[inline]
-fn find_near(s: &[u8], stop: u8) -> usize {
-    match s.iter().position(|b| *b == stop || matches!(b, b'"' | b'<')) {
-        Some(i) if s[i] == stop => i,
-        Some(i) => i + find(&s[i..], stop),
-        None => s.len(),
-    }
 }
 
 /// Where the quoted string at the start of `s` ends, its closing quote included; `None` when it does not end.
@@ -147,6 +148,16 @@ mod tests {
     fn an_open_quote_or_bracket_swallows_the_rest() {
         assert_eq!(list(b"a,\"b,c").collect::<Vec<_>>(), [&b"a"[..], b"\"b,c"]);
         assert_eq!(list(b"a,<b,c").collect::<Vec<_>>(), [&b"a"[..], b"<b,c"]);
+        for (text, closed) in [
+            (&b";a=\"x\";b=<y>"[..], true),
+            (b";a=\"x", false),
+            (b";a=\"x\\\"", false),
+            (b";a=<x", false),
+            (b";a=\"<\"", true),
+            (b"", true),
+        ] {
+            assert_eq!(Params::closed(text).is_some(), closed);
+        }
         assert_eq!(quoted_end(b"\"ab\\"), None);
         assert_eq!(quoted_end(b"\"a\\\"b\"c"), Some(6));
     }

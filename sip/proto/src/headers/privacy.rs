@@ -16,7 +16,9 @@ pub struct Privacy {
     pub history: bool,
 }
 
-const WORDS: [(&str, fn(&mut Privacy) -> &mut bool); 7] = [
+type Field = fn(&mut Privacy) -> &mut bool;
+
+const WORDS: [(&str, Field); 7] = [
     ("header", |p| &mut p.header),
     ("session", |p| &mut p.session),
     ("user", |p| &mut p.user),

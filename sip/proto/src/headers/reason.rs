@@ -17,7 +17,7 @@ pub struct Reason<'a> {
 
 impl<'a> Reason<'a> {
     pub fn parse(value: &'a [u8]) -> Option<Reason<'a>> {
-        let (protocol, params) = main_and_params(value);
+        let (protocol, params) = main_and_params(value)?;
         is_token_text(protocol).then_some(Reason { protocol, params })
     }
 

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::name_addr::NameAddr;
-use super::param::{Params, main_and_params};
+use super::param::{Params, is_token_text, main_and_params};
 use crate::message::is_lws;
 use crate::method::Method;
 use crate::uri::decoded;
@@ -23,7 +23,7 @@ impl<'a> Replaces<'a> {
     /// Both tags must be there (RFC 3891 §6.1); without them `None`.
     pub fn parse(value: &'a [u8]) -> Option<Replaces<'a>> {
         let (call_id, params) = dialog(value)?;
-        let (to_tag, from_tag) = (params.get("to-tag")?, params.get("from-tag")?);
+        let (to_tag, from_tag) = (tag(params, "to-tag")?, tag(params, "from-tag")?);
         Some(Replaces { call_id, to_tag, from_tag, early_only: params.has("early-only") })
     }
 
@@ -48,7 +48,7 @@ pub struct TargetDialog<'a> {
 impl<'a> TargetDialog<'a> {
     pub fn parse(value: &'a [u8]) -> Option<TargetDialog<'a>> {
         let (call_id, params) = dialog(value)?;
-        Some(TargetDialog { call_id, local_tag: params.get("local-tag")?, remote_tag: params.get("remote-tag")? })
+        Some(TargetDialog { call_id, local_tag: tag(params, "local-tag")?, remote_tag: tag(params, "remote-tag")? })
     }
 
     pub fn write(&self, out: &mut Vec<u8>) {
@@ -58,8 +58,12 @@ impl<'a> TargetDialog<'a> {
     }
 }
 
+fn tag<'a>(params: Params<'a>, name: &str) -> Option<&'a [u8]> {
+    params.get(name).filter(|t| is_token_text(t))
+}
+
 fn dialog(value: &[u8]) -> Option<(&[u8], Params<'_>)> {
-    let (call_id, params) = main_and_params(value);
+    let (call_id, params) = main_and_params(value)?;
     (!call_id.is_empty() && !call_id.iter().any(|b| is_lws(*b))).then_some((call_id, params))
 }
 
@@ -131,6 +135,8 @@ mod tests {
         TargetDialog::parse(text).unwrap().write(&mut out);
         assert_eq!(out, text);
         assert_eq!(Replaces::parse(b"c@h;to-tag=1"), None);
+        assert_eq!(Replaces::parse(b"c@h;to-tag=\"1\";from-tag=2"), None);
+        assert_eq!(Replaces::parse(b"c@h;to-tag=1;from-tag=2;x=\"y"), None);
         assert_eq!(Replaces::parse(b";to-tag=1;from-tag=2"), None);
         assert_eq!(TargetDialog::parse(b"c@h;local-tag=1"), None);
     }

@@ -20,7 +20,7 @@ impl<'a> RetryAfter<'a> {
         let rest = trim(&value[digits..]);
         let end = comment_end(rest)?;
         let (comment, params) = (&rest[..end], trim(&rest[end..]));
-        matches!(params, [] | [b';', ..]).then_some(RetryAfter { seconds, comment, params: Params::new(params) })
+        matches!(params, [] | [b';', ..]).then_some(RetryAfter { seconds, comment, params: Params::closed(params)? })
     }
 
     pub fn duration(&self) -> Option<u32> {

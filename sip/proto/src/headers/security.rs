@@ -14,7 +14,7 @@ pub struct SecurityMechanism<'a> {
 
 impl<'a> SecurityMechanism<'a> {
     pub fn parse(value: &'a [u8]) -> Option<SecurityMechanism<'a>> {
-        let (name, params) = main_and_params(value);
+        let (name, params) = main_and_params(value)?;
         is_token_text(name).then_some(SecurityMechanism { name, params })
     }
 

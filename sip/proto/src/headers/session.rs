@@ -20,7 +20,7 @@ pub struct SessionExpires {
 
 impl SessionExpires {
     pub fn parse(value: &[u8]) -> Option<SessionExpires> {
-        let (seconds, params) = main_and_params(value);
+        let (seconds, params) = main_and_params(value)?;
         let refresher = match params.get("refresher") {
             Some(v) if v.eq_ignore_ascii_case(b"uac") => Some(Refresher::Uac),
             Some(v) if v.eq_ignore_ascii_case(b"uas") => Some(Refresher::Uas),
@@ -42,7 +42,7 @@ impl SessionExpires {
 
 /// Min-SE in seconds; RFC 4028 §5 lets nobody ask for less than 90, and what is less counts as 90.
 pub fn min_se(value: &[u8]) -> Option<u32> {
-    delta_seconds(main_and_params(value).0).map(|n| n.max(90))
+    main_and_params(value).and_then(|(n, _)| delta_seconds(n)).map(|n| n.max(90))
 }
 
 #[cfg(test)]

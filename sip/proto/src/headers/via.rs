@@ -33,7 +33,7 @@ impl<'a> Via<'a> {
         let blank = rest.iter().position(|b| is_lws(*b))?;
         let transport = &rest[..blank];
         let (host, port) = host_port(trim(&rest[blank..]))?;
-        Some(Via { version, transport, host, port, params: Params::new(params) })
+        Some(Via { version, transport, host, port, params: Params::closed(params)? })
     }
 
     pub fn transport(&self) -> Option<Transport> {
@@ -106,6 +106,7 @@ mod tests {
         assert_eq!(Via::parse(b"SIP/7.0/UDP h").unwrap().version, b"7.0");
         assert_eq!(Via::parse(b"HTTP/2.0/UDP h"), None);
         assert_eq!(Via::parse(b"SIP/2.0/UDP"), None);
+        assert_eq!(Via::parse(b"SIP/2.0/UDP h;branch=z9h\"G4bK"), None);
         assert_eq!(Via::parse(b"SIP/2.0/UDP h:99999"), None);
     }
 }
