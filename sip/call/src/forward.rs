@@ -5,7 +5,8 @@ use sip_net::driver::write_via;
 use sip_proto::build::write_top_via;
 use sip_proto::edit::number;
 use sip_proto::endpoint::{Branch, Endpoint};
-use sip_proto::headers::list;
+use sip_proto::headers::{Credentials, Privacy, list};
+use sip_proto::privacy::{self, Neighbour};
 use sip_proto::{Edits, Flow, HeaderName, Hop, Message, Method, derived};
 use smallvec::SmallVec;
 
@@ -170,9 +171,11 @@ fn common(plan: &Plan<'_>, home: &Home, target: &Target, edits: &mut Edits) {
         }
     }
     if !plan.trusted {
-        for name in [HeaderName::PAssertedIdentity, HeaderName::PPreferredIdentity] {
-            message.lines(name).for_each(|l| edits.delete(l.line()));
-        }
+        privacy::arriving(message, Neighbour::Untrusted, true, edits);
+        message.lines(HeaderName::PPreferredIdentity).for_each(|l| edits.delete(l.line()));
+    } else if target.binding && wants_id_withheld(message) {
+        // RFC 3325 §7: the phones that we serve are outside the trust domain.
+        message.lines(HeaderName::PAssertedIdentity).for_each(|l| edits.delete(l.line()));
     }
     if let Some(user) = plan.asserted {
         assert_identity(plan, home, user, edits);
@@ -192,12 +195,7 @@ fn assert_identity(plan: &Plan<'_>, home: &Home, user: &User, edits: &mut Edits)
     if plan.message.method() == Method::Ack || plan.message.method() == Method::Cancel {
         return;
     }
-    // A Privacy of "id" asks that nobody outside the trust domain sees it; the phones we serve are outside.
-    let private = plan
-        .message
-        .value(HeaderName::Privacy)
-        .is_some_and(|p| p.split(|b| matches!(b, b';' | b',')).any(|v| v.trim_ascii().eq_ignore_ascii_case(b"id")));
-    if private {
+    if wants_id_withheld(plan.message) {
         return;
     }
     edits.insert_header(plan.message.headers_start(), HeaderName::PAssertedIdentity, |t| {
@@ -214,11 +212,11 @@ fn assert_identity(plan: &Plan<'_>, home: &Home, user: &User, edits: &mut Edits)
     });
 }
 
-fn names_realm(credentials: &[u8], realm: &str) -> bool {
-    let quoted = [b"\"", realm.as_bytes(), b"\""].concat();
-    memchr_find(credentials, &quoted)
+/// A Privacy of "id": nobody outside the trust domain is to see who this is (RFC 3325 §7).
+fn wants_id_withheld(message: &Message<'_>) -> bool {
+    message.values(HeaderName::Privacy).any(|p| Privacy::parse(p).id)
 }
 
-fn memchr_find(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|w| w.eq_ignore_ascii_case(needle))
+fn names_realm(credentials: &[u8], realm: &str) -> bool {
+    Credentials::parse(credentials).is_some_and(|c| c.realm.eq_ignore_ascii_case(realm.as_bytes()))
 }
