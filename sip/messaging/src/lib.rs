@@ -20,6 +20,8 @@ mod waiting;
 
 #[cfg(test)]
 mod fakes;
+#[cfg(test)]
+mod through_the_stack;
 
 pub use config::{Config, Devices};
 pub use counts::Counts;

@@ -37,12 +37,13 @@ pub struct Rounds {
     pub memory: Mutex<Memory>,
 }
 
-/// What is remembered of messages from one round to the next. At most one message of a user in each, forgotten with it.
+/// What is remembered of messages from one round to the next.
 #[derive(Default)]
 pub struct Memory {
-    /// How often phones answered this message with an error that may pass.
+    /// How often phones answered this message with an error that may pass. At most [`MAX_FAILED`].
     failed: HashMap<MessageId, u8>,
-    /// Taken by a phone or refused for good, but the store did not forget it yet: not to be sent again.
+    /// Taken by a phone or refused for good, but the store did not forget it yet: not to be sent again. At most one of a
+    /// user whose rounds go on.
     settled: HashSet<MessageId>,
 }
 
@@ -70,6 +71,8 @@ enum Sent {
 const PAGE: u32 = 8;
 /// After so many failures of the kind that concerns one message, the messages behind it are delivered first.
 const MAX_FAILURES: u8 = 5;
+/// Failing messages that are remembered, of all users.
+const MAX_FAILED: usize = 100_000;
 /// Phones of one user that are tried.
 const MAX_TARGETS: usize = 32;
 /// Addresses of one phone that are tried.
@@ -149,6 +152,10 @@ impl Rounds {
 
     fn pass_over(&self, id: MessageId) -> bool {
         let mut memory = self.memory.lock();
+        if memory.failed.len() >= MAX_FAILED {
+            // All it costs is that they hold up others a few times more.
+            memory.failed.clear();
+        }
         let failures = memory.failed.entry(id).or_default();
         *failures = failures.saturating_add(1);
         *failures >= MAX_FAILURES
