@@ -24,8 +24,8 @@ pub struct Setup {
     pub sip: String,
     /// Whole further sections.
     pub sections: String,
-    /// More keys of every user in the provisioning file.
-    pub user_keys: String,
+    /// More tables for the provisioning file, such as a user with settings of its own.
+    pub provisions: String,
 }
 
 impl Setup {
@@ -38,7 +38,7 @@ impl Setup {
             store: "before-reply",
             sip: String::new(),
             sections: String::new(),
-            user_keys: String::new(),
+            provisions: String::new(),
         }
     }
 
@@ -204,6 +204,6 @@ listen = "127.0.0.1:{admin}"
 }
 
 fn users(setup: &Setup) -> String {
-    let one = |id: &String| format!("[[user]]\nid = \"{id}\"\npassword = \"{PASSWORD}\"\n{}\n", setup.user_keys);
-    setup.users.iter().map(one).collect()
+    let one = |id: &String| format!("[[user]]\nid = \"{id}\"\npassword = \"{PASSWORD}\"\n");
+    setup.users.iter().map(one).chain([setup.provisions.clone()]).collect()
 }
