@@ -298,6 +298,10 @@ fn expired_messages_are_dropped(subject: Subject) {
         let message = QueuedMessage { expires_at: 1000 + i64::from(n), ..message("bob@example.com", n) };
         wait(|done| store.messages().put(message, done)).unwrap();
     }
+    let overdue = |now, after| wait(|done| store.messages().overdue(now, after, 9, done)).unwrap();
+    let found: Vec<_> = overdue(1002, MessageId(0)).into_iter().map(|(id, m)| (id, m.key[0])).collect();
+    assert_eq!(found.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [0, 1], "all of them, before they are dropped");
+    assert_eq!(overdue(1002, found[0].0).len(), 1);
     assert_eq!(wait(|done| store.messages().expire(1001, done)).unwrap(), 1);
     let left =
         wait(|done| store.messages().pending(&"bob@example.com".parse().unwrap(), MessageId(0), 9, done)).unwrap();
