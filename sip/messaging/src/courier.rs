@@ -78,7 +78,9 @@ impl Courier {
     /// Runs until `stop` is ready or the pager is gone; then ends each round after the message it is at, which takes up to
     /// the 32 s of a transaction. Dropped earlier, a message that is under way may be delivered once more by the next start.
     ///
-    /// Bindings should be loaded before: users who are registered already are served first.
+    /// When the server drains, `stop` belongs after the driver's last transaction and before the store's end: what was
+    /// committed by then is answered. Bindings should be loaded before the start: users who are registered already are
+    /// served first.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut sweeps = 0u32;
