@@ -4,6 +4,7 @@ use crate::app::Running;
 use crate::config::Config;
 use crate::provision::{UserEntry, wait};
 use crate::{app, secrets, store};
+use sip_ims::Role;
 
 use super::CtlError;
 
@@ -27,7 +28,12 @@ pub(super) fn users(config: &Config) -> Result<Vec<DemoUser>, CtlError> {
         .collect::<Result<_, CtlError>>()?;
     let users = store::open_users(&app::store_config(config))?;
     let entries = made.iter().filter_map(|u| {
-        let entry = UserEntry { id: u.id.into(), password: Some(u.password.clone()), ..UserEntry::default() };
+        let entry = UserEntry {
+            id: u.id.into(),
+            password: Some(u.password.clone()),
+            roles: vec![Role::Customer],
+            ..UserEntry::default()
+        };
         // Neither the ids nor the passwords can be wrong; the domain was checked.
         entry.user(&config.domain).ok()
     });
