@@ -387,7 +387,8 @@ fn header_line(buf: &[u8], start: usize, end: usize, limits: &Limits) -> Result<
     let value = &line[colon + 1..];
     // NUL may stand as a quoted pair only (RFC 3261 §25.1; RFC 4475 §3.1.1.2 has one), CR before a line feed only: there
     // are peers that end a line at either.
-    for at in memchr::memchr2_iter(0, b'\r', value) {
+    let inner = value.strip_suffix(b"\r\n").unwrap_or(value);
+    for at in memchr::memchr2_iter(0, b'\r', inner) {
         match value[at] {
             0 if at == 0 || value[at - 1] != b'\\' => return Err(Defect::Nul),
             b'\r' if value.get(at + 1) != Some(&b'\n') => return Err(Defect::HeaderLine),
@@ -518,8 +519,10 @@ mod tests {
 
     #[test]
     fn a_carriage_return_alone_is_a_defect() {
-        let m = Message::parse(b"OPTIONS sip:a SIP/2.0\r\nSubject: a\rVia: b\r\n\r\n").unwrap();
-        assert_eq!(m.defect(), Some(Defect::HeaderLine));
+        for value in ["a\rVia: b", "a\r", "\r", "\ra"] {
+            let text = format!("OPTIONS sip:a SIP/2.0\r\nSubject: {value}\r\n\r\n");
+            assert_eq!(Message::parse(text.as_bytes()).unwrap().defect(), Some(Defect::HeaderLine), "{value:?}");
+        }
     }
 
     #[test]
