@@ -291,7 +291,7 @@ impl Carriers {
         self.core.connections.get(flow)?.identities()
     }
 
-    /// Whether anything was sent by the peer of that stream lately: false for a flow that is gone.
+    /// Whether that stream connection is open. UDP flows are not asked for: always false.
     pub fn is_open(&self, flow: FlowId) -> bool {
         self.core.connections.get(flow).is_some()
     }

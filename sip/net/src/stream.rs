@@ -173,6 +173,9 @@ impl Framer {
 
 /// A first line, as far as it is there, that could begin a message: printable, and with its version when it is whole.
 fn looks_like_sip(bytes: &[u8]) -> bool {
+    if !bytes.first().is_some_and(u8::is_ascii_graphic) {
+        return false;
+    }
     match memchr(b'\n', &bytes[..bytes.len().min(FIRST_LINE_MAX)]) {
         Some(end) => {
             let line = bytes[..end].trim_ascii_end();
@@ -180,7 +183,7 @@ fn looks_like_sip(bytes: &[u8]) -> bool {
             let starts = |s: &[u8]| s.len() >= 4 && s[..4].eq_ignore_ascii_case(b"SIP/");
             starts(line) || starts(version)
         }
-        None => bytes.len() < FIRST_LINE_MAX && bytes.first().is_some_and(|b| b.is_ascii_graphic()),
+        None => bytes.len() < FIRST_LINE_MAX,
     }
 }
 
@@ -326,10 +329,59 @@ mod tests {
 
     #[test]
     fn other_protocols_are_recognised_at_their_first_line_or_octet() {
-        for other in [&b"GET / HTTP/1.1\r\n"[..], b"\x16\x03\x01\x02\x00\x01\x00", b"\x00\x01"] {
+        for other in
+            [&b"GET / HTTP/1.1\r\n"[..], b"\x16\x03\x01\x02\x00\x01\x00", b"\x00\x01", b"\0\rACK sip:a SIP/2.0\r\n"]
+        {
             assert_eq!(read(&mut Framer::new(MESSAGE_MAX), other).1, Err(FrameError::NotSip));
         }
         let endless = vec![b'A'; FIRST_LINE_MAX + 1];
         assert_eq!(read(&mut Framer::new(MESSAGE_MAX), &endless).1, Err(FrameError::NotSip));
+    }
+
+    /// Pieces of what a peer may send, well formed or not.
+    fn piece() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+        use proptest::prelude::*;
+        prop_oneof![
+            Just(ONE.to_vec()),
+            Just(TWO.to_vec()),
+            Just(b"\r\n\r\n".to_vec()),
+            Just(b"\n".to_vec()),
+            Just(b"\r".to_vec()),
+            Just(b"INVITE sip:a SIP/2.0\r\n".to_vec()),
+            Just(b"Content-Length : 7\r\n".to_vec()),
+            Just(b"l: 4000\r\n".to_vec()),
+            Just(b"X: 1\r\n l: 2\r\n".to_vec()),
+            proptest::collection::vec(any::<u8>(), 1..30),
+        ]
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn how_a_stream_is_cut_changes_nothing(
+            pieces in proptest::collection::vec(piece(), 1..12),
+            cuts in proptest::collection::vec(1..40usize, 1..40),
+        ) {
+            let stream = pieces.concat();
+            // A head over the bound is told from a message over the bound only if it came in one piece; both are TooLong.
+            let told = |(frames, result): (Vec<String>, Result<(), FrameError>)| {
+                let frames: Vec<_> = frames.into_iter().filter(|f| !f.starts_with("unframed")).collect();
+                (frames, result)
+            };
+            let whole = told(read(&mut Framer::new(300), &stream));
+            let mut framer = Framer::new(300);
+            let (mut frames, mut result, mut at) = (Vec::new(), Ok(()), 0);
+            for cut in cuts.iter().cycle() {
+                if at >= stream.len() || result.is_err() {
+                    break;
+                }
+                let end = (at + cut).min(stream.len());
+                let (more, now) = told(read(&mut framer, &stream[at..end]));
+                frames.extend(more);
+                result = now;
+                at = end;
+                proptest::prop_assert!(framer.pending.len() <= 300 + 40);
+            }
+            proptest::prop_assert_eq!((frames, result), whole);
+        }
     }
 }

@@ -153,4 +153,14 @@ mod tests {
             assert!(out.is_empty());
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_request_gets_more_than_three_times_its_size(attributes in proptest::collection::vec(0..=255u8, 0..60)) {
+            let mut out = Vec::new();
+            let request = request(&attributes);
+            answer(&request, "[2001:db8::1]:1".parse().unwrap(), &mut out);
+            proptest::prop_assert!(out.len() <= 3 * request.len());
+        }
+    }
 }
