@@ -112,7 +112,8 @@ pub type OnOutcome = Box<dyn FnOnce(Outcome) + Send>;
 /// The way back into the SIP stack for whoever is not inside a step. Calling it from within a step would wait for the
 /// caller's own lock: queue the work instead.
 pub trait Outlet: Send + Sync {
-    /// Writes bytes that need no transaction: an answer that was prepared earlier.
+    /// Writes bytes that need no transaction: an answer that was prepared earlier. Takes no shard's lock, so a completion may
+    /// call it even from within a step.
     fn send(&self, hop: Hop, bytes: &[u8]);
 
     /// Answers a deferred request. `extra` adds headers; the rest follows from the request (RFC 3261 §8.2.6).

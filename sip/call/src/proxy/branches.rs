@@ -17,6 +17,10 @@ use crate::forward::{self, Plan, Tokens};
 use crate::route::{Routed, literal_hop};
 use crate::target::Groups;
 
+/// How long a MESSAGE waits for the phones before it counts as undelivered, so that it can be kept and acknowledged well
+/// before the sender's own timer F.
+const MESSAGE_PATIENCE: Duration = Duration::from_secs(10);
+
 impl Proxy {
     /// Takes the request into a transaction and tries its first group.
     pub(super) fn start(
@@ -69,6 +73,9 @@ impl Proxy {
             if let Some(after) = no_answer {
                 step.endpoint.wake(step.now + after, NO_ANSWER_TOKEN | token_of(slot));
             }
+        }
+        if message.method() == Method::Message && self.forks.get(slot).is_some_and(|f| f.callee.is_some()) {
+            step.endpoint.wake(step.now + MESSAGE_PATIENCE, NO_ANSWER_TOKEN | token_of(slot));
         }
         self.launch(step, slot, message, routed);
         self.advance(step, slot);
@@ -225,9 +232,15 @@ impl Proxy {
         self.advance(step, slot);
     }
 
-    /// The callee did not answer in the time that the profile gives.
+    /// The callee did not answer in the time that the profile gives, or in the time that a message waits for a phone.
     pub(super) fn no_answer(&mut self, step: &mut Step<'_>, slot: Slot) {
-        let Some(fork) = self.forks.get(slot) else { return };
+        let Some(fork) = self.forks.get_mut(slot) else { return };
+        if !fork.invite {
+            fork.attempts.iter_mut().for_each(|a| a.state = AttemptState::Done);
+            fork.waiting.clear();
+            fork.consider(408, &[]);
+            return self.advance(step, slot);
+        }
         if fork.settled || fork.closed || fork.diverted.is_some() {
             return;
         }

@@ -441,3 +441,13 @@ fn what_cannot_be_routed_gets_its_status() {
     assert_eq!(first_line(&options[0]), "SIP/2.0 200 OK");
     assert!(options[0].1.contains("Allow: INVITE"));
 }
+
+#[test]
+fn a_message_that_no_phone_answers_is_given_up_in_time() {
+    let mut b = bench(world(&[BOB]), vec![]);
+    b.feed(&request("MESSAGE", "sip:bob@home.test", ""));
+    b.pass(Duration::from_secs(11));
+    // No service took it over: it ends in silence (RFC 4320), and well before the sender's timer F.
+    assert!(b.proxy.forks.is_empty());
+    assert_eq!(b.events(), [NoteEvent::MessageRelayed]);
+}
