@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
-use sip_ims::ports::{Bus, BusError, MAX_HINT, Subscription, hears, is_topic};
+use sip_ims::ports::{Bus, BusError, Listener, MAX_HINT, Subscription, hears, is_topic};
 
 /// Runs the subscribers on the publisher's thread.
 #[derive(Default, Clone)]
 pub struct LocalBus {
-    listeners: Arc<RwLock<Vec<Listener>>>,
+    ears: Arc<RwLock<Vec<Ear>>>,
     next: Arc<AtomicU64>,
 }
 
 type Each = Arc<dyn Fn(&str, &[u8]) + Send + Sync>;
 
 #[derive(Clone)]
-struct Listener {
+struct Ear {
     number: u64,
     prefix: Box<str>,
     each: Each,
@@ -31,7 +31,7 @@ impl LocalBus {
     pub(super) fn deliver(&self, topic: &str, bytes: &[u8]) {
         // Copied out, so that a subscriber may publish and subscribe.
         let found: Vec<Each> =
-            self.listeners.read().iter().filter(|l| hears(&l.prefix, topic)).map(|l| l.each.clone()).collect();
+            self.ears.read().iter().filter(|l| hears(&l.prefix, topic)).map(|l| l.each.clone()).collect();
         found.iter().for_each(|each| each(topic, bytes));
     }
 }
@@ -43,12 +43,12 @@ impl Bus for LocalBus {
         Ok(())
     }
 
-    fn subscribe(&self, prefix: &str, each: Box<dyn Fn(&str, &[u8]) + Send + Sync>) -> Result<Subscription, BusError> {
+    fn subscribe(&self, prefix: &str, each: Listener) -> Result<Subscription, BusError> {
         check(prefix, &[])?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.listeners.write().push(Listener { number, prefix: prefix.into(), each: each.into() });
-        let listeners = self.listeners.clone();
-        Ok(Subscription::new(move || listeners.write().retain(|l| l.number != number)))
+        self.ears.write().push(Ear { number, prefix: prefix.into(), each: each.into() });
+        let ears = self.ears.clone();
+        Ok(Subscription::new(move || ears.write().retain(|l| l.number != number)))
     }
 }
 

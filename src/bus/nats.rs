@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
 use futures_util::StreamExt;
-use sip_ims::ports::{Bus, BusError, Subscription};
+use sip_ims::ports::{Bus, BusError, Listener, Subscription};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::LocalBus;
@@ -55,7 +55,7 @@ impl Bus for NatsBus {
         Ok(())
     }
 
-    fn subscribe(&self, prefix: &str, each: Box<dyn Fn(&str, &[u8]) + Send + Sync>) -> Result<Subscription, BusError> {
+    fn subscribe(&self, prefix: &str, each: Listener) -> Result<Subscription, BusError> {
         self.local.subscribe(prefix, each)
     }
 }

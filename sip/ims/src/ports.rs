@@ -85,6 +85,7 @@ pub const MAX_BINDING: usize = 16 * 1024;
 
 /// One change to the bindings.
 #[derive(Clone, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "lent on the stack and encoded at once, never kept")]
 pub enum BindingChange<'a> {
     /// Adds or replaces the binding with this address-of-record and key.
     Put(BindingRow<'a>),
@@ -244,8 +245,11 @@ pub trait Bus: Send + Sync {
 
     /// Calls `each(topic, bytes)` for the topic `prefix` and every topic below it (`reg` hears `reg` and `reg.changed`, not
     /// `regs`), until the guard is dropped. `each` must not block.
-    fn subscribe(&self, prefix: &str, each: Box<dyn Fn(&str, &[u8]) + Send + Sync>) -> Result<Subscription, BusError>;
+    fn subscribe(&self, prefix: &str, each: Listener) -> Result<Subscription, BusError>;
 }
+
+/// What hears a hint: its topic and its bytes.
+pub type Listener = Box<dyn Fn(&str, &[u8]) + Send + Sync>;
 
 /// Ends its subscription when dropped.
 #[must_use = "dropping the guard ends the subscription"]
