@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::host::{host_port, ip};
-use super::param::{Params, find};
+use super::param::{Params, find, is_token_text};
 use crate::message::{decimal, is_lws, is_token, trim};
 use crate::transport::Transport;
 
@@ -32,6 +32,9 @@ impl<'a> Via<'a> {
         let rest = trim(rest);
         let blank = rest.iter().position(|b| is_lws(*b))?;
         let transport = &rest[..blank];
+        if !is_token_text(transport) {
+            return None;
+        }
         let (host, port) = host_port(trim(&rest[blank..]))?;
         Some(Via { version, transport, host, port, params: Params::closed(params)? })
     }
@@ -107,6 +110,7 @@ mod tests {
         assert_eq!(Via::parse(b"HTTP/2.0/UDP h"), None);
         assert_eq!(Via::parse(b"SIP/2.0/UDP"), None);
         assert_eq!(Via::parse(b"SIP/2.0/UDP h;branch=z9h\"G4bK"), None);
+        assert_eq!(Via::parse(b"SIP/2.0/U<P h"), None);
         assert_eq!(Via::parse(b"SIP/2.0/UDP h:99999"), None);
     }
 }
