@@ -381,6 +381,8 @@ impl Connection {
             return Order::Write;
         }
         if queue.end == End::Finish {
+            // The sweep cuts a close that takes too long.
+            self.keep(&mut queue, waker);
             return Order::Finish;
         }
         if std::mem::take(&mut queue.ping) {

@@ -179,6 +179,19 @@ async fn a_request_without_content_length_gets_400_and_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_keeps_a_refused_stream_open_is_cut() {
+    let server = Server::start(StreamLimits::default());
+    let mut tcp = TcpStream::connect(server.at(Transport::Tcp)).await.unwrap();
+    tcp.write_all(&request(1)).await.unwrap();
+    tcp.write_all(b"OPTIONS sip:a SIP/2.0\r\n\r\n").await.unwrap();
+    let flow = server.first_flow().await;
+    // Our own side is still open while the server's end goes.
+    server.seen(move |seen| seen.contains(&Seen::Closed(flow)).then_some(())).await;
+    assert_eq!(server.counters().open(Transport::Tcp), 0);
+    drop(tcp);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_sip_is_closed_without_an_answer() {
     let server = Server::start(StreamLimits::default());
     let mut tcp = TcpStream::connect(server.at(Transport::Tcp)).await.unwrap();
