@@ -47,6 +47,7 @@ header_names! {
     Expires = "Expires",
     FlowTimer = "Flow-Timer",
     From = "From" / b'f',
+    Geolocation = "Geolocation",
     HistoryInfo = "History-Info",
     Identity = "Identity" / b'y',
     InReplyTo = "In-Reply-To",
@@ -100,6 +101,7 @@ header_names! {
     Subject = "Subject" / b's',
     SubscriptionState = "Subscription-State",
     Supported = "Supported" / b'k',
+    TargetDialog = "Target-Dialog",
     Timestamp = "Timestamp",
     To = "To" / b't',
     Unsupported = "Unsupported",
@@ -163,12 +165,14 @@ impl HeaderName {
                 | RSeq
                 | RAck
                 | ReferTo
+                | Replaces
                 | ReplyTo
                 | SessionExpires
                 | MinSe
                 | SipEtag
                 | SipIfMatch
                 | SubscriptionState
+                | TargetDialog
                 | Date
         )
     }
