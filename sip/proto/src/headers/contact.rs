@@ -111,7 +111,7 @@ impl Q {
         let mut n = u16::from(whole - b'0');
         for i in 0..3 {
             let digit = *decimals.get(i).unwrap_or(&b'0');
-            n = n * 10 + u16::from(digit.is_ascii_digit().then_some(digit - b'0')?);
+            n = n * 10 + u16::from(digit.checked_sub(b'0').filter(|d| *d <= 9)?);
         }
         (n <= 1000).then_some(Q(n))
     }
@@ -166,7 +166,7 @@ mod tests {
             assert_eq!(Q::parse(&out), Some(Q(n)), "{n}");
         }
         assert_eq!(Q::parse(b"0."), Some(Q(0)));
-        for bad in [&b""[..], b"1.001", b"2", b"0.1234", b".5", b"-1", b"0.x", b"1.", b"01"] {
+        for bad in [&b""[..], b"1.001", b"2", b"0.1234", b".5", b"-1", b"0.x", b"0.5\x16", b"0.5 ", b"1.", b"01"] {
             assert_eq!(Q::parse(bad).is_some(), bad == b"1.", "{bad:?}");
         }
     }
