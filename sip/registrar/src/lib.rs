@@ -1,1 +1,21 @@
-//! (being built)
+//! The registrar: where users are, and who may say so.
+//!
+//! Holds the bindings of the home domain in memory ([`Registrar`], which is a `sip_ims::service::Service` and a
+//! `sip_ims::service::Location`), writes each change to the binding store before it is acknowledged, and tells watchers
+//! (the registration event package, RFC 3680).
+//!
+//! Does not route requests (`sip-call`), judge passwords (`sip_ims::authenticate`) or know SQL.
+//!
+//! Start at [`Registrar`], then `register` for what happens to a REGISTER.
+
+mod binding;
+mod contact;
+mod events;
+mod gruu;
+mod register;
+mod registrar;
+mod reply;
+mod table;
+mod way;
+
+pub use registrar::{Acknowledge, Arrival, OnRegistered, Parts, Registrar, RegistrarConfig};

@@ -1,0 +1,304 @@
+//! What a REGISTER asks for, read and checked (RFC 3261 §10.3 steps 2, 6 and 7; RFC 3327, 5626, 5627).
+
+use std::borrow::Cow;
+
+use sip_proto::headers::{Contact, NameAddr, Q, delta_seconds, has_token, list};
+use sip_proto::uri::Uri;
+use sip_proto::validate::{self, BadExtension};
+use sip_proto::{Flow, HeaderName, Message};
+use smallvec::SmallVec;
+
+use crate::registrar::RegistrarConfig;
+use crate::way::{Way, needs_flow};
+
+/// Bytes of one contact URI.
+pub const MAX_CONTACT: usize = 1024;
+/// Bytes of the parameters of one contact that are kept.
+pub const MAX_PARAMS: usize = 1024;
+/// Bytes of all Path values together.
+pub const MAX_PATH: usize = 4096;
+/// Bytes of an instance id.
+pub const MAX_INSTANCE: usize = 256;
+/// Bytes of a Call-ID.
+pub const MAX_CALL_ID: usize = 512;
+/// Bytes of a User-Agent that are kept; the rest is cut off.
+pub const MAX_USER_AGENT: usize = 128;
+
+/// The extensions that may stand in Require (RFC 3261 §10.3 step 2).
+pub const EXTENSIONS: &[&str] = &["path", "outbound", "gruu"];
+
+/// A REGISTER that makes sense.
+#[derive(Debug)]
+pub struct Wish<'m> {
+    pub change: Change<'m>,
+    /// All Path values, empty when there is none.
+    pub path: Cow<'m, [u8]>,
+    pub call_id: &'m [u8],
+    pub cseq: u32,
+    pub user_agent: &'m [u8],
+    /// The phone understands GRUUs.
+    pub gruu: bool,
+    /// The binding is one of RFC 5626: `Require: outbound` goes into the answer.
+    pub outbound: bool,
+    /// The phone is at the other end of the flow, with nobody between.
+    pub direct: bool,
+}
+
+#[derive(Debug)]
+pub enum Change<'m> {
+    /// No Contact: only show what there is.
+    Fetch,
+    /// `Contact: *` with `Expires: 0`.
+    RemoveAll,
+    Contacts(SmallVec<[Wanted<'m>; 2]>),
+}
+
+/// One contact to bind or, with 0 seconds, to remove.
+#[derive(Debug)]
+pub struct Wanted<'m> {
+    pub uri: Uri<'m>,
+    /// Parameters to repeat: all but those that have their own field, and those that only we may write.
+    pub params: SmallVec<[u8; 64]>,
+    pub instance: &'m [u8],
+    /// 0: none, or to be ignored.
+    pub reg_id: u32,
+    /// Thousandths.
+    pub q: u16,
+    /// Granted seconds.
+    pub expires: u32,
+    /// The way back, when it is not the contact's own address.
+    pub way: Option<Way>,
+}
+
+/// Why a REGISTER is turned away; each has its status.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub enum Refused<'m> {
+    /// The peer's: breaks a rule of the grammar or of RFC 3261 §10.
+    #[error("{0}")]
+    Bad(&'static str),
+    /// The peer's: more or longer than is kept.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    #[error("Bad Extension")]
+    Extension(BadExtension<'m>),
+    /// A proxy added a Path for a phone that knows nothing of it (RFC 3327 §5.3).
+    #[error("Path Without Support")]
+    Path,
+    #[error("First Hop Lacks Outbound Support")]
+    NoOutbound,
+    #[error("Interval Too Brief")]
+    TooBrief,
+    /// A request of the same Call-ID with a higher CSeq was there before.
+    #[error("CSeq Out Of Order")]
+    OutOfOrder,
+}
+
+impl Refused<'_> {
+    pub fn status(&self) -> u16 {
+        match self {
+            Refused::Bad(_) => 400,
+            Refused::Forbidden(_) => 403,
+            Refused::Extension(_) | Refused::Path => 420,
+            Refused::NoOutbound => 439,
+            Refused::TooBrief => 423,
+            Refused::OutOfOrder => 500,
+        }
+    }
+}
+
+/// Reads a REGISTER that passed [`validate::request`]. `trusted`: from the core, whose Path is taken as it is.
+pub fn read<'m>(
+    config: &RegistrarConfig,
+    message: &'m Message<'m>,
+    flow: &Flow,
+    trusted: bool,
+) -> Result<Wish<'m>, Refused<'m>> {
+    validate::extensions(message, HeaderName::Require, EXTENSIONS).map_err(Refused::Extension)?;
+    let mut vias = message.list(HeaderName::Via);
+    let via = message.top_via().ok_or(Refused::Bad("Missing Via"))?;
+    let one_via = vias.next().is_some() && vias.next().is_none();
+    let path = path(message)?;
+    if !path.is_empty() && !trusted && !has_token(message, HeaderName::Supported, "path") {
+        return Err(Refused::Path);
+    }
+    let supports = has_token(message, HeaderName::Supported, "outbound");
+    let direct = one_via && path.is_empty();
+    let edge = list(&path).next().and_then(NameAddr::parse).and_then(|a| a.uri()).is_some_and(|u| u.params().has("ob"));
+    let flows = Flows { flow, direct, possible: direct || edge, supports };
+    let call_id = message.call_id().unwrap_or_default();
+    if call_id.len() > MAX_CALL_ID {
+        return Err(Refused::Bad("Call-ID Too Long"));
+    }
+    let cseq = message.cseq().ok_or(Refused::Bad("Missing Or Bad CSeq"))?.number;
+    let agent = message.value(HeaderName::UserAgent).unwrap_or_default();
+    let mut wish = Wish {
+        change: Change::Fetch,
+        path,
+        call_id,
+        cseq,
+        user_agent: cut(agent, MAX_USER_AGENT),
+        gruu: has_token(message, HeaderName::Supported, "gruu"),
+        outbound: false,
+        direct,
+    };
+    if std::str::from_utf8(call_id).is_err() {
+        return Err(Refused::Bad("Missing Or Bad Call-ID"));
+    }
+    if message.line(HeaderName::Contact).is_none() {
+        return Ok(wish);
+    }
+    let header = message.value(HeaderName::Expires).map(|v| delta_seconds(v).unwrap_or(UNREADABLE));
+    let mut contacts: SmallVec<[Wanted<'m>; 2]> = SmallVec::new();
+    for value in message.list(HeaderName::Contact) {
+        let contact = Contact::parse(value).ok_or(Refused::Bad("Malformed Contact"))?;
+        if contact.is_star() {
+            if message.list(HeaderName::Contact).count() > 1 || header != Some(0) {
+                return Err(Refused::Bad("Contact * Needs Expires 0 And No Other Contact"));
+            }
+            wish.change = Change::RemoveAll;
+            return Ok(wish);
+        }
+        if contacts.len() >= config.max_contacts {
+            return Err(Refused::Forbidden("Too Many Contacts"));
+        }
+        let wanted = wanted(config, &contact, header, &via, &flows)?;
+        if contacts.iter().any(|c| c.is_same(&wanted)) {
+            return Err(Refused::Bad("Repeated Contact"));
+        }
+        contacts.push(wanted);
+    }
+    let flowing = |c: &&Wanted<'_>| c.expires > 0 && c.reg_id > 0;
+    if contacts.iter().any(|c| flowing(&c)) {
+        if contacts.iter().filter(|c| c.expires > 0).count() > 1 {
+            // RFC 5626 §6.
+            return Err(Refused::Bad("One Flow At A Time"));
+        }
+        wish.outbound = supports;
+    }
+    wish.change = Change::Contacts(contacts);
+    Ok(wish)
+}
+
+/// RFC 3261 §10.2.1.1: what an unreadable expiry means, in seconds.
+const UNREADABLE: u32 = 3600;
+
+struct Flows<'f> {
+    flow: &'f Flow,
+    direct: bool,
+    /// The first hop knows how to keep a flow: us, or an edge proxy that says so.
+    possible: bool,
+    supports: bool,
+}
+
+fn wanted<'m>(
+    config: &RegistrarConfig,
+    contact: &Contact<'m>,
+    header: Option<u32>,
+    via: &sip_proto::headers::Via<'_>,
+    flows: &Flows<'_>,
+) -> Result<Wanted<'m>, Refused<'m>> {
+    let addr = contact.0.addr;
+    let uri = Uri::parse(addr).ok_or(Refused::Bad("Malformed Contact"))?;
+    if !uri.is_sip() {
+        // RFC 5627 §5.1 for phones with an instance; for others it could not be routed to either.
+        return Err(Refused::Forbidden("Contact Is No SIP URI"));
+    }
+    if !uri.headers().is_empty() {
+        return Err(Refused::Bad("Headers In Contact URI"));
+    }
+    let (mut params, mut q, mut asked) = (SmallVec::new(), Q::ONE, header);
+    // One pass over the parameters: this runs for every refresh.
+    for (name, value) in contact.params().iter() {
+        match name.len() {
+            1 if name.eq_ignore_ascii_case(b"q") => {
+                q = value.and_then(Q::parse).ok_or(Refused::Bad("Bad q In Contact"))?;
+            }
+            7 if name.eq_ignore_ascii_case(b"expires") => {
+                asked = Some(value.and_then(delta_seconds).unwrap_or(UNREADABLE));
+            }
+            6 if name.eq_ignore_ascii_case(b"reg-id") => {}
+            13 if name.eq_ignore_ascii_case(b"+sip.instance") => {}
+            8 if name.eq_ignore_ascii_case(b"pub-gruu") => {}
+            9 if name.eq_ignore_ascii_case(b"temp-gruu") => {}
+            _ => {
+                params.push(b';');
+                params.extend_from_slice(name);
+                if let Some(value) = value {
+                    params.push(b'=');
+                    params.extend_from_slice(value);
+                }
+            }
+        }
+    }
+    let instance = contact.instance().unwrap_or_default();
+    if addr.len() > MAX_CONTACT || params.len() > MAX_PARAMS || instance.len() > MAX_INSTANCE {
+        return Err(Refused::Bad("Contact Too Long"));
+    }
+    if [addr, instance, &params].iter().any(|t| std::str::from_utf8(t).is_err()) {
+        return Err(Refused::Bad("Malformed Contact"));
+    }
+    let expires = granted(config, asked)?;
+    let mut reg_id = contact.reg_id().filter(|_| !instance.is_empty()).unwrap_or(0);
+    if reg_id > 0 && !flows.possible {
+        if flows.supports && expires > 0 {
+            return Err(Refused::NoOutbound);
+        }
+        reg_id = 0;
+    }
+    let way = (flows.direct && (reg_id > 0 || needs_flow(&uri, via, flows.flow))).then(|| Way::of(flows.flow));
+    Ok(Wanted { uri, params, instance, reg_id, q: q.thousandths(), expires, way })
+}
+
+/// The expiry that is granted, in seconds; 0 removes.
+fn granted<'m>(config: &RegistrarConfig, asked: Option<u32>) -> Result<u32, Refused<'m>> {
+    match asked.unwrap_or(config.default_expires) {
+        0 => Ok(0),
+        // An hour may not be refused (RFC 3261 §10.3 step 7).
+        n if n < config.min_expires && n < 3600 => Err(Refused::TooBrief),
+        n => Ok(n.min(config.max_expires.max(1))),
+    }
+}
+
+impl Wanted<'_> {
+    /// Whether both would be one binding.
+    fn is_same(&self, other: &Wanted<'_>) -> bool {
+        match (self.reg_id, other.reg_id) {
+            (0, 0) => self.uri.equivalent(&other.uri),
+            (a, b) => a == b && self.instance == other.instance,
+        }
+    }
+}
+
+fn path<'m>(message: &'m Message<'m>) -> Result<Cow<'m, [u8]>, Refused<'m>> {
+    let mut lines = message.values(HeaderName::Path);
+    let first = lines.next().unwrap_or_default();
+    let path = match lines.next() {
+        None => Cow::Borrowed(first),
+        Some(second) => {
+            let mut all = first.to_vec();
+            for line in std::iter::once(second).chain(lines) {
+                all.extend_from_slice(b", ");
+                all.extend_from_slice(line);
+            }
+            Cow::Owned(all)
+        }
+    };
+    if path.len() > MAX_PATH {
+        return Err(Refused::Bad("Path Too Long"));
+    }
+    if std::str::from_utf8(&path).is_err() || list(&path).any(|p| NameAddr::parse(p).is_none_or(|a| a.uri().is_none()))
+    {
+        return Err(Refused::Bad("Malformed Path"));
+    }
+    Ok(path)
+}
+
+/// At most `max` bytes, cut between characters; nothing of what is not UTF-8.
+fn cut(text: &[u8], max: usize) -> &[u8] {
+    let Ok(text) = std::str::from_utf8(text) else { return b"" };
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text.as_bytes()[..end]
+}

@@ -1,0 +1,225 @@
+//! GRUUs (RFC 5627): made when asked for, recognised when they come back, and never stored.
+//!
+//! A public one is the address-of-record with the instance in its `gr` parameter. A temporary one hides user, instance
+//! and registration in its user part, encrypted and authenticated with the house's key:
+//!
+//! ```text
+//! tgruu. base64url( nonce(8) | encrypted( instance(8) | Call-ID(8) | user, padded ) | MAC(10) )
+//! ```
+//! Instance and Call-ID stand there as keyed hashes: a temporary GRUU is good while the instance's last registration has
+//! that Call-ID (RFC 5627 §5.1).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+use sip_proto::uri::{Uri, decoded};
+
+const MARK: &[u8] = b"tgruu.";
+const NONCE: usize = 8;
+const TAG: usize = 10;
+/// What stands before the user.
+const HEAD: usize = 16;
+/// Users are padded to a multiple of this, so that the length says little.
+const BLOCK: usize = 16;
+/// Longest text that is looked at, in bytes: a user of 256 bytes.
+const LONGEST: usize = 512;
+
+/// Makes and reads GRUUs. Nodes with the same key know each other's.
+#[derive(Clone)]
+pub struct Gruus {
+    cipher: Hmac<Sha256>,
+    mac: Hmac<Sha256>,
+}
+
+/// What a temporary GRUU stands for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Temporary {
+    /// The user part of the address-of-record, canonical.
+    pub user: Box<str>,
+    instance: [u8; 8],
+    call_id: [u8; 8],
+}
+
+impl Gruus {
+    pub fn new(key: &[u8; 32]) -> Gruus {
+        // HMAC takes a key of any length.
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("any length is a key");
+        let mut cipher = mac.clone();
+        mac.update(b"gruu mac");
+        cipher.update(b"gruu cipher");
+        Gruus { cipher, mac }
+    }
+
+    /// Appends a temporary GRUU. `unique` must never repeat: a counter beside the time will do.
+    pub fn write_temporary(
+        &self,
+        user: &str,
+        domain: &str,
+        instance: &[u8],
+        call_id: &[u8],
+        unique: [u64; 2],
+        out: &mut Vec<u8>,
+    ) {
+        let mut raw = Vec::with_capacity(NONCE + HEAD + user.len() + BLOCK + TAG);
+        raw.extend_from_slice(&self.digest(b"nonce", &[&unique[0].to_be_bytes(), &unique[1].to_be_bytes()])[..NONCE]);
+        raw.extend_from_slice(&self.print(b"instance", instance));
+        raw.extend_from_slice(&self.print(b"call", call_id));
+        raw.extend_from_slice(user.as_bytes());
+        raw.resize(NONCE + HEAD + user.len().next_multiple_of(BLOCK), 0);
+        self.cipher(&mut raw);
+        let tag = self.digest(b"tag", &[&raw]);
+        raw.extend_from_slice(&tag[..TAG]);
+        out.extend_from_slice(b"sip:");
+        out.extend_from_slice(MARK);
+        out.extend_from_slice(URL_SAFE_NO_PAD.encode(&raw).as_bytes());
+        out.push(b'@');
+        out.extend_from_slice(domain.as_bytes());
+        out.extend_from_slice(b";gr");
+    }
+
+    /// Reads the user part of a temporary GRUU. `None` if we did not make it.
+    pub fn read_temporary(&self, user: &[u8]) -> Option<Temporary> {
+        let text = decoded(user);
+        let text = text.strip_prefix(MARK).filter(|t| t.len() <= LONGEST)?;
+        let mut raw = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let body = raw.len().checked_sub(TAG).filter(|n| *n >= NONCE + HEAD)?;
+        let tag = self.digest(b"tag", &[&raw[..body]]);
+        if !bool::from(tag[..TAG].ct_eq(&raw[body..])) {
+            return None;
+        }
+        raw.truncate(body);
+        self.cipher(&mut raw);
+        let (head, user) = raw[NONCE..].split_at(HEAD);
+        let end = user.iter().position(|b| *b == 0).unwrap_or(user.len());
+        let part = |range: std::ops::Range<usize>| <[u8; 8]>::try_from(&head[range]).ok();
+        Some(Temporary {
+            user: std::str::from_utf8(&user[..end]).ok()?.into(),
+            instance: part(0..8)?,
+            call_id: part(8..16)?,
+        })
+    }
+
+    /// Whether a binding with this instance is what a temporary GRUU means; `call_id` of the instance's latest registration.
+    pub fn means(&self, temporary: &Temporary, instance: &[u8], call_id: &[u8]) -> bool {
+        self.print(b"instance", instance) == temporary.instance && self.print(b"call", call_id) == temporary.call_id
+    }
+
+    /// What a temporary GRUU says of an instance, for comparing.
+    fn print(&self, label: &[u8], text: &[u8]) -> [u8; 8] {
+        let mut print = [0; 8];
+        print.copy_from_slice(&self.digest(label, &[text])[..8]);
+        print
+    }
+
+    fn digest(&self, label: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = self.mac.clone();
+        mac.update(label);
+        parts.iter().for_each(|p| mac.update(p));
+        mac.finalize().into_bytes().into()
+    }
+
+    /// Encrypts or decrypts what follows the nonce: counter mode with HMAC as the block function.
+    fn cipher(&self, raw: &mut [u8]) {
+        let (nonce, text) = raw.split_at_mut(NONCE);
+        for (i, block) in text.chunks_mut(32).enumerate() {
+            let mut mac = self.cipher.clone();
+            mac.update(nonce);
+            mac.update(&(i as u32).to_be_bytes());
+            let stream: [u8; 32] = mac.finalize().into_bytes().into();
+            block.iter_mut().zip(stream).for_each(|(b, s)| *b ^= s);
+        }
+    }
+}
+
+impl std::fmt::Debug for Gruus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gruus(..)")
+    }
+}
+
+/// Appends the public GRUU of an address-of-record and an instance.
+pub fn write_public(aor: &str, instance: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"sip:");
+    out.extend_from_slice(aor.as_bytes());
+    out.extend_from_slice(b";gr=");
+    for &b in instance {
+        // RFC 3261 §25.1: `param-unreserved` and `unreserved` need no escape.
+        if b.is_ascii_alphanumeric() || b"-_.!~*'()[]/:&+$".contains(&b) {
+            out.push(b);
+        } else {
+            out.push(b'%');
+            let digit = |n: u8| b"0123456789ABCDEF"[usize::from(n)];
+            out.extend_from_slice(&[digit(b >> 4), digit(b & 15)]);
+        }
+    }
+}
+
+/// The instance that a public GRUU names.
+pub fn public_instance<'a>(uri: &Uri<'a>) -> Option<std::borrow::Cow<'a, [u8]>> {
+    uri.gr().filter(|gr| !gr.is_empty()).map(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temporary(g: &Gruus, user: &str, unique: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        g.write_temporary(user, "example.com", b"urn:x", b"call", [1, unique], &mut out);
+        out
+    }
+
+    #[test]
+    fn a_temporary_gruu_reads_back() {
+        let g = Gruus::new(&[3; 32]);
+        for user in ["a", "alice", "sixteen-letters-", "+819012345678", "x".repeat(256).as_str()] {
+            let text = temporary(&g, user, 1);
+            let uri = Uri::parse(&text).unwrap();
+            assert_eq!(uri.gr(), Some(&b""[..]));
+            let t = g.read_temporary(uri.user().unwrap()).unwrap();
+            assert_eq!(&*t.user, user);
+            assert!(g.means(&t, b"urn:x", b"call"));
+            assert!(!g.means(&t, b"urn:y", b"call") && !g.means(&t, b"urn:x", b"other"));
+        }
+    }
+
+    #[test]
+    fn two_of_one_user_have_nothing_in_common() {
+        let g = Gruus::new(&[3; 32]);
+        let (a, b) = (temporary(&g, "alice", 1), temporary(&g, "alice", 2));
+        assert_eq!(a.len(), temporary(&g, "bob", 3).len(), "short names have one length");
+        let body = |t: &[u8]| t["sip:tgruu.".len()..t.len() - "@example.com;gr".len()].to_vec();
+        let same = body(&a).iter().zip(body(&b)).filter(|(x, y)| *x == y).count();
+        assert!(same < 15, "{same}");
+    }
+
+    #[test]
+    fn forged_and_damaged_ones_are_not_read() {
+        let g = Gruus::new(&[3; 32]);
+        let text = temporary(&g, "alice", 1);
+        let uri = Uri::parse(&text).unwrap();
+        let user = uri.user().unwrap().to_vec();
+        for i in MARK.len()..user.len() {
+            let mut bad = user.clone();
+            bad[i] = if bad[i] == b'A' { b'B' } else { b'A' };
+            assert_eq!(g.read_temporary(&bad), None);
+        }
+        assert_eq!(Gruus::new(&[4; 32]).read_temporary(&user), None);
+        for bad in [&b"alice"[..], b"tgruu.", b"tgruu.AAAA", b"tgruu.%%%"] {
+            assert_eq!(g.read_temporary(bad), None);
+        }
+    }
+
+    #[test]
+    fn a_public_gruu_names_its_instance() {
+        let mut out = Vec::new();
+        write_public("alice@example.com", b"urn:uuid:f81d4fae;x=<y>", &mut out);
+        assert_eq!(out, b"sip:alice@example.com;gr=urn:uuid:f81d4fae%3Bx%3D%3Cy%3E");
+        let uri = Uri::parse(&out).unwrap();
+        assert_eq!(public_instance(&uri).unwrap().as_ref(), b"urn:uuid:f81d4fae;x=<y>");
+        assert_eq!(public_instance(&Uri::parse(b"sip:a@h;gr").unwrap()), None);
+    }
+}

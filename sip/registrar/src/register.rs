@@ -1,0 +1,519 @@
+//! A REGISTER from its first check to its answer (RFC 3261 §10.3).
+
+use std::sync::Arc;
+
+use sip_ims::ports::{BindingChange, StoreError};
+use sip_ims::service::{Caller, Request, Step};
+use sip_ims::{Aor, Msisdn, User};
+use sip_proto::build::{Response, Writer};
+use sip_proto::endpoint::reply_hop;
+use sip_proto::headers::{Date, NameAddr, Q};
+use sip_proto::transport::Transmit;
+use sip_proto::uri::Scheme;
+use sip_proto::{Flow, HeaderName, Message, Method, edit};
+use smallvec::SmallVec;
+
+use crate::binding::{Binding, Facts, Text, row, with_key};
+use crate::contact::{self, Change, Refused, Wanted, Wish};
+use crate::events::Event;
+use crate::gruu;
+use crate::registrar::{Acknowledge, Arrival, Registrar};
+use crate::reply::{RETRY_AFTER, Reply};
+use crate::table::sort;
+
+/// Why bindings were not changed, found while they were locked.
+enum Failure {
+    OutOfOrder,
+    TooMany,
+    Loop,
+    Store(StoreError),
+}
+
+/// Whose bindings a REGISTER is about.
+struct Account {
+    aor: Aor,
+    user: Option<Arc<User>>,
+    /// By digest, just now.
+    proved: bool,
+}
+
+/// What changed, for whoever is to be told.
+struct Applied {
+    arrival: Option<Arrival>,
+    /// Filled only when somebody watches.
+    changes: SmallVec<[(Event, Binding); 2]>,
+}
+
+impl Registrar {
+    pub(crate) fn register(&self, step: &mut Step<'_>, request: &Request<'_>) {
+        let message = request.message;
+        let Some(account) = self.account(step, request) else { return };
+        let trusted = matches!(request.caller, Caller::Trusted);
+        match contact::read(&self.config, message, request.flow, trusted) {
+            Ok(wish) => self.grant(step, request, &account, &wish),
+            Err(refused) => {
+                (self.parts.penalise)(request.flow, 1);
+                let reason = refused.to_string();
+                refuse(step, request.flow, message, refused.status(), Some(&reason), |w| match refused {
+                    Refused::Extension(bad) => w.header(HeaderName::Unsupported, |v| bad.write_unsupported(v)),
+                    Refused::Path => w.text(HeaderName::Unsupported, b"path"),
+                    Refused::TooBrief => w.number(HeaderName::MinExpires, self.config.min_expires.min(3600).into()),
+                    _ => {}
+                });
+            }
+        }
+    }
+
+    /// Whose bindings this is about, if the sender may change them (RFC 3261 §10.3 steps 3 to 5). `None`: answered.
+    fn account(&self, step: &mut Step<'_>, request: &Request<'_>) -> Option<Account> {
+        let (flow, message) = (request.flow, request.message);
+        let mut proof = None;
+        if let (Some(authenticator), Caller::Foreign | Caller::User(_)) = (&self.parts.authenticator, &request.caller) {
+            match authenticator.register(message, step.unix) {
+                Ok(user) => proof = Some(user),
+                Err(refusal) => {
+                    if refusal.is_suspect() {
+                        (self.parts.penalise)(flow, 2);
+                    }
+                    let unix = step.unix;
+                    refuse(step, flow, message, refusal.register_status(), None, |w| {
+                        authenticator.write_challenges(&refusal, HeaderName::WwwAuthenticate, unix, w);
+                    });
+                    return None;
+                }
+            }
+        }
+        if let Some(user) = proof {
+            return Some(Account { aor: user.aor.clone(), user: Some(user), proved: true });
+        }
+        match self.named(message) {
+            Some((aor, user)) => Some(Account { aor, user, proved: false }),
+            None => {
+                refuse(step, flow, message, 404, None, |_| {});
+                None
+            }
+        }
+    }
+
+    /// The address-of-record in To: that of the user it names, or its own when anybody may have one.
+    fn named(&self, message: &Message<'_>) -> Option<(Aor, Option<Arc<User>>)> {
+        let (home, directory) = (&self.parts.home, &self.parts.directory);
+        let uri = NameAddr::parse(message.value(HeaderName::To)?)?.uri()?;
+        let user = match uri.scheme() {
+            Scheme::Tel => Msisdn::from_user(uri.user()?).ok().and_then(|n| directory.by_msisdn(n)),
+            _ => home.aor(&uri).and_then(|_| directory.by_parts(uri.user()?, home.domain().as_bytes())),
+        };
+        match user {
+            Some(user) => Some((user.aor.clone(), Some(user))),
+            None if self.parts.authenticator.is_none() => Some((home.aor(&uri)?, None)),
+            None => None,
+        }
+    }
+
+    fn grant(&self, step: &mut Step<'_>, request: &Request<'_>, account: &Account, wish: &Wish<'_>) {
+        let (flow, message, unix) = (request.flow, request.message, step.unix);
+        let aor = account.aor.as_str();
+        let tag = step.endpoint.local_tag(wish.call_id);
+        let hop = reply_hop(flow, message.top_via().as_ref());
+        let response = Response::to(message, 200).source(flow.remote).tag(&tag);
+        if let Change::Fetch = wish.change {
+            return self.table.read(aor, |bindings| {
+                let ok = |w: &mut Writer<'_>| self.write_ok(w, account, wish, bindings, unix);
+                step.out.push(hop, Transmit::NO_TOKEN, |b| response.write(b, ok));
+            });
+        }
+        let reply = match self.config.store {
+            Acknowledge::BeforeReply => self.outlet.get().map(|o| Reply::new(o.clone())),
+            Acknowledge::Behind => None,
+        };
+        let mut waiting = Vec::new();
+        let result = self.table.write(aor, |bindings| {
+            let applied = self.apply(bindings, account, wish, unix, reply.as_ref())?;
+            let ok = |w: &mut Writer<'_>| self.write_ok(w, account, wish, bindings, unix);
+            match reply {
+                Some(_) => response.write(&mut waiting, ok),
+                None => {
+                    step.out.push(hop, Transmit::NO_TOKEN, |b| response.write(b, ok));
+                }
+            }
+            Ok(applied)
+        });
+        let applied = match result {
+            Ok(applied) => applied,
+            Err(failure) => return self.fail(step, request, failure),
+        };
+        let arrival = applied.arrival.filter(|_| !matches!(wish.change, Change::RemoveAll));
+        match reply {
+            Some(reply) => {
+                let then = arrival.map(|arrival| {
+                    let (tell, aor) = (self.parts.on_registered.clone(), account.aor.clone());
+                    Box::new(move || tell(aor.as_str(), arrival)) as crate::reply::Then
+                });
+                if let Some(ready) = reply.ready(hop, waiting, then) {
+                    step.out.push_bytes(ready.hop, Transmit::NO_TOKEN, &ready.bytes);
+                    if let Some(then) = ready.then {
+                        then();
+                    }
+                }
+            }
+            None => {
+                if let Some(arrival) = arrival {
+                    (self.parts.on_registered)(aor, arrival);
+                }
+            }
+        }
+        if !applied.changes.is_empty() {
+            self.watchers.changed(step.now, unix, aor, applied.changes.into_vec());
+        }
+    }
+
+    fn fail(&self, step: &mut Step<'_>, request: &Request<'_>, failure: Failure) {
+        let (status, reason) = match &failure {
+            Failure::OutOfOrder => (Refused::OutOfOrder.status(), Some("CSeq Out Of Order")),
+            Failure::TooMany => (403, Some("Too Many Contacts")),
+            Failure::Loop => (403, Some("Contact Is The Address Itself")),
+            Failure::Store(StoreError::Full) => (503, None),
+            Failure::Store(error) => {
+                tracing::warn!(%error, "a binding could not be queued");
+                (500, None)
+            }
+        };
+        refuse(step, request.flow, request.message, status, reason, |w| {
+            if let Failure::Store(_) = failure {
+                w.number(HeaderName::RetryAfter, RETRY_AFTER);
+            }
+        });
+    }
+
+    /// Checks the wish against the bindings, queues it for the store, and changes the bindings: all or nothing.
+    ///
+    /// Memory changes before the store has committed: a call may use the new contact at once, and the phone hears of it
+    /// only after the commit.
+    fn apply(
+        &self,
+        bindings: &mut Vec<Binding>,
+        account: &Account,
+        wish: &Wish<'_>,
+        unix: u64,
+        reply: Option<&Arc<Reply>>,
+    ) -> Result<Applied, Failure> {
+        match &wish.change {
+            Change::Fetch => Ok(Applied { arrival: None, changes: SmallVec::new() }),
+            Change::RemoveAll => self.remove_all(bindings, account, wish, unix, reply),
+            Change::Contacts(contacts) => self.bind(bindings, account, wish, contacts, unix, reply),
+        }
+    }
+
+    fn remove_all(
+        &self,
+        bindings: &mut Vec<Binding>,
+        account: &Account,
+        wish: &Wish<'_>,
+        unix: u64,
+        reply: Option<&Arc<Reply>>,
+    ) -> Result<Applied, Failure> {
+        if bindings.iter().any(|b| order(b, wish, unix) != Order::Newer) {
+            return Err(Failure::OutOfOrder);
+        }
+        self.store(BindingChange::RemoveAll { aor: account.aor.as_str() }, reply)?;
+        let watched = self.watchers.any();
+        let removed = bindings.drain(..).filter(|b| watched && b.is_live(unix));
+        Ok(Applied { arrival: None, changes: removed.map(|b| (Event::Unregistered, b)).collect() })
+    }
+
+    fn bind(
+        &self,
+        bindings: &mut Vec<Binding>,
+        account: &Account,
+        wish: &Wish<'_>,
+        contacts: &[Wanted<'_>],
+        unix: u64,
+        reply: Option<&Arc<Reply>>,
+    ) -> Result<Applied, Failure> {
+        let aor = account.aor.as_str();
+        // First everything that may be refused.
+        let mut places: SmallVec<[(Option<usize>, Order); 4]> = SmallVec::new();
+        let mut room = self.config.max_contacts.saturating_sub(bindings.iter().filter(|b| b.is_live(unix)).count());
+        for wanted in contacts {
+            let place = bindings.iter().position(|b| wanted.is(b));
+            let order = place.map_or(Order::Newer, |i| order(&bindings[i], wish, unix));
+            if order == Order::Older {
+                return Err(Failure::OutOfOrder);
+            }
+            if place.is_none_or(|i| !bindings[i].is_live(unix)) && wanted.expires > 0 {
+                room = room.checked_sub(1).ok_or(Failure::TooMany)?;
+                if self.is_loop(wanted, aor) {
+                    return Err(Failure::Loop);
+                }
+            }
+            places.push((place, order));
+        }
+        // Then the store, which may be full.
+        for (wanted, (place, order)) in contacts.iter().zip(&places) {
+            let old = place.map(|i| &bindings[i]);
+            self.store_one(aor, wish, wanted, account, old, *order, unix, reply)?;
+        }
+        // Then memory, where nothing can fail any more.
+        let watched = self.watchers.any();
+        let mut applied = Applied { arrival: None, changes: SmallVec::new() };
+        let mut removed: SmallVec<[usize; 4]> = SmallVec::new();
+        for (wanted, (place, order)) in contacts.iter().zip(places) {
+            // A retransmission changes nothing: whoever sends a captured REGISTER again moves no contact.
+            if order == Order::Same {
+                continue;
+            }
+            if wanted.expires == 0 {
+                removed.extend(place);
+                continue;
+            }
+            let (text, facts) = wanted.binding(wish, account, place.map(|i| &bindings[i]), unix);
+            let (arrival, event, at) = match place {
+                Some(i) => {
+                    let old = &bindings[i];
+                    let live = old.is_live(unix);
+                    let moved =
+                        !live || old.contact() != text.contact || old.way != facts.way || old.text().path != text.path;
+                    let event = match () {
+                        () if !live => Event::Created,
+                        () if facts.expires_at < old.expires_at => Event::Shortened,
+                        () => Event::Refreshed,
+                    };
+                    bindings[i].update(&text, facts);
+                    (if moved { Arrival::Reachable } else { Arrival::Refreshed }, event, i)
+                }
+                None => {
+                    // The parts are bounded far below what a binding holds.
+                    let Some(binding) = Binding::new(&text, facts) else { continue };
+                    bindings.push(binding);
+                    (Arrival::Reachable, Event::Created, bindings.len() - 1)
+                }
+            };
+            if applied.arrival != Some(Arrival::Reachable) {
+                applied.arrival = Some(arrival);
+            }
+            if watched {
+                applied.changes.push((event, bindings[at].clone()));
+            }
+        }
+        removed.sort_unstable();
+        for i in removed.into_iter().rev() {
+            let binding = bindings.remove(i);
+            if watched && binding.is_live(unix) {
+                applied.changes.push((Event::Unregistered, binding));
+            }
+        }
+        sort(bindings);
+        Ok(applied)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn store_one(
+        &self,
+        aor: &str,
+        wish: &Wish<'_>,
+        wanted: &Wanted<'_>,
+        account: &Account,
+        old: Option<&Binding>,
+        order: Order,
+        unix: u64,
+        reply: Option<&Arc<Reply>>,
+    ) -> Result<(), Failure> {
+        let old_key = |with: &mut dyn FnMut(&str) -> Result<(), Failure>| match old {
+            Some(old) => with_key(old.instance(), old.reg_id, old.contact(), with).unwrap_or(Ok(())),
+            None => Ok(()),
+        };
+        match (order, old) {
+            // Written once more, because the first time may not have been committed yet.
+            (Order::Same, Some(old)) => old_key(&mut |key| match old.row(aor, key, &self.config.node) {
+                Some(row) => self.store(BindingChange::Put(row), reply),
+                None => Ok(()),
+            }),
+            _ if wanted.expires == 0 => old_key(&mut |key| self.store(BindingChange::Remove { aor, key }, reply)),
+            _ => {
+                let (text, facts) = wanted.binding(wish, account, old, unix);
+                if wanted.reg_id == 0 && old.is_some_and(|o| o.contact() != text.contact) {
+                    // An equivalent URI in another spelling is another key.
+                    old_key(&mut |key| self.store(BindingChange::Remove { aor, key }, reply))?;
+                }
+                let put = |key: &str| match row(&text, &facts, aor, key, &self.config.node) {
+                    Some(row) => self.store(BindingChange::Put(row), reply),
+                    None => Ok(()),
+                };
+                with_key(text.instance, facts.reg_id, text.contact, put).unwrap_or(Ok(()))
+            }
+        }
+    }
+
+    fn store(&self, change: BindingChange<'_>, reply: Option<&Arc<Reply>>) -> Result<(), Failure> {
+        let result = self.parts.store.write(change, reply.map(|r| r.write()));
+        if let (Err(_), Some(reply)) = (&result, reply) {
+            reply.unwritten();
+        }
+        result.map_err(Failure::Store)
+    }
+
+    /// The contact is the address-of-record itself or a GRUU of it (RFC 5627 §5.1): calls would go in circles.
+    fn is_loop(&self, wanted: &Wanted<'_>, aor: &str) -> bool {
+        let (uri, home) = (&wanted.uri, &self.parts.home);
+        if !home.is_domain(uri.host()) || uri.port().is_some() {
+            return false;
+        }
+        let temporary = uri.user().and_then(|u| self.gruus.read_temporary(u));
+        temporary.is_some_and(|t| aor.split_once('@').is_some_and(|(user, _)| user == &*t.user))
+            || home.aor(uri).is_some_and(|a| a.as_str() == aor)
+    }
+
+    /// What a 200 says beside what every response says.
+    fn write_ok(&self, w: &mut Writer<'_>, account: &Account, wish: &Wish<'_>, bindings: &[Binding], unix: u64) {
+        for binding in bindings.iter().filter(|b| b.is_live(unix)) {
+            w.header(HeaderName::Contact, |out| self.write_contact(out, account, wish, binding, unix));
+        }
+        if !wish.path.is_empty() {
+            w.text(HeaderName::Path, &wish.path);
+        }
+        if wish.outbound {
+            w.text(HeaderName::Require, b"outbound");
+            if wish.direct && self.config.flow_timer > 0 {
+                w.number(HeaderName::FlowTimer, self.config.flow_timer.into());
+            }
+        }
+        if !self.config.service_route.is_empty() {
+            w.text(HeaderName::ServiceRoute, &self.config.service_route);
+        }
+        if let Some(user) = &account.user {
+            w.header(HeaderName::PAssociatedUri, |out| write_associated(out, user));
+        }
+        w.text(HeaderName::Supported, b"path, outbound");
+        w.text(HeaderName::AllowEvents, b"reg");
+        w.header(HeaderName::Date, |out| Date::from_unix(unix).write(out));
+    }
+
+    fn write_contact(&self, out: &mut Vec<u8>, account: &Account, wish: &Wish<'_>, binding: &Binding, unix: u64) {
+        let text = binding.text();
+        out.push(b'<');
+        out.extend_from_slice(text.contact);
+        out.extend_from_slice(b">;expires=");
+        edit::number(out, binding.remaining(unix).into());
+        if binding.q != 1000 {
+            out.extend_from_slice(b";q=");
+            Q::new(binding.q).write(out);
+        }
+        if !text.instance.is_empty() {
+            out.extend_from_slice(b";+sip.instance=\"<");
+            out.extend_from_slice(text.instance);
+            out.extend_from_slice(b">\"");
+        }
+        if binding.reg_id > 0 {
+            out.extend_from_slice(b";reg-id=");
+            edit::number(out, binding.reg_id.into());
+        }
+        out.extend_from_slice(text.params);
+        if wish.gruu && !text.instance.is_empty() {
+            let aor = &account.aor;
+            out.extend_from_slice(b";pub-gruu=\"");
+            gruu::write_public(aor.as_str(), text.instance, out);
+            out.extend_from_slice(b"\";temp-gruu=\"");
+            let unique = [unix, self.next_unique()];
+            self.gruus.write_temporary(aor.user(), aor.domain(), text.instance, text.call_id, unique, out);
+            out.push(b'"');
+        }
+    }
+}
+
+/// How a request stands to a binding of the same Call-ID (RFC 3261 §10.3 step 7).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Higher CSeq, another Call-ID, or the binding has expired.
+    Newer,
+    /// The very request that made it what it is: a retransmission.
+    Same,
+    Older,
+}
+
+fn order(binding: &Binding, wish: &Wish<'_>, unix: u64) -> Order {
+    if !binding.is_live(unix) || binding.text().call_id != wish.call_id {
+        return Order::Newer;
+    }
+    match wish.cseq.cmp(&binding.cseq) {
+        std::cmp::Ordering::Greater => Order::Newer,
+        std::cmp::Ordering::Equal => Order::Same,
+        std::cmp::Ordering::Less => Order::Older,
+    }
+}
+
+impl Wanted<'_> {
+    /// Whether this is about that binding: by instance and flow (RFC 5626 §6), or else by the URI.
+    fn is(&self, binding: &Binding) -> bool {
+        if self.reg_id > 0 || binding.reg_id > 0 {
+            return self.reg_id == binding.reg_id && self.instance == binding.instance();
+        }
+        let contact = binding.contact();
+        contact == self.uri.as_bytes()
+            || sip_proto::Uri::parse(contact).is_some_and(|stored| stored.equivalent(&self.uri))
+    }
+
+    fn binding<'b>(
+        &'b self,
+        wish: &'b Wish<'_>,
+        account: &Account,
+        old: Option<&Binding>,
+        unix: u64,
+    ) -> (Text<'b>, Facts) {
+        let text = Text {
+            contact: self.uri.as_bytes(),
+            params: &self.params,
+            path: &wish.path,
+            instance: self.instance,
+            call_id: wish.call_id,
+            user_agent: wish.user_agent,
+        };
+        let now = unix as u32;
+        let facts = Facts {
+            expires_at: now.saturating_add(self.expires),
+            since: old.filter(|o| o.is_live(unix)).map_or(now, |o| o.since),
+            cseq: wish.cseq,
+            reg_id: self.reg_id,
+            q: self.q,
+            proved: account.proved && wish.direct,
+            way: self.way,
+        };
+        (text, facts)
+    }
+}
+
+/// RFC 7315 §4.1: the public identities of the user.
+fn write_associated(out: &mut Vec<u8>, user: &User) {
+    out.extend_from_slice(b"<sip:");
+    out.extend_from_slice(user.aor.as_str().as_bytes());
+    out.push(b'>');
+    if let Some(number) = user.msisdn {
+        out.extend_from_slice(b", <sip:");
+        edit::display(out, number);
+        out.push(b'@');
+        out.extend_from_slice(user.aor.domain().as_bytes());
+        out.extend_from_slice(b";user=phone>, <tel:");
+        edit::display(out, number);
+        out.push(b'>');
+    }
+}
+
+/// Answers without a transaction: the same request gets the same answer again (RFC 3261 §8.2.7).
+pub(crate) fn refuse(
+    step: &mut Step<'_>,
+    flow: &Flow,
+    message: &Message<'_>,
+    status: u16,
+    reason: Option<&str>,
+    more: impl FnOnce(&mut Writer<'_>),
+) {
+    debug_assert!(message.method() != Method::Ack);
+    let tag = step.endpoint.local_tag(message.call_id().unwrap_or_default());
+    let hop = reply_hop(flow, message.top_via().as_ref());
+    step.out.push(hop, Transmit::NO_TOKEN, |b| {
+        let response = Response::to(message, status).source(flow.remote).tag(&tag);
+        match reason {
+            Some(reason) => response.reason(reason).write(b, more),
+            None => response.write(b, more),
+        }
+    });
+}

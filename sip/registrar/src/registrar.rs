@@ -1,0 +1,306 @@
+//! The registrar as the rest of the house sees it: a service that takes REGISTER and SUBSCRIBE, and the place to ask where
+//! a user is.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use sip_ims::ports::{BindingChange, BindingRow, BindingStore, Done};
+use sip_ims::service::{Location, Outlet, Reach, Request, Service, Step, Verdict};
+use sip_ims::{Authenticator, Directory, Home, User};
+use sip_proto::uri::Uri;
+use sip_proto::{Flow, Method};
+use smallvec::SmallVec;
+
+use crate::binding::{Binding, with_key};
+use crate::events::{Event, Limits, Watchers};
+use crate::gruu::{Gruus, Temporary, public_instance};
+use crate::table::{Table, sort};
+
+/// Settings of the registrar.
+#[derive(Clone, Debug)]
+pub struct RegistrarConfig {
+    pub store: Acknowledge,
+    /// Seconds; shorter requests get 423, but an hour is never too short (RFC 3261 §10.3 step 7).
+    pub min_expires: u32,
+    /// Seconds; longer requests are shortened.
+    pub max_expires: u32,
+    /// Seconds granted when the phone names none.
+    pub default_expires: u32,
+    /// Contacts of one address-of-record, at least 1.
+    pub max_contacts: usize,
+    /// Seconds between keep-alives that a phone with an outbound flow is told (RFC 5626 §4.4); 0: nothing is told.
+    pub flow_timer: u32,
+    /// Value of Service-Route (RFC 3608); empty: none.
+    pub service_route: Vec<u8>,
+    /// Name of this node, as it stands in the rows of the store.
+    pub node: String,
+    /// Secret of the house, from which temporary GRUUs are made; the nodes of a cluster share it.
+    pub key: [u8; 32],
+    /// Subscriptions to the registration event package, all together and of one address-of-record.
+    pub max_subscriptions: usize,
+    pub max_watchers: usize,
+}
+
+impl Default for RegistrarConfig {
+    /// Fit for a small house; `node` and `key` are to be set.
+    fn default() -> RegistrarConfig {
+        RegistrarConfig {
+            store: Acknowledge::BeforeReply,
+            min_expires: 60,
+            max_expires: 86_400,
+            default_expires: 3_600,
+            max_contacts: 10,
+            flow_timer: 120,
+            service_route: Vec::new(),
+            node: String::new(),
+            key: [0; 32],
+            max_subscriptions: 10_000,
+            max_watchers: 16,
+        }
+    }
+}
+
+/// When a binding is written, seen from the 200 that grants it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Acknowledge {
+    /// In the store first, so that kill -9 loses none.
+    BeforeReply,
+    /// Answered first.
+    Behind,
+}
+
+/// Why somebody should look whether something waits for a user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arrival {
+    /// A new contact, or one that has moved.
+    Reachable,
+    /// The same contact for some more time.
+    Refreshed,
+}
+
+/// Told of each successful REGISTER that leaves the user reachable: the canonical address-of-record. Called on the hot path
+/// or on the store's thread, when the answer may go: must be cheap, must not ask the registrar back.
+pub type OnRegistered = Arc<dyn Fn(&str, Arrival) + Send + Sync>;
+
+/// What the registrar works with.
+pub struct Parts {
+    pub home: Arc<Home>,
+    pub directory: Arc<Directory>,
+    pub store: Arc<dyn BindingStore>,
+    /// `None`: everybody is who they say (closed test nets only).
+    pub authenticator: Option<Arc<Authenticator>>,
+    pub on_registered: OnRegistered,
+    /// Told of wrong credentials and malformed requests: the flow and how many points.
+    pub penalise: Arc<dyn Fn(&Flow, u32) + Send + Sync>,
+}
+
+/// See the crate's text. One for all shards.
+pub struct Registrar {
+    pub(crate) config: RegistrarConfig,
+    pub(crate) parts: Parts,
+    pub(crate) table: Arc<Table>,
+    pub(crate) gruus: Gruus,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) outlet: OnceLock<Arc<dyn Outlet>>,
+    /// Numbers temporary GRUUs.
+    pub(crate) unique: AtomicU64,
+}
+
+impl Registrar {
+    pub fn new(config: RegistrarConfig, parts: Parts) -> Registrar {
+        let mut hash_key = [0; 16];
+        hash_key.copy_from_slice(&config.key[..16]);
+        let limits = Limits { subscriptions: config.max_subscriptions, watchers: config.max_watchers };
+        let table = Arc::new(Table::new(hash_key));
+        Registrar {
+            gruus: Gruus::new(&config.key),
+            watchers: Watchers::new(limits, parts.home.clone(), table.clone()),
+            table,
+            outlet: OnceLock::new(),
+            unique: AtomicU64::new(0),
+            config,
+            parts,
+        }
+    }
+
+    /// Where answers and notifications go that do not come out of a received message. Call it once, before the first
+    /// message: starts the thread that sends the notifications, which ends with the registrar.
+    pub fn attach(&self, outlet: Arc<dyn Outlet>) {
+        if self.outlet.set(outlet.clone()).is_ok() {
+            self.watchers.run(outlet);
+        }
+    }
+
+    /// Takes what the store holds into memory; `done` gets the number of rows. What has expired meanwhile, and what could
+    /// only be reached over a connection of the past, goes with the next [`Registrar::tick`].
+    pub fn load(self: &Arc<Self>, unix: u64, done: Done<u64>) {
+        let registrar = self.clone();
+        self.parts.store.load(Box::new(move |row| registrar.restore(&row, unix)), done);
+    }
+
+    fn restore(&self, row: &BindingRow<'_>, unix: u64) {
+        let ours = row.node == self.config.node;
+        let Some(mut binding) = Binding::from_row(row, ours, unix) else { return };
+        let lost = row.flow.is_some_and(|f| f.transport.is_reliable());
+        if ours && lost {
+            binding.expires_at = binding.expires_at.min(unix as u32);
+        }
+        self.table.write(row.aor, |bindings| {
+            // Who has registered since the start knows better.
+            let same = |b: &Binding| match (b.reg_id, binding.reg_id) {
+                (0, 0) => b.contact() == binding.contact(),
+                (a, c) => a == c && b.instance() == binding.instance(),
+            };
+            if !bindings.iter().any(same) && bindings.len() < self.config.max_contacts {
+                bindings.push(binding);
+                sort(bindings);
+            }
+        });
+    }
+
+    /// Once a second: bindings and subscriptions that have run out.
+    pub fn tick(&self, now: Instant, unix: u64) {
+        let mut gone = Vec::new();
+        let more = self.table.expire(unix, |aor, binding| gone.push((Box::<str>::from(aor), binding)));
+        self.forget(now, unix, gone, Event::Expired);
+        if more {
+            tracing::debug!("more bindings have expired than are taken out at once");
+        }
+        self.watchers.tick(now, unix);
+    }
+
+    /// A connection has closed: what could only be reached over it is unreachable now.
+    pub fn flow_closed(&self, now: Instant, unix: u64, flow: &Flow) {
+        if !flow.transport.is_reliable() {
+            return;
+        }
+        let mut gone = Vec::new();
+        let over = |b: &Binding| b.way.and_then(|w| w.connection()) == Some(flow.id);
+        self.table.closed(flow.id, |b| !over(b), |aor, binding| gone.push((Box::<str>::from(aor), binding)));
+        self.forget(now, unix, gone, Event::Deactivated);
+    }
+
+    /// Takes every binding of an address-of-record away: the user was removed.
+    pub fn deregister(&self, now: Instant, unix: u64, aor: &str) {
+        let gone: Vec<_> = self.table.write(aor, |bindings| bindings.drain(..).map(|b| (aor.into(), b)).collect());
+        self.forget(now, unix, gone, Event::Rejected);
+        self.watchers.end(now, unix, aor);
+    }
+
+    /// Takes bindings that have left memory out of the store too, and tells the watchers.
+    fn forget(&self, now: Instant, unix: u64, gone: Vec<(Box<str>, Binding)>, event: Event) {
+        for (aor, binding) in gone {
+            self.unstore(&aor, &binding);
+            if self.watchers.any() {
+                self.watchers.changed(now, unix, &aor, vec![(event, binding)]);
+            }
+        }
+    }
+
+    fn unstore(&self, aor: &str, binding: &Binding) {
+        // When the queue is full the row stays; it is dropped when it is read.
+        let _ = with_key(binding.instance(), binding.reg_id, binding.contact(), |key| {
+            self.parts.store.write(BindingChange::Remove { aor, key }, None)
+        });
+    }
+
+    /// Bindings held.
+    pub fn bindings(&self) -> usize {
+        self.table.bindings()
+    }
+
+    /// Users with a binding.
+    pub fn users(&self) -> usize {
+        self.table.users()
+    }
+
+    /// Subscriptions to the registration event package.
+    pub fn subscriptions(&self) -> usize {
+        self.watchers.len()
+    }
+
+    /// Shows the bindings that a GRUU of ours means (RFC 5627 §6.1), best first. False when this is no GRUU that we made and
+    /// still stand by: 404. True and nothing shown: 480.
+    pub fn resolve_gruu(&self, uri: &Uri<'_>, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) -> bool {
+        let home = &self.parts.home;
+        if uri.gr().is_none() || !(home.is_domain(uri.host()) || home.is_us(uri)) {
+            return false;
+        }
+        if let Some(instance) = public_instance(uri) {
+            let Some(aor) = home.aor(uri) else { return false };
+            let known = self.parts.authenticator.is_none() || self.parts.directory.by_aor(aor.as_str()).is_some();
+            if known {
+                self.each_where(aor.as_str(), unix, |b| b.instance() == &*instance, show);
+            }
+            return known;
+        }
+        let Some(temporary) = uri.user().and_then(|u| self.gruus.read_temporary(u)) else { return false };
+        let aor = format!("{}@{}", temporary.user, home.domain());
+        let valid = self.table.read(&aor, |bindings| self.meant(&temporary, bindings, unix));
+        let Some(instance) = valid else { return false };
+        self.each_where(&aor, unix, |b| b.instance() == &*instance, show);
+        true
+    }
+
+    /// The instance that a temporary GRUU means, while it is valid.
+    fn meant(&self, temporary: &Temporary, bindings: &[Binding], unix: u64) -> Option<Box<[u8]>> {
+        let mut live = bindings.iter().filter(|b| b.is_live(unix) && !b.instance().is_empty());
+        let found = live.find(|b| self.gruus.means(temporary, b.instance(), b.text().call_id))?;
+        Some(found.instance().into())
+    }
+
+    fn each_where(&self, aor: &str, unix: u64, which: impl Fn(&Binding) -> bool, show: &mut dyn FnMut(&Reach<'_>)) {
+        self.table.read(aor, |bindings| {
+            bindings.iter().filter(|b| b.is_live(unix) && which(b)).for_each(|b| show(&b.reach()));
+        });
+    }
+
+    pub(crate) fn next_unique(&self) -> u64 {
+        self.unique.fetch_add(1, Relaxed)
+    }
+}
+
+impl Service for Registrar {
+    fn name(&self) -> &'static str {
+        "registrar"
+    }
+
+    fn request(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict {
+        match request.message.method() {
+            Method::Register => {
+                self.register(step, request);
+                Verdict::Taken
+            }
+            Method::Subscribe => self.subscribe(step, request),
+            _ => Verdict::Pass,
+        }
+    }
+}
+
+impl Location for Registrar {
+    fn each(&self, aor: &str, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) {
+        self.each_where(aor, unix, |_| true, show);
+    }
+
+    /// Contacts that may be reached in another way than by the flow that failed stay.
+    fn failed(&self, aor: &str, contact: &[u8]) {
+        let gone: SmallVec<[Binding; 2]> = self.table.write(aor, |bindings| {
+            let dead = |b: &Binding| b.contact() == contact && (b.way.is_some() || b.reg_id > 0);
+            // One flow at a time: an instance may have the same contact on another.
+            bindings.iter().position(dead).map(|i| bindings.remove(i)).into_iter().collect()
+        });
+        for binding in gone {
+            self.unstore(aor, &binding);
+            self.watchers.defer(aor, Event::Deactivated, binding);
+        }
+    }
+
+    fn authenticated(&self, flow: &Flow, user: &User) -> bool {
+        // The source of a datagram proves nothing.
+        flow.transport.is_reliable()
+            && self.table.read(user.aor.as_str(), |bindings| {
+                bindings.iter().any(|b| b.proved && b.way.is_some_and(|w| w.is(flow)))
+            })
+    }
+}
