@@ -18,4 +18,7 @@ mod reply;
 mod table;
 mod way;
 
+#[cfg(test)]
+mod tests;
+
 pub use registrar::{Acknowledge, Arrival, OnRegistered, Parts, Registrar, RegistrarConfig};

@@ -1,0 +1,8 @@
+//! The registrar as its neighbours see it: requests in, answers, rows and notifications out, on a pretend clock.
+
+mod house;
+
+mod contacts;
+mod events;
+mod outbound;
+mod store;
