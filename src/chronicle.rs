@@ -156,7 +156,10 @@ impl Book {
                 _ => self.end(kept),
             },
             NoteEvent::CallEnded => self.end(kept),
-            NoteEvent::MessageRelayed | NoteEvent::MessageKept | NoteEvent::MessageDelivered | NoteEvent::MessageExpired => {
+            NoteEvent::MessageRelayed
+            | NoteEvent::MessageKept
+            | NoteEvent::MessageDelivered
+            | NoteEvent::MessageExpired => {
                 let call = Call { start: kept.at, answer: None, from: kept.from, to: kept.to };
                 self.write(Kind::Message, &kept.call_id, &call, kept.at, kept.status);
             }

@@ -7,7 +7,6 @@ pub mod problem;
 pub mod public;
 pub mod tls;
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 
@@ -71,11 +70,9 @@ impl Door {
     }
 
     /// Waits until the last request is answered; WebSockets that were handed on are not waited for.
-    pub fn ended(self) -> impl Future<Output = ()> {
-        async move {
-            if self.task.await.is_err() {
-                tracing::error!("an HTTP listener panicked");
-            }
+    pub async fn ended(self) {
+        if self.task.await.is_err() {
+            tracing::error!("an HTTP listener panicked");
         }
     }
 }

@@ -8,18 +8,17 @@ mod exposition;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sip_proto::Method;
 
 pub use exposition::{Family, Kind, Samples};
 
 /// What a histogram measures.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Latency {
-    /// From a request's arrival to its final answer.
-    Request(Method),
+    /// One message, from its arrival to the last byte of what it caused: parsing, transaction, decision. Sampled.
+    Handling,
     /// From a change's arrival in a store's queue to its commit.
     Commit(Commit),
 }
@@ -30,19 +29,15 @@ pub enum Latency {
 pub enum Commit {
     Bindings,
     Messages,
-    Users,
-    Documents,
 }
 
 impl Commit {
-    const ALL: [Commit; 4] = [Commit::Bindings, Commit::Messages, Commit::Users, Commit::Documents];
+    const ALL: [Commit; 2] = [Commit::Bindings, Commit::Messages];
 
     fn as_str(self) -> &'static str {
         match self {
             Commit::Bindings => "bindings",
             Commit::Messages => "messages",
-            Commit::Users => "users",
-            Commit::Documents => "documents",
         }
     }
 }
@@ -78,6 +73,24 @@ impl Metrics {
         self.shard().latencies[latency_index(what)].observe(took);
     }
 
+    /// Runs `work` and, one time in 16 on each thread, measures it as [`Latency::Handling`]: reading the clock each time would
+    /// cost more than counting.
+    #[inline]
+    pub fn handling<R>(&self, work: impl FnOnce() -> R) -> R {
+        thread_local! {
+            static TURN: Cell<u8> = const { Cell::new(0) };
+        }
+        let turn = TURN.get();
+        TURN.set(turn.wrapping_add(1));
+        if turn % 16 != 0 {
+            return work();
+        }
+        let start = Instant::now();
+        let result = work();
+        self.observe(Latency::Handling, start.elapsed());
+        result
+    }
+
     /// Adds a family of which the samples are asked for at each scrape. `ask` must not block.
     pub fn source(&self, family: Family, ask: impl Fn(&mut Samples<'_>) + Send + 'static) {
         self.sources.lock().push(Source { family, ask: Box::new(ask) });
@@ -94,17 +107,16 @@ impl Metrics {
     }
 
     fn write_latencies(&self, text: &mut String) {
-        let requests = METHODS.map(|m| (latency_index(Latency::Request(m)), method_label(m)));
         let commits = Commit::ALL.map(|c| (latency_index(Latency::Commit(c)), c.as_str()));
-        let help = "Seconds from a request's arrival to its final answer.";
-        Family::histogram("isthmus_sip_request_seconds", help)
-            .write(text, |s| requests.iter().for_each(|(at, label)| self.write_histogram(s, *at, "method", label)));
+        let help = "Seconds that a thread spends on one SIP message; one in 16 is measured.";
+        Family::histogram("isthmus_sip_handling_seconds", help)
+            .write(text, |s| self.write_histogram(s, latency_index(Latency::Handling), &[]));
         let help = "Seconds from a change's arrival in a store's queue to its commit.";
         Family::histogram("isthmus_store_commit_seconds", help)
-            .write(text, |s| commits.iter().for_each(|(at, label)| self.write_histogram(s, *at, "store", label)));
+            .write(text, |s| commits.iter().for_each(|(at, label)| self.write_histogram(s, *at, &[("store", label)])));
     }
 
-    fn write_histogram(&self, samples: &mut Samples<'_>, at: usize, label: &str, value: &str) {
+    fn write_histogram(&self, samples: &mut Samples<'_>, at: usize, labels: &[(&str, &str)]) {
         let mut counts = [0u64; BUCKETS];
         let mut nanoseconds = 0u64;
         for histogram in self.shards.iter().map(|s| &s.latencies[at]) {
@@ -113,7 +125,7 @@ impl Metrics {
         }
         if counts.iter().any(|c| *c > 0) {
             let bounds = BOUNDS.map(|micros| micros as f64 / 1e6);
-            samples.histogram(&[(label, value)], &bounds, &counts, nanoseconds as f64 / 1e9);
+            samples.histogram(labels, &bounds, &counts, nanoseconds as f64 / 1e9);
         }
     }
 
@@ -130,17 +142,7 @@ const BOUNDS: [u64; 16] = [
 ];
 const BUCKETS: usize = BOUNDS.len() + 1;
 
-const METHOD_COUNT: usize = Method::KNOWN.len() + 1;
-const METHODS: [Method; METHOD_COUNT] = {
-    let mut all = [Method::Other; METHOD_COUNT];
-    let mut i = 0;
-    while i < Method::KNOWN.len() {
-        all[i] = Method::KNOWN[i];
-        i += 1;
-    }
-    all
-};
-const LATENCIES: usize = METHOD_COUNT + Commit::ALL.len();
+const LATENCIES: usize = 1 + Commit::ALL.len();
 
 // Two cache lines apart, because processors fetch them in pairs.
 #[repr(align(128))]
@@ -171,13 +173,9 @@ impl Histogram {
 
 fn latency_index(what: Latency) -> usize {
     match what {
-        Latency::Request(method) => method as usize,
-        Latency::Commit(store) => METHOD_COUNT + store as usize,
+        Latency::Handling => 0,
+        Latency::Commit(store) => 1 + store as usize,
     }
-}
-
-fn method_label(method: Method) -> &'static str {
-    if method == Method::Other { "other" } else { method.as_str() }
 }
 
 /// Numbers threads as they first come by.
@@ -217,7 +215,7 @@ mod tests {
 
     #[test]
     fn every_series_has_its_own_cell() {
-        let cells = METHODS.map(Latency::Request).into_iter().chain(Commit::ALL.map(Latency::Commit));
+        let cells = [Latency::Handling].into_iter().chain(Commit::ALL.map(Latency::Commit));
         let cells: std::collections::HashSet<usize> = cells.map(latency_index).collect();
         assert_eq!(cells.len(), LATENCIES);
         assert_eq!(cells.into_iter().max(), Some(LATENCIES - 1));
@@ -227,14 +225,22 @@ mod tests {
     fn histogram_buckets_are_cumulative() {
         let metrics = Metrics::new();
         for micros in [40, 50, 51, 900, 60_000_000] {
-            metrics.observe(Latency::Request(Method::Invite), Duration::from_micros(micros));
+            metrics.observe(Latency::Handling, Duration::from_micros(micros));
         }
         let text = metrics.exposition();
         for (le, count) in [("0.00005", 2), ("0.0001", 3), ("0.001", 4), ("30", 4), ("+Inf", 5)] {
-            let line = format!("isthmus_sip_request_seconds_bucket{{method=\"INVITE\",le=\"{le}\"}} {count}\n");
+            let line = format!("isthmus_sip_handling_seconds_bucket{{le=\"{le}\"}} {count}\n");
             assert!(text.contains(&line), "{line}{text}");
         }
-        assert!(text.contains("isthmus_sip_request_seconds_count{method=\"INVITE\"} 5\n"), "{text}");
+        assert!(text.contains("isthmus_sip_handling_seconds_count 5\n"), "{text}");
+    }
+
+    #[test]
+    fn one_message_in_sixteen_is_measured() {
+        let metrics = Metrics::new();
+        let sum: u32 = (0..33).map(|n| metrics.handling(|| n)).sum();
+        assert_eq!(sum, 528);
+        assert!(metrics.exposition().contains("isthmus_sip_handling_seconds_count 3\n"));
     }
 
     #[test]

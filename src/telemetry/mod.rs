@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod redact;
 pub mod sources;
 pub mod tap;
+pub mod timed;
 pub mod trace;
 
 pub use hep::Capture;
@@ -16,4 +17,5 @@ pub use marks::Marks;
 pub use metrics::{Latency, Metrics};
 pub use redact::{Hidden, Redacted};
 pub use tap::Tap;
+pub use timed::Timed;
 pub use trace::{Event, Trace, TraceId};
