@@ -46,6 +46,7 @@ macro_rules! on_both_engines {
 }
 
 on_both_engines! {
+    several_processes_may_make_a_new_store_at_once
     bindings_are_there_after_a_restart
     a_random_history_of_bindings_ends_in_its_last_state
     a_binding_that_is_too_large_is_refused_and_the_others_go_on
@@ -63,6 +64,20 @@ on_both_engines! {
     charging_records_are_read_by_time_in_order
     text_that_an_engine_cannot_hold_is_refused
     a_full_queue_of_writes_refuses_at_once
+}
+
+fn several_processes_may_make_a_new_store_at_once(subject: Subject) {
+    std::thread::scope(|scope| {
+        for n in 0..6 {
+            let config = &subject.config;
+            scope.spawn(move || {
+                let users = open_users(config).unwrap();
+                wait(|done| users.put(vec![user(&format!("user{n}"), None)], done)).unwrap();
+            });
+        }
+    });
+    let users = open_users(&subject.config).unwrap();
+    assert_eq!(wait(|done| users.changes(0, 100, done)).unwrap().len(), 6);
 }
 
 fn bindings_are_there_after_a_restart(subject: Subject) {
