@@ -27,13 +27,13 @@ impl NatsBus {
     /// Connects, waiting until the subscription stands. The tasks end when the bus is dropped. Call inside a tokio runtime.
     pub async fn connect(url: &str) -> Result<NatsBus, NatsError> {
         let options = ConnectOptions::new()
-            .connection_timeout(Duration::from_secs(5))
+            .connection_timeout(CONNECT)
             .client_capacity(QUEUE)
             .subscription_capacity(QUEUE)
             .max_reconnects(None);
         let client = options.connect(url).await.map_err(|e| NatsError(e.into()))?;
-        let incoming = client.subscribe(format!("{SUBJECT}.>")).await.map_err(|e| NatsError(e.into()))?;
-        client.flush().await.map_err(|e| NatsError(e.into()))?;
+        let mut incoming = client.subscribe(format!("{SUBJECT}.>")).await.map_err(|e| NatsError(e.into()))?;
+        tokio::time::timeout(CONNECT, heard(&client, &mut incoming)).await.map_err(|e| NatsError(e.into()))??;
         let local = LocalBus::new();
         let (outgoing, queue) = channel(QUEUE);
         let receive = tokio::spawn(receive(incoming, local.clone()));
@@ -60,6 +60,19 @@ impl Bus for NatsBus {
     }
 }
 
+/// Waits until we hear ourselves: sent is not yet known to the server, and a hint of another node's would be lost.
+async fn heard(client: &Client, incoming: &mut async_nats::Subscriber) -> Result<(), NatsError> {
+    let word: [u8; 16] = rand::random();
+    client.publish(format!("{SUBJECT}.hello"), word.to_vec().into()).await.map_err(|e| NatsError(e.into()))?;
+    // Other nodes' words come by, and hints that nobody here has subscribed to yet.
+    while let Some(message) = incoming.next().await {
+        if *message.payload == word {
+            return Ok(());
+        }
+    }
+    Err(NatsError("the connection was closed".into()))
+}
+
 async fn send(client: Client, mut queue: Receiver<(String, Vec<u8>)>) {
     while let Some((subject, bytes)) = queue.recv().await {
         if let Err(error) = client.publish(subject, bytes.into()).await {
@@ -80,5 +93,7 @@ async fn receive(mut incoming: async_nats::Subscriber, local: LocalBus) {
 
 /// Before every topic: NATS may be shared with others.
 const SUBJECT: &str = "isthmus";
+/// Longest wait for the server, at the start.
+const CONNECT: Duration = Duration::from_secs(5);
 /// Hints that may wait, each way.
 const QUEUE: usize = 4096;
