@@ -48,7 +48,8 @@ pub enum Kind {
 /// The way in, shared by every thread.
 #[derive(Clone)]
 pub struct Records {
-    queue: SyncSender<Line>,
+    /// `None` ends the writer.
+    queue: SyncSender<Option<Line>>,
     counts: Arc<Counts>,
 }
 
@@ -74,7 +75,7 @@ impl Records {
         let queued = serde_json::to_string(record).is_ok_and(|mut text| {
             text.push('\n');
             let day = (record.end / 86_400_000) as i64;
-            self.queue.try_send(Line { day, text }).is_ok()
+            self.queue.try_send(Some(Line { day, text })).is_ok()
         });
         if !queued {
             self.counts.dropped.fetch_add(1, Relaxed);
@@ -86,8 +87,9 @@ impl Records {
     }
 }
 
-/// The appending thread. Ends when the last [`Records`] is dropped.
+/// The appending thread.
 pub struct Writer {
+    queue: SyncSender<Option<Line>>,
     thread: JoinHandle<()>,
 }
 
@@ -102,11 +104,14 @@ impl Writer {
         let counted = counts.clone();
         let thread =
             std::thread::Builder::new().name("cdr".to_owned()).spawn(move || append(&pattern, &lines, &counted))?;
-        Ok((Records { queue, counts }, Writer { thread }))
+        let writer = Writer { queue: queue.clone(), thread };
+        Ok((Records { queue, counts }, writer))
     }
 
-    /// Waits until everything queued is on disk. Call it after dropping every [`Records`].
+    /// Waits until everything queued is on disk, and ends; what is written later is dropped and counted.
     pub fn finish(self) {
+        // An error says that the thread has ended already.
+        let _ = self.queue.send(None);
         if self.thread.join().is_err() {
             tracing::error!("the charging record writer panicked");
         }
@@ -144,7 +149,7 @@ pub fn search(pattern: &Path, text: &str) -> io::Result<Vec<String>> {
     Ok(found)
 }
 
-fn append(pattern: &Path, lines: &Receiver<Line>, counts: &Counts) {
+fn append(pattern: &Path, lines: &Receiver<Option<Line>>, counts: &Counts) {
     let mut day = Day { pattern, number: i64::MIN, file: None };
     let mut flushed = Instant::now();
     loop {
@@ -153,9 +158,9 @@ fn append(pattern: &Path, lines: &Receiver<Line>, counts: &Counts) {
             flushed = Instant::now();
         }
         let line = match lines.recv_timeout(FLUSH_EVERY) {
-            Ok(line) => line,
+            Ok(Some(line)) => line,
             Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => return day.flush(true),
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => return day.flush(true),
         };
         match day.write(&line) {
             Ok(()) => counts.written.fetch_add(1, Relaxed),
@@ -237,9 +242,10 @@ mod tests {
         records.write(&record("00000000000000bb", 86_400_000));
         records.write(&record("00000000000000bb", 86_400_001));
         let counts = records.counts().clone();
-        drop(records);
+        // Others may still hold the queue when the server stops.
         writer.finish();
-        assert_eq!(counts.written.load(Relaxed), 3);
+        records.write(&record("00000000000000bb", 86_400_002));
+        assert_eq!((counts.written.load(Relaxed), counts.dropped.load(Relaxed)), (3, 1));
         let second = std::fs::read_to_string(folder.path().join("cdr/x-1970-01-02.jsonl")).unwrap();
         assert_eq!(second.lines().count(), 2);
         let parsed: serde_json::Value = serde_json::from_str(second.lines().next().unwrap()).unwrap();

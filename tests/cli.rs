@@ -231,6 +231,22 @@ fn a_server_opens_its_doors_and_drains_on_sigterm() {
 }
 
 #[test]
+fn messages_are_copied_to_the_capture_server_and_the_drain_still_ends() {
+    let folder = TempDir::new().unwrap();
+    let homer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    homer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write_config(folder.path(), &format!("[telemetry.hep]\naddress = \"{}\"\n", homer.local_addr().unwrap()));
+    let server = Server::start(folder.path());
+    let sip = server.address("sip").split("/udp").next().unwrap().to_owned();
+    let phone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    phone.send_to(b"OPTIONS sip:localhost SIP/2.0\r\nCall-ID: half\r\n\r\n", &sip).unwrap();
+    let mut buf = [0; 4096];
+    let n = homer.recv(&mut buf).unwrap();
+    assert!(buf.starts_with(b"HEP3") && buf[..n].ends_with(b"Call-ID: half\r\n\r\n"));
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
 fn the_admin_listener_wants_its_token_and_keeps_users() {
     let folder = TempDir::new().unwrap();
     write_config(folder.path(), "");

@@ -28,7 +28,8 @@ pub struct Packet<'a> {
 /// The sending side, shared by every thread that reads or writes SIP.
 #[derive(Clone)]
 pub struct Capture {
-    queue: SyncSender<Vec<u8>>,
+    /// `None` ends the sender.
+    queue: SyncSender<Option<Vec<u8>>>,
     capture_id: u32,
     counts: Arc<Counts>,
 }
@@ -40,14 +41,17 @@ pub struct Counts {
     pub dropped: AtomicU64,
 }
 
-/// Ends when the last [`Capture`] is dropped.
+/// The sending thread.
 pub struct Sender {
+    queue: SyncSender<Option<Vec<u8>>>,
     thread: JoinHandle<()>,
 }
 
 impl Sender {
-    /// Waits for what is queued. Call it after dropping every [`Capture`].
+    /// Sends what is queued and ends; what is offered later is dropped.
     pub fn finish(self) {
+        // An error says that the thread has ended already.
+        let _ = self.queue.send(None);
         if self.thread.join().is_err() {
             tracing::error!("the HEP sender panicked");
         }
@@ -61,24 +65,25 @@ impl Capture {
         let any: IpAddr = if server.is_ipv4() { [0u8; 4].into() } else { [0u8; 16].into() };
         let socket = UdpSocket::bind((any, 0))?;
         socket.connect(server)?;
-        let (queue, packets) = mpsc::sync_channel::<Vec<u8>>(hep.queue);
+        let (queue, packets) = mpsc::sync_channel::<Option<Vec<u8>>>(hep.queue);
         let counts = Arc::new(Counts::default());
         let counted = counts.clone();
         let thread = std::thread::Builder::new().name("hep".to_owned()).spawn(move || {
-            for packet in packets {
+            for packet in packets.iter().map_while(|packet| packet) {
                 // A capture server that is away answers with ICMP, which surfaces here; the next packet may get through.
                 let count = if socket.send(&packet).is_ok() { &counted.sent } else { &counted.dropped };
                 count.fetch_add(1, Relaxed);
             }
         })?;
-        Ok(Some((Capture { queue, capture_id: hep.capture_id, counts }, Sender { thread })))
+        let sender = Sender { queue: queue.clone(), thread };
+        Ok(Some((Capture { queue, capture_id: hep.capture_id, counts }, sender)))
     }
 
     /// Copies a message if there is room. Never blocks.
     pub fn offer(&self, packet: &Packet<'_>) {
         let mut bytes = Vec::with_capacity(packet.bytes.len() + 128);
         encode(packet, self.capture_id, &mut bytes);
-        match self.queue.try_send(bytes) {
+        match self.queue.try_send(Some(bytes)) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.counts.dropped.fetch_add(1, Relaxed);
@@ -234,7 +239,9 @@ mod tests {
         let mut buf = [0; 2048];
         let n = server.recv(&mut buf).unwrap();
         assert_eq!(chunks(&buf[..n]).last().unwrap().1, b"hello");
-        drop(capture);
+        // Others may still hold the capture when the server stops.
         sender.finish();
+        capture.offer(&packet("10.0.0.1:1", "10.0.0.2:2", b"late"));
+        assert_eq!(capture.counts().dropped.load(Relaxed), 1);
     }
 }

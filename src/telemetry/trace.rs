@@ -1,7 +1,7 @@
 //! The way of each message and call through the server: small fixed-size events, by trace id.
 //!
 //! A trace id is made of the Call-ID, so every node and every restart gives the same one. Events go into rings in memory
-//! (about 15 ns each, no lock); once a second a thread copies the new ones into a ring on disk ([`disk`]). No event holds a
+//! (about 20 ns each, no lock); once a second a thread copies the new ones into a ring on disk ([`disk`]). No event holds a
 //! name, number, body or credential.
 
 pub mod disk;
