@@ -82,7 +82,7 @@ impl Metrics {
         }
         let turn = TURN.get();
         TURN.set(turn.wrapping_add(1));
-        if turn % 16 != 0 {
+        if !turn.is_multiple_of(16) {
             return work();
         }
         let start = Instant::now();
