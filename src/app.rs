@@ -5,24 +5,26 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
-use sip_ims::ports::{Bus, StoreError};
-use sip_ims::service::{Chronicle, Location, Reach, Service};
-use sip_ims::{Directory, Home, User};
+use sip_ims::ports::{Bus, StoreError, UserChange};
+use sip_ims::service::Chronicle;
+use sip_ims::{Aor, Directory, Home};
+use sip_messaging::{Courier, CourierParts, Pager};
 use sip_net::{
     CarrierConfig, Certificate, FloodConfig, Prefix, Resolver, ResolverConfig, StartError, StreamLimits, TlsConfig,
     TlsError,
 };
 use sip_proto::{Flow, Transport};
+use sip_registrar::{Acknowledge, Registrar, RegistrarConfig};
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::bus::{LocalBus, NatsBus, NatsError};
 use crate::chronicle::Ledger;
-use crate::config::{Auth, BusEngine, Config, ConfigError, Peers, StoreEngine};
+use crate::config::{self, Auth, BusEngine, Config, ConfigError, Peers, StoreEngine};
 use crate::http::{self, tls::CertificateError, tls::Certificates};
 use crate::names::Located;
 use crate::secrets::{self, Pem, SecretError};
@@ -129,11 +131,10 @@ pub fn run(
     let chronicle = Arc::new(Marks::new(trace.clone(), ledger));
 
     let certificate = secrets::certificate(&config)?;
-    // Until the registrar takes its place.
-    let location: Arc<dyn Location> = Arc::new(Nowhere);
     let _bus = open_bus(&config, &runtime)?;
-    let sip =
-        open_sip(&config, &certificate, &store, directory.clone(), location.clone(), chronicle, runtime.handle())?;
+    let around = Around { directory: directory.clone(), chronicle, metrics: metrics.clone() };
+    let Services { sip, registrar, pager, courier } =
+        open_sip(&config, &certificate, &store, around, runtime.handle())?;
     let local = sip.carriers.local_addrs().to_vec();
     let own: Vec<SocketAddr> = local.iter().map(|(_, a)| *a).collect();
     if trace.is_on() || capture.is_some() {
@@ -141,6 +142,8 @@ pub fn run(
     }
     sources::carriers(&metrics, &sip.carriers);
     sources::traffic(&metrics, sip.driver.traffic());
+
+    services_to_metrics(&metrics, &registrar, &pager);
 
     let certificates = Certificates::new(&certificate)?;
     let draining = Arc::new(AtomicBool::new(false));
@@ -150,7 +153,7 @@ pub fn run(
         domain: config.domain.clone(),
         users: store.users(),
         directory: directory.clone(),
-        location: Some(location),
+        location: Some(registrar.clone()),
         metrics,
         trace: trace.clone(),
         draining: draining.clone(),
@@ -158,7 +161,14 @@ pub fn run(
     let public = http::public::sip(sip.carriers.clone());
     let (doors, running) =
         runtime.block_on(open_doors(&config, admin, public, certificates.clone(), stopped, local))?;
-    runtime.spawn(follower.run(|_| {}));
+    let mut until_stop = stop.subscribe();
+    runtime.spawn(courier.run(async move {
+        // An error means that the sender is gone, and so is the server.
+        let _ = until_stop.wait_for(|stop| *stop).await;
+    }));
+    runtime.spawn(keep_time(registrar.clone()));
+    let removed = Removed { registrar: registrar.clone(), domain: config.domain.clone() };
+    runtime.spawn(follower.run(move |change| removed.see(change)));
 
     println!("{}", ready_line(&running));
     ready(&running);
@@ -300,49 +310,150 @@ impl Live<'_> {
     }
 }
 
-/// Builds the stack around the services and opens every SIP door.
+/// What the services share with the rest of the process.
+struct Around {
+    directory: Arc<Directory>,
+    chronicle: Arc<dyn Chronicle>,
+    metrics: Arc<Metrics>,
+}
+
+/// What answers SIP, tied together.
+struct Services {
+    sip: Sip,
+    registrar: Arc<Registrar>,
+    pager: Arc<Pager>,
+    courier: Courier,
+}
+
+/// Builds the services, the stack around them, and opens every SIP door. Bindings are in memory before the first message.
 fn open_sip(
     config: &Config,
     certificate: &Pem,
     store: &Store,
-    directory: Arc<Directory>,
-    location: Arc<dyn Location>,
-    chronicle: Arc<dyn Chronicle>,
+    around: Around,
     runtime: &Handle,
-) -> Result<Sip, AppError> {
+) -> Result<Services, AppError> {
+    let Around { directory, chronicle, metrics } = around;
     let sip = &config.sip;
     let doors = [(Transport::Udp, &sip.udp), (Transport::Tcp, &sip.tcp), (Transport::Tls, &sip.tls)];
     let listeners = doors.into_iter().flat_map(|(t, list)| list.iter().map(move |a| (t, *a)));
     let home = Arc::new(Home::new(&config.domain, listeners));
+    let secret = cluster_secret(store)?;
     let authenticator = match sip.auth {
         Auth::None => None,
         Auth::Digest => {
             let seed = u64::from_ne_bytes(secrets::random());
-            let config = AuthenticatorConfig::new(cluster_secret(store)?, seed);
+            let config = AuthenticatorConfig::new(secret, seed);
             Some(Arc::new(Authenticator::new(config, home.clone(), directory.clone())))
         }
     };
-    let services: Vec<Arc<dyn Service>> = Vec::new();
-    let names = Arc::new(Located::default());
-    let closed: Arc<dyn Fn(&Flow) + Send + Sync> = Arc::new(|_| {});
     let penalties = Arc::new(Penalties::default());
+    let (pager, inbox) = Pager::new(pager_config(config), store.messages());
+    let registrar = Arc::new(Registrar::new(
+        registrar_config(config, secret),
+        sip_registrar::Parts {
+            home: home.clone(),
+            directory: directory.clone(),
+            store: store.bindings(),
+            authenticator: authenticator.clone(),
+            on_registered: {
+                let pager = pager.clone();
+                Arc::new(move |aor, _| pager.on_registered(aor))
+            },
+            penalise: {
+                let penalties = penalties.clone();
+                Arc::new(move |flow, points| penalties.take(flow, points))
+            },
+        },
+    ));
+    provision::wait(|done| registrar.load(unix_now(), done))?;
+    let names = Arc::new(Located::default());
+    let closed: Arc<dyn Fn(&Flow) + Send + Sync> = {
+        let registrar = registrar.clone();
+        Arc::new(move |flow| registrar.flow_closed(Instant::now(), unix_now(), flow))
+    };
     let parts = SipParts {
         home,
         directory,
-        location,
+        location: registrar.clone(),
         authenticator,
-        services,
-        chronicle,
+        services: vec![registrar.clone(), pager.clone()],
+        chronicle: chronicle.clone(),
         names: names.clone(),
         secret: secrets::random(),
-        closed: closed.clone(),
     };
     let driver = Sip::driver(sip, parts, penalties.clone());
+    registrar.attach(driver.clone());
     let carriers = carrier_config(config, certificate)?;
-    let stack = Sip::open(driver.clone(), &carriers, closed, &penalties, runtime.clone())?;
+    let stack = Sip::open(driver.clone(), &carriers, closed, &penalties, metrics, runtime.clone())?;
     let resolver = ResolverConfig { name_servers: sip.resolver.0.into_iter().collect(), ..ResolverConfig::default() };
     names.tie(&driver, Resolver::new(&resolver, stack.carriers.names().clone()), runtime.clone());
-    Ok(stack)
+    let courier = Courier::new(
+        inbox,
+        CourierParts {
+            location: registrar.clone(),
+            outlet: driver,
+            next_hops: names,
+            chronicle,
+            unix: Arc::new(unix_now),
+        },
+    );
+    Ok(Services { sip: stack, registrar, pager, courier })
+}
+
+fn registrar_config(config: &Config, key: [u8; 32]) -> RegistrarConfig {
+    let registrar = &config.registrar;
+    RegistrarConfig {
+        store: match registrar.store {
+            config::Acknowledge::BeforeReply => Acknowledge::BeforeReply,
+            config::Acknowledge::Behind => Acknowledge::Behind,
+        },
+        min_expires: registrar.min_expires,
+        max_expires: registrar.max_expires,
+        default_expires: registrar.default_expires,
+        max_contacts: registrar.max_contacts,
+        node: config.node_name(),
+        key,
+        ..RegistrarConfig::default()
+    }
+}
+
+fn pager_config(config: &Config) -> sip_messaging::Config {
+    sip_messaging::Config {
+        expiry: config.messaging.expiry.min(u64::from(u32::MAX)) as u32,
+        strangers: config.sip.auth == Auth::None,
+        ..sip_messaging::Config::default()
+    }
+}
+
+/// Bindings and subscriptions run out by the second.
+async fn keep_time(registrar: Arc<Registrar>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        second.tick().await;
+        registrar.tick(Instant::now(), unix_now());
+    }
+}
+
+/// A user who was removed is registered no longer.
+struct Removed {
+    registrar: Arc<Registrar>,
+    domain: String,
+}
+
+impl Removed {
+    fn see(&self, change: &UserChange) {
+        if change.user.is_none()
+            && let Ok(aor) = Aor::from_parts(change.id.as_bytes(), self.domain.as_bytes())
+        {
+            self.registrar.deregister(Instant::now(), unix_now(), aor.as_str());
+        }
+    }
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn carrier_config(config: &Config, certificate: &Pem) -> Result<CarrierConfig, AppError> {
@@ -391,17 +502,6 @@ fn tls_config(config: &Config, certificate: &Pem) -> Result<TlsConfig, AppError>
 const SYSTEM_AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
-/// Stands for the registrar until there is one.
-struct Nowhere;
-
-impl Location for Nowhere {
-    fn each(&self, _: &str, _: u64, _: &mut dyn FnMut(&Reach<'_>)) {}
-    fn failed(&self, _: &str, _: &[u8]) {}
-    fn authenticated(&self, _: &Flow, _: &User) -> bool {
-        false
-    }
-}
-
 fn open_bus(config: &Config, runtime: &Runtime) -> Result<Arc<dyn Bus>, AppError> {
     Ok(match config.bus.engine {
         BusEngine::Local => Arc::new(LocalBus::new()),
@@ -415,6 +515,35 @@ fn stores_to_metrics(metrics: &Metrics, store: &Arc<Store>) {
         let depth = store.depth();
         s.push(&[("queue", "bindings")], depth.bindings as f64);
         s.push(&[("queue", "sql")], depth.sql as f64);
+    });
+}
+
+fn services_to_metrics(metrics: &Metrics, registrar: &Arc<Registrar>, pager: &Arc<Pager>) {
+    let r = registrar.clone();
+    let family = Family::gauge("isthmus_bindings", "Contacts registered now.");
+    metrics.source(family, move |s| s.push(&[], r.bindings() as f64));
+    let r = registrar.clone();
+    let family = Family::gauge("isthmus_registered_users", "Users with a contact.");
+    metrics.source(family, move |s| s.push(&[], r.users() as f64));
+    let r = registrar.clone();
+    let family = Family::gauge("isthmus_subscriptions", "Subscriptions, by event package.");
+    metrics.source(family, move |s| s.push(&[("event", "reg")], r.subscriptions() as f64));
+    let p = pager.clone();
+    let family = Family::gauge("isthmus_messages_waiting_users", "Users for whom messages are kept.");
+    metrics.source(family, move |s| s.push(&[], p.waiting_users() as f64));
+    let counts = pager.counts().clone();
+    let family = Family::counter("isthmus_kept_messages_total", "Messages for absent users, by fate.");
+    metrics.source(family, move |s| {
+        for (fate, counter) in [
+            ("kept", &counts.kept),
+            ("turned_away", &counts.turned_away),
+            ("delivered", &counts.delivered),
+            ("refused", &counts.refused),
+            ("expired", &counts.expired),
+            ("put_off", &counts.put_off),
+        ] {
+            s.push(&[("fate", fate)], counter.load(Relaxed) as f64);
+        }
     });
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use sip_call::Names;
+use sip_messaging::NextHops;
 use sip_net::driver::Driver;
 use sip_net::{Question, Resolver};
 use sip_proto::uri::{Scheme, Uri};
@@ -43,6 +44,15 @@ impl Names for Located {
             }
         });
         None
+    }
+}
+
+impl NextHops for Located {
+    fn next_hops(&self, uri: &[u8], done: Box<dyn FnOnce(Vec<Hop>) + Send>) {
+        let (Some(parties), Some(question)) = (self.0.get(), question(uri)) else { return done(Vec::new()) };
+        parties.resolver.resolve_then(&parties.runtime, question, |answer| {
+            done(answer.map(|hops| hops.to_vec()).unwrap_or_default())
+        });
     }
 }
 

@@ -10,10 +10,11 @@ use sip_ims::{Directory, Home};
 use sip_net::driver::{Driver, DriverConfig, Sink};
 use sip_net::{CarrierConfig, Carriers, Handler, StartError};
 use sip_proto::transaction::Timing;
-use sip_proto::{Flow, Hop, Limits, Outbox};
+use sip_proto::{Flow, Limits, Outbox};
 use tokio::runtime::Handle;
 
 use crate::config::{Peers, Sip as SipConfig};
+use crate::telemetry::Metrics;
 
 /// The running stack.
 pub struct Sip {
@@ -32,8 +33,6 @@ pub struct SipParts {
     pub chronicle: Arc<dyn Chronicle>,
     pub names: Arc<dyn Names>,
     pub secret: [u8; 16],
-    /// Told when a connection has closed.
-    pub closed: Arc<dyn Fn(&Flow) + Send + Sync>,
 }
 
 /// Takes points from a source that misbehaves, once the carriers run.
@@ -79,9 +78,10 @@ impl Sip {
         carriers: &CarrierConfig,
         closed: Arc<dyn Fn(&Flow) + Send + Sync>,
         penalties: &Penalties,
+        metrics: Arc<Metrics>,
         runtime: Handle,
     ) -> Result<Sip, StartError> {
-        let front = Arc::new(Front { driver: driver.clone(), closed });
+        let front = Arc::new(Front { driver: driver.clone(), closed, metrics });
         let carriers = Arc::new(Carriers::start(carriers, front, runtime)?);
         let _ = penalties.0.set(Arc::downgrade(&carriers));
         driver.attach(Arc::new(Doors(carriers.clone())));
@@ -111,11 +111,12 @@ pub fn threads(config: &SipConfig) -> usize {
 struct Front {
     driver: Arc<Driver>,
     closed: Arc<dyn Fn(&Flow) + Send + Sync>,
+    metrics: Arc<Metrics>,
 }
 
 impl Handler for Front {
     fn message(&self, now: Instant, flow: &Flow, bytes: &[u8], loaded: bool, out: &mut Outbox) {
-        self.driver.message(now, flow, bytes, loaded, out);
+        self.metrics.handling(|| self.driver.message(now, flow, bytes, loaded, out));
     }
 
     fn tick(&self, now: Instant, out: &mut Outbox) {
@@ -148,14 +149,5 @@ struct Believed(Vec<Peers>);
 impl Trusted for Believed {
     fn is_trusted(&self, flow: &Flow) -> bool {
         self.0.iter().any(|p| p.contains(flow.remote))
-    }
-}
-
-/// Names that are addresses only; replaced by the resolver where there is one.
-pub struct NoNames;
-
-impl Names for NoNames {
-    fn resolve(&self, _: u16, _: u64, _: &[u8]) -> Option<Vec<Hop>> {
-        Some(Vec::new())
     }
 }

@@ -56,7 +56,9 @@ impl World {
             b.extend_from_slice(method.as_str().as_bytes());
             b.extend_from_slice(b" sip:bob@localhost SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5062;branch=");
             branch.write(b);
-            b.extend_from_slice(b"\r\nTo: <sip:bob@localhost>\r\nFrom: <sip:a@localhost>;tag=1\r\nCall-ID: c\r\nCSeq: 1 ");
+            b.extend_from_slice(
+                b"\r\nTo: <sip:bob@localhost>\r\nFrom: <sip:a@localhost>;tag=1\r\nCall-ID: c\r\nCSeq: 1 ",
+            );
             b.extend_from_slice(method.as_str().as_bytes());
             b.extend_from_slice(b"\r\n\r\n");
         });
@@ -243,7 +245,9 @@ fn streams_neither_resend_nor_linger() {
 fn a_full_shard_refuses() {
     let mut w = world(Transport::Udp);
     for i in 0..100 {
-        let bytes = format!("OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK{i}\r\nCSeq: 1 OPTIONS\r\nCall-ID: a\r\n\r\n");
+        let bytes = format!(
+            "OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK{i}\r\nCSeq: 1 OPTIONS\r\nCall-ID: a\r\n\r\n"
+        );
         w.server.accept(&w.flow, &Message::parse(bytes.as_bytes()).unwrap(), 0).unwrap();
     }
     let one_more = Message::parse(b"OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKz\r\n\r\n").unwrap();

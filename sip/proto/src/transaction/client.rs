@@ -17,7 +17,9 @@ pub enum ClientEvent {
 /// RFC 3261 §17.1.1 with RFC 6026's Accepted state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InviteClient {
-    Calling { interval: Duration },
+    Calling {
+        interval: Duration,
+    },
     Proceeding,
     /// A 2xx came; more of them may come from other branches of a fork.
     Accepted,

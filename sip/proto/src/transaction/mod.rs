@@ -108,15 +108,8 @@ pub struct Step {
 }
 
 impl Step {
-    const NOTHING: Step = Step {
-        resend: false,
-        ack: false,
-        pass: false,
-        timeout: false,
-        arm: [None, None],
-        quiet: false,
-        ended: false,
-    };
+    const NOTHING: Step =
+        Step { resend: false, ack: false, pass: false, timeout: false, arm: [None, None], quiet: false, ended: false };
 
     fn pass() -> Step {
         Step { pass: true, ..Step::NOTHING }

@@ -23,7 +23,9 @@ pub enum InviteServer {
     /// A 2xx was sent; its retransmissions are the transaction user's (or come through a proxy).
     Accepted,
     /// A final non-2xx was sent and waits for its ACK.
-    Completed { interval: Duration },
+    Completed {
+        interval: Duration,
+    },
     Confirmed,
     Terminated,
 }
@@ -34,9 +36,7 @@ impl InviteServer {
         match (self, event) {
             (Proceeding | Completed { .. }, ServerEvent::Request) => (self, Step::resend()),
             (Proceeding, ServerEvent::Respond(100..=199)) => (Proceeding, Step::pass()),
-            (Proceeding, ServerEvent::Respond(200..=299)) => {
-                (Accepted, Step::pass().arm(Timer::L, timing.timeout()))
-            }
+            (Proceeding, ServerEvent::Respond(200..=299)) => (Accepted, Step::pass().arm(Timer::L, timing.timeout())),
             (Proceeding, ServerEvent::Respond(300..)) => {
                 let step = Step::pass().arm(Timer::H, timing.timeout());
                 let step = if reliable { step } else { step.arm(Timer::G, timing.t1) };
@@ -50,9 +50,7 @@ impl InviteServer {
             (Completed { .. }, ServerEvent::Ack) => {
                 (Confirmed, Step::NOTHING.wait_or_end(Timer::I, timing.linger(timing.t4, reliable)))
             }
-            (Completed { .. }, ServerEvent::Timer(Timer::H)) => {
-                (Terminated, Step { timeout: true, ..Step::ended() })
-            }
+            (Completed { .. }, ServerEvent::Timer(Timer::H)) => (Terminated, Step { timeout: true, ..Step::ended() }),
             (Accepted, ServerEvent::Timer(Timer::L)) | (Confirmed, ServerEvent::Timer(Timer::I)) => {
                 (Terminated, Step::ended())
             }
