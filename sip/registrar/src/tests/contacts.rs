@@ -111,18 +111,21 @@ fn an_hour_is_never_too_brief() {
 #[test]
 fn late_requests_are_refused_and_repeated_ones_answered_alike() {
     let mut house = House::open();
-    let first = house.register(5, "Contact: <sip:a@x>;expires=600\r\n");
-    assert_eq!(status(&house.register(4, "Contact: <sip:a@x>;expires=900\r\n")), 500);
-    assert_eq!(house.register(5, "Contact: <sip:a@x>;expires=600\r\n"), first);
-    // The same request from somewhere else moves nothing.
+    let contact = "Contact: <sip:alice@192.0.2.9:5062>;expires=600\r\n";
+    let first = house.register(5, contact);
+    assert_eq!(status(&house.register(4, contact)), 500);
+    assert_eq!(house.register(5, contact), first);
+    // The same request from somewhere else moves nothing and prolongs nothing, here or in the store.
     let thief = flow(Transport::Udp, 1, "198.51.100.1:9");
-    let again = register(&phone(), "alice", 5, "Contact: <sip:a@x>;expires=900\r\n");
-    house.request(&thief, &again);
-    assert_eq!(house.reaches(), [("sip:a@x".into(), None)]);
-    assert_eq!(
-        values(&house.register(6, "Contact: <sip:a@x>;expires=900\r\n"), HeaderName::Contact),
-        ["<sip:a@x>;expires=900"]
-    );
+    house.unix += 100;
+    house.request(&thief, &register(&phone(), "alice", 5, contact));
+    assert_eq!(house.reaches(), [("sip:alice@192.0.2.9:5062".into(), None)]);
+    assert_eq!(values(&house.register(5, ""), HeaderName::Contact), ["<sip:alice@192.0.2.9:5062>;expires=500"]);
+    house.store.commit(Ok(()));
+    let row = house.store.rows.lock().values().next().unwrap().clone();
+    assert_eq!((row.expires_at, row.flow), (START as i64 + 600, None));
+    let ok = house.register(6, &contact.replace("600", "900"));
+    assert_eq!(values(&ok, HeaderName::Contact), ["<sip:alice@192.0.2.9:5062>;expires=900"]);
 }
 
 #[test]
@@ -287,10 +290,12 @@ fn only_a_proved_connection_vouches_for_its_user() {
     let alice = house.registrar.parts.directory.by_id("alice").unwrap();
     let bob = house.registrar.parts.directory.by_id("bob").unwrap();
     let tls = flow(Transport::Tls, 77, "192.0.2.9:4000");
-    for (flow, vouches) in [(&tls, true), (&phone(), false)] {
-        let contact = format!("Contact: <sip:alice@{}>\r\n", flow.remote);
-        let challenge = house.register_over(flow, 1, &contact);
-        let good = answered(&challenge, flow, "alice", "wonderland", 2, &contact);
+    let nat = flow(Transport::Udp, 1, "192.0.2.9:4001");
+    for (flow, vouches) in [(&tls, true), (&nat, false)] {
+        let contact = "Contact: <sip:alice@10.0.0.2>\r\n";
+        let challenge = house.register_over(flow, 1, contact);
+        let good =
+            answered(&challenge, flow, "alice", "wonderland", 2, contact).replace(&flow.remote.to_string(), "10.0.0.2");
         assert_eq!(status(&house.request(flow, &good)[0]), 200);
         assert_eq!(house.registrar.authenticated(flow, &alice), vouches);
         assert!(!house.registrar.authenticated(flow, &bob));
@@ -298,6 +303,11 @@ fn only_a_proved_connection_vouches_for_its_user() {
     assert!(!house.registrar.authenticated(&Flow { id: sip_proto::FlowId(78), ..tls }, &alice));
     house.registrar.flow_closed(house.now(), house.unix, &tls);
     assert!(!house.registrar.authenticated(&tls, &alice));
+    // What a trusted peer registers was not proved by the user.
+    house.caller = Caller::Trusted;
+    let text = register(&tls, "bob", 1, "Contact: <sip:bob@192.0.2.9:4000>\r\n");
+    assert_eq!(status(&house.request(&tls, &text)[0]), 200);
+    assert!(!house.registrar.authenticated(&tls, &bob));
 }
 
 #[test]
