@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use sip_proto::headers::{Contact, NameAddr, Q, delta_seconds, has_token, list};
+use sip_proto::headers::{NameAddr, Q, Via, delta_seconds, list};
 use sip_proto::uri::Uri;
 use sip_proto::validate::{self, BadExtension};
 use sip_proto::{Flow, HeaderName, Message};
@@ -44,6 +44,8 @@ pub struct Wish<'m> {
     pub direct: bool,
 }
 
+// Lives for one step on the stack; a box for the usual contact would cost more than it saves.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Change<'m> {
     /// No Contact: only show what there is.
@@ -118,10 +120,15 @@ pub fn read<'m>(
     let via = message.top_via().ok_or(Refused::Bad("Missing Via"))?;
     let one_via = vias.next().is_some() && vias.next().is_none();
     let path = path(message)?;
-    if !path.is_empty() && !trusted && !has_token(message, HeaderName::Supported, "path") {
+    let (mut supports_path, mut supports, mut gruu) = (false, false, false);
+    for tag in message.list(HeaderName::Supported) {
+        supports_path |= tag.eq_ignore_ascii_case(b"path");
+        supports |= tag.eq_ignore_ascii_case(b"outbound");
+        gruu |= tag.eq_ignore_ascii_case(b"gruu");
+    }
+    if !path.is_empty() && !trusted && !supports_path {
         return Err(Refused::Path);
     }
-    let supports = has_token(message, HeaderName::Supported, "outbound");
     let direct = one_via && path.is_empty();
     let edge = list(&path).next().and_then(NameAddr::parse).and_then(|a| a.uri()).is_some_and(|u| u.params().has("ob"));
     let flows = Flows { flow, direct, possible: direct || edge, supports };
@@ -137,7 +144,7 @@ pub fn read<'m>(
         call_id,
         cseq,
         user_agent: cut(agent, MAX_USER_AGENT),
-        gruu: has_token(message, HeaderName::Supported, "gruu"),
+        gruu,
         outbound: false,
         direct,
     };
@@ -150,7 +157,7 @@ pub fn read<'m>(
     let header = message.value(HeaderName::Expires).map(|v| delta_seconds(v).unwrap_or(UNREADABLE));
     let mut contacts: SmallVec<[Wanted<'m>; 2]> = SmallVec::new();
     for value in message.list(HeaderName::Contact) {
-        let contact = Contact::parse(value).ok_or(Refused::Bad("Malformed Contact"))?;
+        let contact = NameAddr::parse(value).ok_or(Refused::Bad("Malformed Contact"))?;
         if contact.is_star() {
             if message.list(HeaderName::Contact).count() > 1 || header != Some(0) {
                 return Err(Refused::Bad("Contact * Needs Expires 0 And No Other Contact"));
@@ -192,12 +199,12 @@ struct Flows<'f> {
 
 fn wanted<'m>(
     config: &RegistrarConfig,
-    contact: &Contact<'m>,
+    contact: &NameAddr<'m>,
     header: Option<u32>,
-    via: &sip_proto::headers::Via<'_>,
+    via: &Via<'_>,
     flows: &Flows<'_>,
 ) -> Result<Wanted<'m>, Refused<'m>> {
-    let addr = contact.0.addr;
+    let addr = contact.addr;
     let uri = Uri::parse(addr).ok_or(Refused::Bad("Malformed Contact"))?;
     if !uri.is_sip() {
         // RFC 5627 §5.1 for phones with an instance; for others it could not be routed to either.
@@ -207,8 +214,9 @@ fn wanted<'m>(
         return Err(Refused::Bad("Headers In Contact URI"));
     }
     let (mut params, mut q, mut asked) = (SmallVec::new(), Q::ONE, header);
+    let (mut instance, mut flow): (&[u8], _) = (b"", None);
     // One pass over the parameters: this runs for every refresh.
-    for (name, value) in contact.params().iter() {
+    for (name, value) in contact.params.iter() {
         match name.len() {
             1 if name.eq_ignore_ascii_case(b"q") => {
                 q = value.and_then(Q::parse).ok_or(Refused::Bad("Bad q In Contact"))?;
@@ -216,8 +224,14 @@ fn wanted<'m>(
             7 if name.eq_ignore_ascii_case(b"expires") => {
                 asked = Some(value.and_then(delta_seconds).unwrap_or(UNREADABLE));
             }
-            6 if name.eq_ignore_ascii_case(b"reg-id") => {}
-            13 if name.eq_ignore_ascii_case(b"+sip.instance") => {}
+            // RFC 5626 §4.2: 1 to 2^31 - 1.
+            6 if name.eq_ignore_ascii_case(b"reg-id") => {
+                flow = value.and_then(delta_seconds).filter(|n| (1..1 << 31).contains(n));
+            }
+            13 if name.eq_ignore_ascii_case(b"+sip.instance") => {
+                let inner = value.and_then(|v| v.strip_prefix(b"\"<")?.strip_suffix(b">\""));
+                instance = inner.unwrap_or_default();
+            }
             8 if name.eq_ignore_ascii_case(b"pub-gruu") => {}
             9 if name.eq_ignore_ascii_case(b"temp-gruu") => {}
             _ => {
@@ -230,7 +244,6 @@ fn wanted<'m>(
             }
         }
     }
-    let instance = contact.instance().unwrap_or_default();
     if addr.len() > MAX_CONTACT || params.len() > MAX_PARAMS || instance.len() > MAX_INSTANCE {
         return Err(Refused::Bad("Contact Too Long"));
     }
@@ -238,7 +251,7 @@ fn wanted<'m>(
         return Err(Refused::Bad("Malformed Contact"));
     }
     let expires = granted(config, asked)?;
-    let mut reg_id = contact.reg_id().filter(|_| !instance.is_empty()).unwrap_or(0);
+    let mut reg_id = flow.filter(|_| !instance.is_empty()).unwrap_or(0);
     if reg_id > 0 && !flows.possible {
         if flows.supports && expires > 0 {
             return Err(Refused::NoOutbound);

@@ -9,6 +9,8 @@
 //! Instance and Call-ID stand there as keyed hashes: a temporary GRUU is good while the instance's last registration has
 //! that Call-ID (RFC 5627 §5.1).
 
+use std::hash::Hasher as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -16,6 +18,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use sip_proto::uri::{Uri, decoded};
+use siphasher::sip::SipHasher13;
 
 const MARK: &[u8] = b"tgruu.";
 const NONCE: usize = 8;
@@ -32,6 +35,8 @@ const LONGEST: usize = 512;
 pub struct Gruus {
     cipher: Hmac<Sha256>,
     mac: Hmac<Sha256>,
+    /// For the hashes inside, which the encryption hides.
+    prints: [u8; 16],
 }
 
 /// What a temporary GRUU stands for.
@@ -50,7 +55,11 @@ impl Gruus {
         let mut cipher = mac.clone();
         mac.update(b"gruu mac");
         cipher.update(b"gruu cipher");
-        Gruus { cipher, mac }
+        let mut seed = mac.clone();
+        seed.update(b"prints");
+        let mut prints = [0; 16];
+        prints.copy_from_slice(&seed.finalize().into_bytes()[..16]);
+        Gruus { cipher, mac, prints }
     }
 
     /// Appends a temporary GRUU. `unique` must never repeat: a counter beside the time will do.
@@ -64,14 +73,14 @@ impl Gruus {
         out: &mut Vec<u8>,
     ) {
         let mut raw = Vec::with_capacity(NONCE + HEAD + user.len() + BLOCK + TAG);
-        raw.extend_from_slice(&self.digest(b"nonce", &[&unique[0].to_be_bytes(), &unique[1].to_be_bytes()])[..NONCE]);
+        raw.extend_from_slice(&self.print(b"nonce", &[unique[0].to_be_bytes(), unique[1].to_be_bytes()].concat()));
         raw.extend_from_slice(&self.print(b"instance", instance));
         raw.extend_from_slice(&self.print(b"call", call_id));
         raw.extend_from_slice(user.as_bytes());
         raw.resize(NONCE + HEAD + user.len().next_multiple_of(BLOCK), 0);
         self.cipher(&mut raw);
-        let tag = self.digest(b"tag", &[&raw]);
-        raw.extend_from_slice(&tag[..TAG]);
+        let tag = self.tag(&raw);
+        raw.extend_from_slice(&tag);
         out.extend_from_slice(b"sip:");
         out.extend_from_slice(MARK);
         out.extend_from_slice(URL_SAFE_NO_PAD.encode(&raw).as_bytes());
@@ -86,8 +95,7 @@ impl Gruus {
         let text = text.strip_prefix(MARK).filter(|t| t.len() <= LONGEST)?;
         let mut raw = URL_SAFE_NO_PAD.decode(text).ok()?;
         let body = raw.len().checked_sub(TAG).filter(|n| *n >= NONCE + HEAD)?;
-        let tag = self.digest(b"tag", &[&raw[..body]]);
-        if !bool::from(tag[..TAG].ct_eq(&raw[body..])) {
+        if !bool::from(self.tag(&raw[..body]).ct_eq(&raw[body..])) {
             return None;
         }
         raw.truncate(body);
@@ -107,18 +115,21 @@ impl Gruus {
         self.print(b"instance", instance) == temporary.instance && self.print(b"call", call_id) == temporary.call_id
     }
 
-    /// What a temporary GRUU says of an instance, for comparing.
+    /// A keyed hash: of an instance or Call-ID for comparing, of a number for a nonce.
     fn print(&self, label: &[u8], text: &[u8]) -> [u8; 8] {
-        let mut print = [0; 8];
-        print.copy_from_slice(&self.digest(label, &[text])[..8]);
-        print
+        let mut hash = SipHasher13::new_with_key(&self.prints);
+        hash.write(label);
+        hash.write(text);
+        hash.finish().to_be_bytes()
     }
 
-    fn digest(&self, label: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    fn tag(&self, raw: &[u8]) -> [u8; TAG] {
         let mut mac = self.mac.clone();
-        mac.update(label);
-        parts.iter().for_each(|p| mac.update(p));
-        mac.finalize().into_bytes().into()
+        mac.update(b"tag");
+        mac.update(raw);
+        let mut tag = [0; TAG];
+        tag.copy_from_slice(&mac.finalize().into_bytes()[..TAG]);
+        tag
     }
 
     /// Encrypts or decrypts what follows the nonce: counter mode with HMAC as the block function.

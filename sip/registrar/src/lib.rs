@@ -21,4 +21,4 @@ mod way;
 #[cfg(test)]
 mod tests;
 
-pub use registrar::{Acknowledge, Arrival, OnRegistered, Parts, Registrar, RegistrarConfig};
+pub use registrar::{Acknowledge, Arrival, OnRegistered, Parts, Penalise, Registrar, RegistrarConfig};

@@ -99,13 +99,14 @@ impl Registrar {
     fn named(&self, message: &Message<'_>) -> Option<(Aor, Option<Arc<User>>)> {
         let (home, directory) = (&self.parts.home, &self.parts.directory);
         let uri = NameAddr::parse(message.value(HeaderName::To)?)?.uri()?;
-        let user = match uri.scheme() {
-            Scheme::Tel => Msisdn::from_user(uri.user()?).ok().and_then(|n| directory.by_msisdn(n)),
-            _ => home.aor(&uri).and_then(|_| directory.by_parts(uri.user()?, home.domain().as_bytes())),
-        };
-        match user {
+        let number = || Msisdn::from_user(uri.user()?).ok().and_then(|n| directory.by_msisdn(n));
+        if uri.scheme() == Scheme::Tel {
+            return number().map(|user| (user.aor.clone(), Some(user)));
+        }
+        let aor = home.aor(&uri)?;
+        match directory.by_aor(aor.as_str()).or_else(number) {
             Some(user) => Some((user.aor.clone(), Some(user))),
-            None if self.parts.authenticator.is_none() => Some((home.aor(&uri)?, None)),
+            None if self.parts.authenticator.is_none() => Some((aor, None)),
             None => None,
         }
     }

@@ -83,6 +83,9 @@ pub enum Arrival {
 /// or on the store's thread, when the answer may go: must be cheap, must not ask the registrar back.
 pub type OnRegistered = Arc<dyn Fn(&str, Arrival) + Send + Sync>;
 
+/// Told of wrong credentials and malformed requests: the flow and how many points.
+pub type Penalise = Arc<dyn Fn(&Flow, u32) + Send + Sync>;
+
 /// What the registrar works with.
 pub struct Parts {
     pub home: Arc<Home>,
@@ -91,8 +94,7 @@ pub struct Parts {
     /// `None`: everybody is who they say (closed test nets only).
     pub authenticator: Option<Arc<Authenticator>>,
     pub on_registered: OnRegistered,
-    /// Told of wrong credentials and malformed requests: the flow and how many points.
-    pub penalise: Arc<dyn Fn(&Flow, u32) + Send + Sync>,
+    pub penalise: Penalise,
 }
 
 /// See the crate's text. One for all shards.

@@ -291,15 +291,23 @@ fn only_a_proved_connection_vouches_for_its_user() {
     let bob = house.registrar.parts.directory.by_id("bob").unwrap();
     let tls = flow(Transport::Tls, 77, "192.0.2.9:4000");
     let nat = flow(Transport::Udp, 1, "192.0.2.9:4001");
-    for (flow, vouches) in [(&tls, true), (&nat, false)] {
+    for (cseq, flow, vouches) in [(1, &tls, true), (3, &nat, false)] {
         let contact = "Contact: <sip:alice@10.0.0.2>\r\n";
-        let challenge = house.register_over(flow, 1, contact);
-        let good =
-            answered(&challenge, flow, "alice", "wonderland", 2, contact).replace(&flow.remote.to_string(), "10.0.0.2");
+        let challenge = house.register_over(flow, cseq, contact);
+        let good = answered(&challenge, flow, "alice", "wonderland", cseq + 1, contact);
+        let good = good.replace(&flow.remote.to_string(), "10.0.0.2");
         assert_eq!(status(&house.request(flow, &good)[0]), 200);
+        assert_eq!(house.reaches()[0].1, Some(sip_proto::Hop::Flow(*flow)));
         assert_eq!(house.registrar.authenticated(flow, &alice), vouches);
         assert!(!house.registrar.authenticated(flow, &bob));
     }
+    let good = {
+        let contact = "Contact: <sip:alice@10.0.0.2>\r\n";
+        let challenge = house.register_over(&tls, 5, contact);
+        answered(&challenge, &tls, "alice", "wonderland", 6, contact).replace(&tls.remote.to_string(), "10.0.0.2")
+    };
+    house.request(&tls, &good);
+    assert!(house.registrar.authenticated(&tls, &alice));
     assert!(!house.registrar.authenticated(&Flow { id: sip_proto::FlowId(78), ..tls }, &alice));
     house.registrar.flow_closed(house.now(), house.unix, &tls);
     assert!(!house.registrar.authenticated(&tls, &alice));

@@ -79,7 +79,7 @@ impl Row {
 }
 
 enum Owned {
-    Put(String, String, Row),
+    Put(String, String, Box<Row>),
     Remove(String, String),
     RemoveAll(String),
 }
@@ -100,7 +100,7 @@ impl Store {
             if result.is_ok() {
                 let mut rows = self.rows.lock();
                 match change {
-                    Owned::Put(aor, key, row) => drop(rows.insert((aor, key), row)),
+                    Owned::Put(aor, key, row) => drop(rows.insert((aor, key), *row)),
                     Owned::Remove(aor, key) => drop(rows.remove(&(aor, key))),
                     Owned::RemoveAll(aor) => rows.retain(|(a, _), _| *a != aor),
                 }
@@ -122,7 +122,7 @@ impl BindingStore for Store {
             return Err(StoreError::Full);
         }
         let change = match change {
-            BindingChange::Put(row) => Owned::Put(row.aor.into(), row.key.into(), Row::of(&row)),
+            BindingChange::Put(row) => Owned::Put(row.aor.into(), row.key.into(), Box::new(Row::of(&row))),
             BindingChange::Remove { aor, key } => Owned::Remove(aor.into(), key.into()),
             BindingChange::RemoveAll { aor } => Owned::RemoveAll(aor.into()),
         };
