@@ -16,6 +16,7 @@ use sip_net::{
     CarrierConfig, Certificate, FloodConfig, Prefix, Resolver, ResolverConfig, StartError, StreamLimits, TlsConfig,
     TlsError,
 };
+use sip_proto::digest::Algorithm;
 use sip_proto::{Flow, Transport};
 use sip_registrar::{Acknowledge, Registrar, RegistrarConfig};
 use tokio::runtime::{Handle, Runtime};
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 
 use crate::bus::{LocalBus, NatsBus, NatsError};
 use crate::chronicle::Ledger;
-use crate::config::{self, Auth, BusEngine, Config, ConfigError, Peers, StoreEngine};
+use crate::config::{self, Auth, BusEngine, Config, ConfigError, DigestAlgorithm, Peers, StoreEngine};
 use crate::http::{self, tls::CertificateError, tls::Certificates};
 use crate::names::Located;
 use crate::secrets::{self, Pem, SecretError};
@@ -343,7 +344,11 @@ fn open_sip(
         Auth::None => None,
         Auth::Digest => {
             let seed = u64::from_ne_bytes(secrets::random());
-            let config = AuthenticatorConfig::new(secret, seed);
+            let offered = sip.digest.iter().map(|a| match a {
+                DigestAlgorithm::Md5 => Algorithm::Md5,
+                DigestAlgorithm::Sha256 => Algorithm::Sha256,
+            });
+            let config = AuthenticatorConfig { algorithms: offered.collect(), ..AuthenticatorConfig::new(secret, seed) };
             Some(Arc::new(Authenticator::new(config, home.clone(), directory.clone())))
         }
     };

@@ -30,6 +30,7 @@ impl Config {
         within("sip.udp", sip.udp.len() as u64, 0, 64);
         within("sip.tcp", sip.tcp.len() as u64, 0, 64);
         within("sip.tls", sip.tls.len() as u64, 0, 64);
+        within("sip.digest", sip.digest.len() as u64, 1, 2);
         within("sip.trusted", sip.trusted.len() as u64, 0, 256);
         within("sip.workers", sip.workers as u64, 0, 256);
         within("sip.max_datagram", sip.max_datagram.0, 1 << 10, Size::kib(64).0);

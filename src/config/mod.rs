@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 pub use doors::{Admin, Content, Http, Media, Msrp, Smpp, SmppBind, SmppLink, Tls, Xmpp, XmppRoute};
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};
-pub use sip::{Acknowledge, Auth, Flood, Messaging, Registrar, Sip};
+pub use sip::{Acknowledge, Auth, DigestAlgorithm, Flood, Messaging, Registrar, Sip};
 pub use spans::Spans;
 pub use values::{Door, Peers, Ports, Size};
 

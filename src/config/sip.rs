@@ -17,6 +17,9 @@ pub struct Sip {
     #[serde(deserialize_with = "listen_list")]
     pub tls: Vec<SocketAddr>,
     pub auth: Auth,
+    /// Digest algorithms that are offered, in this order (RFC 8760 §2.3), 1 or 2. MD5 alone by default: phones in the field
+    /// (baresip 1.0) give up when any challenge is one that they do not know, even when another is MD5.
+    pub digest: Vec<DigestAlgorithm>,
     /// IMS core nodes whose asserted identities are believed (ISC). At most 256.
     pub trusted: Vec<Peers>,
     pub record_route: bool,
@@ -44,6 +47,7 @@ impl Default for Sip {
             tcp: vec![loopback(5060)],
             tls: vec![loopback(5061)],
             auth: Auth::Digest,
+            digest: vec![DigestAlgorithm::Md5],
             trusted: Vec::new(),
             record_route: true,
             resolver: super::values::Door(None),
@@ -66,6 +70,15 @@ pub enum Auth {
     Digest,
     /// Everybody, without credentials: closed test nets only.
     None,
+}
+
+/// A digest algorithm for passwords, by its name on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+pub enum DigestAlgorithm {
+    #[serde(rename = "MD5")]
+    Md5,
+    #[serde(rename = "SHA-256")]
+    Sha256,
 }
 
 /// What one source address may cost before it is ignored for a while. Good traffic costs nothing.
