@@ -90,8 +90,10 @@ fn imported_account_works_within_a_second() {
 fn sipsak_gets_its_ping_answered() {
     let server = Setup::with_users(&[]).start();
     let mut sipsak = Command::new("sipsak");
-    let done =
-        sipsak.args(["-vv", "-s", &format!("sip:127.0.0.1:{}", server.sip)]).output().expect("sipsak is installed");
+    let done = sipsak
+        .args(["-vv", "-s", &format!("sip:{DOMAIN}"), "-p", &format!("127.0.0.1:{}", server.sip)])
+        .output()
+        .expect("sipsak is installed");
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success() && text.contains("200"), "{}\n{text}", done.status);
 }

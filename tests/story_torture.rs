@@ -24,12 +24,23 @@ fn file(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-/// Sends one file and returns the first final answer. The Vias carry no rport, so answers go to port 5060 of the address that
-/// it came from (RFC 3261 section 18.2.2): each file comes from a loopback address of its own.
+/// The port that answers to `bytes` go to: the topmost Via carries no rport, so it is the one of its sent-by, 5060 if it has none
+/// (RFC 3261 section 18.2.2).
+fn answer_port(bytes: &[u8]) -> u16 {
+    let text = String::from_utf8_lossy(bytes);
+    let via =
+        text.lines().find(|l| l.to_ascii_lowercase().starts_with("via:") || l.starts_with("v:")).unwrap_or_default();
+    let sent_by = via.split(';').next().unwrap_or_default();
+    sent_by.rsplit(':').next().and_then(|p| p.trim().parse().ok()).unwrap_or(5060)
+}
+
+/// Sends one file and returns the first final answer. Each file comes from a loopback address of its own, so that the answers
+/// to one, repeated, are not taken for answers to the next.
 fn answer_to(server: &Server, nth: u8, name: &str) -> Option<String> {
     let [high, low] = server.sip.to_be_bytes();
-    let peer = Peer::at([127, 128 | (high & 0x3f), low.max(1), nth + 1], 5060);
-    peer.send(server.sip, &file(name));
+    let bytes = file(name);
+    let peer = Peer::at([127, 128 | (high & 0x3f), low.max(1), nth + 1], answer_port(&bytes));
+    peer.send(server.sip, &bytes);
     loop {
         let got = String::from_utf8_lossy(&peer.receive(Duration::from_secs(5))?).into_owned();
         // A request is the server passing something on; a 1xx is not the end.

@@ -58,7 +58,7 @@ class Subject:
             if self.process.poll() is not None:
                 raise Absent(f"{self.name} ended at once: {self.tail()}")
             probe.sendto((f"OPTIONS sip:{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{probe.getsockname()[1]};rport;"
-                          f"branch=z9hG4bKp{attempt}\r\nMax-Forwards: 70\r\nFrom: <sip:p@{DOMAIN}>;tag=1\r\n"
+                          f"branch=z9hG4bKp{attempt}\r\nMax-Forwards: 70\r\nFrom: <sip:p@probe.test>;tag=1\r\n"
                           f"To: <sip:{DOMAIN}>\r\nCall-ID: p{attempt}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n").encode(),
                          ("127.0.0.1", self.port))
             try:
