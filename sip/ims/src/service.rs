@@ -145,6 +145,13 @@ pub trait Location: Send + Sync {
     /// Shows each current binding of the address-of-record, best first.
     fn each(&self, aor: &str, unix: u64, show: &mut dyn FnMut(&Reach<'_>));
 
+    /// As [`Location::each`], for a GRUU of ours (RFC 5627 §6.1): the bindings of the instance that it names. False when it
+    /// is no GRUU that we stand by: 404; true and nothing shown: 480.
+    fn each_of_gruu(&self, uri: &Uri<'_>, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) -> bool {
+        let _ = (uri, unix, show);
+        false
+    }
+
     /// The flow of a binding failed (RFC 5626 §5.3): forget it, so that the next attempt takes another.
     fn failed(&self, aor: &str, contact: &[u8]);
 

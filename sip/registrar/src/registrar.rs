@@ -222,9 +222,7 @@ impl Registrar {
         self.watchers.len()
     }
 
-    /// Shows the bindings that a GRUU of ours means (RFC 5627 §6.1), best first. False when this is no GRUU that we made and
-    /// still stand by: 404. True and nothing shown: 480.
-    pub fn resolve_gruu(&self, uri: &Uri<'_>, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) -> bool {
+    fn resolve_gruu(&self, uri: &Uri<'_>, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) -> bool {
         let home = &self.parts.home;
         if uri.gr().is_none() || !(home.is_domain(uri.host()) || home.is_us(uri)) {
             return false;
@@ -283,6 +281,10 @@ impl Service for Registrar {
 impl Location for Registrar {
     fn each(&self, aor: &str, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) {
         self.each_where(aor, unix, |_| true, show);
+    }
+
+    fn each_of_gruu(&self, uri: &Uri<'_>, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) -> bool {
+        self.resolve_gruu(uri, unix, show)
     }
 
     /// Contacts that may be reached in another way than by the flow that failed stay.

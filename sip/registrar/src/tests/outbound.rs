@@ -122,7 +122,7 @@ fn gruu(response: &str, name: &str) -> String {
 fn resolved(house: &House, uri: &str) -> Option<usize> {
     let mut seen = 0;
     let uri = Uri::parse(uri.as_bytes()).unwrap();
-    house.registrar.resolve_gruu(&uri, house.unix, &mut |_| seen += 1).then_some(seen)
+    house.registrar.each_of_gruu(&uri, house.unix, &mut |_| seen += 1).then_some(seen)
 }
 
 #[test]
