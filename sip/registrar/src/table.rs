@@ -22,9 +22,8 @@ pub struct Table {
     shards: [RwLock<HashTable<Bound>>; SHARDS],
     bindings: AtomicUsize,
     users: AtomicUsize,
-    /// When each address-of-record is next looked at for expired bindings, by second: hashes of addresses. One entry for
-    /// each, and a stale one for each time that its earliest expiry moved closer (at most one per second of its lifetime).
-    expiries: Mutex<BTreeMap<u32, Vec<u64>>>,
+    /// When each address-of-record is next looked at for expired bindings.
+    calendar: Mutex<Calendar>,
     /// Which addresses-of-record are reached over a connection: at most all that are bound.
     connections: Mutex<HashMap<FlowId, HashSet<u64>>>,
 }
@@ -35,8 +34,35 @@ struct Bound {
     aor: Box<str>,
     /// Best first.
     bindings: Vec<Binding>,
-    /// The second at which it stands in `expiries`; 0: nowhere.
+    /// The second at which it stands in the calendar; 0: nowhere.
     due: u32,
+}
+
+/// Hashes of addresses-of-record by second: one entry for each, at or before its earliest expiry.
+#[derive(Default)]
+struct Calendar(BTreeMap<u32, HashTable<u64>>);
+
+impl Calendar {
+    fn enter(&mut self, second: u32, hash: u64) {
+        self.0.entry(second).or_default().insert_unique(hash, hash, |h| *h);
+    }
+
+    fn strike(&mut self, second: u32, hash: u64) {
+        if let Some(entries) = self.0.get_mut(&second) {
+            if let Ok(entry) = entries.find_entry(hash, |h| *h == hash) {
+                entry.remove();
+            }
+            if entries.is_empty() {
+                self.0.remove(&second);
+            }
+        }
+    }
+
+    /// The entries of the earliest second up to `now`.
+    fn take(&mut self, now: u32) -> Option<(u32, HashTable<u64>)> {
+        let first = self.0.first_entry().filter(|e| *e.key() <= now)?;
+        Some(first.remove_entry())
+    }
 }
 
 impl Table {
@@ -47,7 +73,7 @@ impl Table {
             shards: std::array::from_fn(|_| RwLock::default()),
             bindings: AtomicUsize::new(0),
             users: AtomicUsize::new(0),
-            expiries: Mutex::default(),
+            calendar: Mutex::default(),
             connections: Mutex::default(),
         }
     }
@@ -117,11 +143,17 @@ impl Table {
         if after != before {
             self.bindings.fetch_add(after.wrapping_sub(before), Relaxed);
         }
-        if let Some(first) = bound.bindings.iter().map(|b| b.expires_at).min()
-            && (bound.due == 0 || first < bound.due)
-        {
-            bound.due = first.max(1);
-            self.expiries.lock().entry(bound.due).or_default().push(bound.hash);
+        // A later expiry needs no entry of its own: when its second comes, the address is entered anew.
+        let first = bound.bindings.iter().map(|b| b.expires_at.max(1)).min().unwrap_or(0);
+        if bound.due == 0 || first < bound.due {
+            let mut calendar = self.calendar.lock();
+            if bound.due > 0 {
+                calendar.strike(bound.due, bound.hash);
+            }
+            if first > 0 {
+                calendar.enter(first, bound.hash);
+            }
+            bound.due = first;
         }
         let now = connections(&bound.bindings);
         if now != *flows {
@@ -146,16 +178,10 @@ impl Table {
         let now = u32::try_from(unix).unwrap_or(u32::MAX);
         let mut taken = 0;
         while taken < AT_ONCE {
-            let (second, hashes) = {
-                let mut expiries = self.expiries.lock();
-                match expiries.first_entry() {
-                    Some(first) if *first.key() <= now => first.remove_entry(),
-                    _ => return false,
-                }
-            };
+            let Some((second, hashes)) = self.calendar.lock().take(now) else { return false };
             taken += hashes.len();
             for hash in hashes {
-                self.look_at(hash, |b| b.due == second, |b| b.is_live(unix), &mut gone);
+                self.look_at(hash, |b| b.due == second, true, |b| b.is_live(unix), &mut gone);
             }
         }
         true
@@ -171,14 +197,16 @@ impl Table {
         let Some(hashes) = self.connections.lock().remove(&connection) else { return };
         for hash in hashes {
             let on = |b: &Bound| b.bindings.iter().any(|b| b.way.and_then(|w| w.connection()) == Some(connection));
-            self.look_at(hash, on, &mut keep, &mut gone);
+            self.look_at(hash, on, false, &mut keep, &mut gone);
         }
     }
 
+    /// Takes out what `keep` refuses. `taken`: its entry has been taken out of the calendar.
     fn look_at(
         &self,
         hash: u64,
         which: impl Fn(&Bound) -> bool,
+        taken: bool,
         mut keep: impl FnMut(&mut Binding) -> bool,
         gone: &mut impl FnMut(&str, Binding),
     ) {
@@ -186,7 +214,9 @@ impl Table {
         let Ok(mut entry) = shard.find_entry(hash, |b| b.hash == hash && which(b)) else { return };
         let bound = entry.get_mut();
         let (before, flows) = (bound.bindings.len(), connections(&bound.bindings));
-        bound.due = 0;
+        if taken {
+            bound.due = 0;
+        }
         let mut i = 0;
         while i < bound.bindings.len() {
             if keep(&mut bound.bindings[i]) {
@@ -256,7 +286,7 @@ mod tests {
         assert_eq!((t.bindings(), t.users()), (1, 1));
         assert_eq!(expired(&t, 1000), ["a@x 2"]);
         assert_eq!((t.bindings(), t.users()), (0, 0));
-        assert!(t.expiries.lock().is_empty());
+        assert!(t.calendar.lock().0.is_empty());
     }
 
     #[test]
@@ -276,8 +306,23 @@ mod tests {
         t.write("a@x", |b| b[0].expires_at = 50);
         assert_eq!(expired(&t, 50), ["a@x 1"]);
         t.write("a@x", |b| b.push(binding("2", 400, None)));
-        assert!(expired(&t, 300).is_empty(), "the stale entry does no harm");
+        assert!(expired(&t, 300).is_empty());
         assert_eq!(expired(&t, 400), ["a@x 2"]);
+    }
+
+    #[test]
+    fn each_address_has_one_entry_in_the_calendar() {
+        let t = Table::new([1; 16]);
+        let entries = |t: &Table| t.calendar.lock().0.values().map(|e| e.len()).sum::<usize>();
+        for round in 0..50 {
+            t.write("a@x", |b| b.push(binding("1", 500 - round, Some(1))));
+            t.write("a@x", |b| b.push(binding("2", 400 - round, Some(2))));
+            assert_eq!(entries(&t), 1);
+            t.closed(FlowId(2), |b| b.way.unwrap().connection() != Some(FlowId(2)), |_, _| ());
+            assert_eq!((entries(&t), t.bindings()), (1, 1));
+            t.write("a@x", Vec::clear);
+            assert_eq!(entries(&t), 0);
+        }
     }
 
     #[test]

@@ -184,7 +184,7 @@ fn bad_contacts_are_refused() {
         assert_eq!(status(&house.register(1, more)), expected, "{}", &more[..40]);
     }
     assert_eq!(house.registrar.bindings(), 0);
-    assert!(*house.penalties.lock() >= 10 - 3, "malformed requests cost their sender");
+    assert_eq!(*house.penalties.lock(), 8, "what is malformed costs its sender");
 }
 
 #[test]
