@@ -88,12 +88,13 @@ fn imported_account_works_within_a_second() {
 
 #[test]
 fn sipsak_gets_its_ping_answered() {
-    let server = Setup::with_users(&[]).start();
+    let mut setup = Setup::with_users(&[]);
+    // A name that sipsak can resolve; it cuts a port of five digits to four in the URI, so the port goes apart.
+    setup.domain = "localhost";
+    let server = setup.start();
     let mut sipsak = Command::new("sipsak");
-    let done = sipsak
-        .args(["-vv", "-s", &format!("sip:{DOMAIN}"), "-p", &format!("127.0.0.1:{}", server.sip)])
-        .output()
-        .expect("sipsak is installed");
+    sipsak.args(["-vv", "-s", "sip:localhost", "-p", &format!("127.0.0.1:{}", server.sip)]);
+    let done = sipsak.output().expect("sipsak is installed");
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success() && text.contains("200"), "{}\n{text}", done.status);
 }
