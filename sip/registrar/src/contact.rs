@@ -130,8 +130,7 @@ pub fn read<'m>(
         return Err(Refused::Path);
     }
     let direct = one_via && path.is_empty();
-    let edge = list(&path).next().and_then(NameAddr::parse).and_then(|a| a.uri()).is_some_and(|u| u.params().has("ob"));
-    let flows = Flows { flow, direct, possible: direct || edge, supports };
+    let flows = Flows { flow, direct, supports };
     let call_id = message.call_id().unwrap_or_default();
     if call_id.len() > MAX_CALL_ID {
         return Err(Refused::Bad("Call-ID Too Long"));
@@ -168,7 +167,7 @@ pub fn read<'m>(
         if contacts.len() >= config.max_contacts {
             return Err(Refused::Forbidden("Too Many Contacts"));
         }
-        let wanted = wanted(config, &contact, header, &via, &flows)?;
+        let wanted = wanted(config, &contact, header, &via, &flows, &wish.path)?;
         if contacts.iter().any(|c| c.is_same(&wanted)) {
             return Err(Refused::Bad("Repeated Contact"));
         }
@@ -192,9 +191,15 @@ const UNREADABLE: u32 = 3600;
 struct Flows<'f> {
     flow: &'f Flow,
     direct: bool,
-    /// The first hop knows how to keep a flow: us, or an edge proxy that says so.
-    possible: bool,
     supports: bool,
+}
+
+impl Flows<'_> {
+    /// The first hop knows how to keep a flow: us, or an edge proxy that says so in its Path (RFC 5626 §6).
+    fn are_possible(&self, path: &[u8]) -> bool {
+        let edge = || list(path).next().and_then(NameAddr::parse).and_then(|a| a.uri());
+        self.direct || edge().is_some_and(|uri| uri.params().has("ob"))
+    }
 }
 
 fn wanted<'m>(
@@ -203,6 +208,7 @@ fn wanted<'m>(
     header: Option<u32>,
     via: &Via<'_>,
     flows: &Flows<'_>,
+    path: &[u8],
 ) -> Result<Wanted<'m>, Refused<'m>> {
     let addr = contact.addr;
     let uri = Uri::parse(addr).ok_or(Refused::Bad("Malformed Contact"))?;
@@ -252,7 +258,7 @@ fn wanted<'m>(
     }
     let expires = granted(config, asked)?;
     let mut reg_id = flow.filter(|_| !instance.is_empty()).unwrap_or(0);
-    if reg_id > 0 && !flows.possible {
+    if reg_id > 0 && !flows.are_possible(path) {
         if flows.supports && expires > 0 {
             return Err(Refused::NoOutbound);
         }
