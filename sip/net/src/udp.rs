@@ -21,7 +21,7 @@ use crate::carriers::Core;
 use crate::counters::Counters;
 use crate::flood::Verdict;
 use crate::stun;
-use batch::{RECEIVE_SLOTS, ReceiveBatch, SEND_SLOTS, SendBatch};
+use batch::{RECEIVE_SLOTS, ReceiveBatch, SendBatch};
 
 /// Threads that share a socket; more would queue for its lock.
 const THREADS_PER_SOCKET: usize = 4;
@@ -149,7 +149,7 @@ impl Udp {
         let mut waited = false;
         SEND.with_borrow_mut(|batch| {
             while at < end {
-                let run = &items[at..end.min(at + SEND_SLOTS)];
+                let run = &items[at..end];
                 match batch.send(socket, run.iter().map(|t| (t.hop.remote(), out.bytes(t.bytes.clone())))) {
                     Ok(n) => {
                         Counters::add(&counters.sent[Transport::Udp as usize], n as u64);

@@ -13,7 +13,7 @@ use std::ptr;
 /// Datagrams taken by one call.
 pub(crate) const RECEIVE_SLOTS: usize = 32;
 /// Datagrams sent by one call.
-pub(crate) const SEND_SLOTS: usize = 64;
+const SEND_SLOTS: usize = 64;
 /// No UDP datagram is longer (65,507 bytes over IPv4; jumbograms are not ours).
 const SLOT: usize = 64 * 1024;
 
@@ -86,48 +86,136 @@ impl ReceiveBatch {
     }
 }
 
+/// Most segments of one call (UDP_MAX_SEGMENTS of linux/udp.h was 64 for long).
+const MAX_SEGMENTS: usize = 64;
+/// The longest UDP payload over IPv4, which the segments of one send share.
+const MAX_PAYLOAD: usize = 65_507;
+
+/// Room for one control message with the segment length, aligned as the kernel wants it.
+type Control = [u64; 3];
+
 /// Headers of one sending thread.
 pub(crate) struct SendBatch {
     names: Box<[Name; SEND_SLOTS]>,
     iovecs: Box<[libc::iovec; SEND_SLOTS]>,
+    controls: Box<[Control; SEND_SLOTS]>,
     headers: Box<[libc::mmsghdr; SEND_SLOTS]>,
+    /// Datagrams in each header.
+    datagrams: [u8; SEND_SLOTS],
+    /// Neighbouring datagrams of one length to one peer go down as one send that the kernel cuts (UDP_SEGMENT): it costs a
+    /// sixth. Off for good once the kernel or a path refuses it.
+    segments: bool,
 }
 
 impl SendBatch {
     pub(crate) fn new() -> SendBatch {
         // SAFETY: as in `ReceiveBatch::new`.
-        unsafe { SendBatch { names: Box::new(zeroed()), iovecs: Box::new(zeroed()), headers: Box::new(zeroed()) } }
+        unsafe {
+            SendBatch {
+                names: Box::new(zeroed()),
+                iovecs: Box::new(zeroed()),
+                controls: Box::new([[0; 3]; SEND_SLOTS]),
+                headers: Box::new(zeroed()),
+                datagrams: [0; SEND_SLOTS],
+                segments: true,
+            }
+        }
     }
 
-    /// Sends up to [`SEND_SLOTS`] datagrams without waiting. Returns how many the kernel took, at least 1; an error is
-    /// about the first. The rest is the caller's to offer again.
+    /// Sends datagrams without waiting, as many as fit into [`SEND_SLOTS`] sends. Returns how many datagrams the kernel
+    /// took, at least 1; an error is about the first. The rest is the caller's to offer again.
     pub(crate) fn send<'a>(
+        &mut self,
+        socket: &UdpSocket,
+        items: impl Iterator<Item = (SocketAddr, &'a [u8])> + Clone,
+    ) -> io::Result<usize> {
+        match self.send_once(socket, items.clone()) {
+            Err(e) if self.segments && refuses_segments(&e) => {
+                self.segments = false;
+                self.send_once(socket, items)
+            }
+            result => result,
+        }
+    }
+
+    fn send_once<'a>(
         &mut self,
         socket: &UdpSocket,
         items: impl Iterator<Item = (SocketAddr, &'a [u8])>,
     ) -> io::Result<usize> {
         let mut n = 0;
-        for (to, bytes) in items.take(SEND_SLOTS) {
-            let len = set_name(&mut self.names[n], to);
-            // The kernel only reads through a sender's iovec.
-            self.iovecs[n] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-            let header = &mut self.headers[n].msg_hdr;
-            header.msg_name = ptr::from_mut(&mut self.names[n]).cast();
-            header.msg_namelen = len;
-            header.msg_iov = ptr::from_mut(&mut self.iovecs[n]);
-            header.msg_iovlen = 1;
-            n += 1;
+        let mut last: Option<(SocketAddr, &[u8])> = None;
+        for (to, bytes) in items {
+            if let Some((peer, before)) = last
+                && self.segments
+                && peer == to
+                && before.len() == bytes.len()
+                && !bytes.is_empty()
+                && before.as_ptr_range().end == bytes.as_ptr()
+                && usize::from(self.datagrams[n - 1]) < MAX_SEGMENTS
+                && self.iovecs[n - 1].iov_len + bytes.len() <= MAX_PAYLOAD
+            {
+                self.iovecs[n - 1].iov_len += bytes.len();
+                self.datagrams[n - 1] += 1;
+            } else if n == SEND_SLOTS {
+                break;
+            } else {
+                let len = set_name(&mut self.names[n], to);
+                // The kernel only reads through a sender's iovec.
+                self.iovecs[n] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+                let header = &mut self.headers[n].msg_hdr;
+                header.msg_name = ptr::from_mut(&mut self.names[n]).cast();
+                header.msg_namelen = len;
+                header.msg_iov = ptr::from_mut(&mut self.iovecs[n]);
+                header.msg_iovlen = 1;
+                header.msg_control = ptr::null_mut();
+                header.msg_controllen = 0;
+                self.datagrams[n] = 1;
+                n += 1;
+            }
+            last = Some((to, bytes));
+        }
+        for i in 0..n {
+            if self.datagrams[i] > 1 {
+                let each = (self.iovecs[i].iov_len / usize::from(self.datagrams[i])) as u16;
+                self.ask_for_segments(i, each);
+            }
         }
         if n == 0 {
             return Ok(0);
         }
-        // SAFETY: the first n headers were just written and point to names and iovecs of this value; the iovecs point to
-        // slices that live for 'a, which outlives this call.
+        // SAFETY: the first n headers were just written and point to names, iovecs and controls of this value; each iovec
+        // spans slices that live for 'a, which outlives this call, and that lie end to end in memory.
         let sent = unsafe {
             libc::sendmmsg(socket.as_raw_fd(), self.headers.as_mut_ptr(), n as libc::c_uint, libc::MSG_DONTWAIT as _)
         };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+        if sent < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(self.datagrams[..sent as usize].iter().map(|d| usize::from(*d)).sum())
     }
+
+    /// Puts the control message UDP_SEGMENT with that length beside the i-th header.
+    fn ask_for_segments(&mut self, i: usize, length: u16) {
+        const UDP_SEGMENT: libc::c_int = 103;
+        let header = &mut self.headers[i].msg_hdr;
+        header.msg_control = ptr::from_mut(&mut self.controls[i]).cast();
+        // SAFETY: CMSG_SPACE and CMSG_LEN only compute; a Control has room for a header and one u16, and is aligned for
+        // both.
+        unsafe {
+            header.msg_controllen = libc::CMSG_SPACE(size_of::<u16>() as u32) as _;
+            let control: *mut libc::cmsghdr = ptr::from_mut(&mut self.controls[i]).cast();
+            (*control).cmsg_level = libc::SOL_UDP;
+            (*control).cmsg_type = UDP_SEGMENT;
+            (*control).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
+            ptr::write_unaligned(libc::CMSG_DATA(control).cast::<u16>(), length);
+        }
+    }
+}
+
+/// An old kernel, a device that cannot checksum, or segments longer than the path's MTU.
+fn refuses_segments(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE | libc::EOPNOTSUPP | libc::ENOPROTOOPT))
 }
 
 /// Waits until the socket takes bytes again. False after `millis`.
@@ -251,6 +339,37 @@ mod tests {
             assert_eq!(got, three);
             assert!(batch.datagram(RECEIVE_SLOTS).is_none());
         }
+    }
+
+    #[test]
+    fn datagrams_of_one_length_arrive_one_by_one() {
+        let a = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let b = UdpSocket::bind("127.0.0.1:0").unwrap();
+        b.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        let to = b.local_addr().unwrap();
+        // One buffer, as an outbox has: a run of one length, one shorter, a run longer than one send takes, two beyond a
+        // usual path's MTU.
+        let lengths: Vec<usize> = [vec![500; 20], vec![300], vec![700; 70], vec![3000; 2]].concat();
+        let buffer: Vec<u8> = lengths.iter().enumerate().flat_map(|(i, len)| vec![i as u8; *len]).collect();
+        let mut at = 0;
+        let slices: Vec<&[u8]> = lengths
+            .iter()
+            .map(|len| {
+                at += len;
+                &buffer[at - len..at]
+            })
+            .collect();
+        let mut out = SendBatch::new();
+        let mut batch = ReceiveBatch::new();
+        let (mut sent, mut got) = (0, Vec::new());
+        while got.len() < slices.len() {
+            if sent < slices.len() {
+                sent += out.send(&a, slices[sent..].iter().map(|s| (to, *s))).unwrap();
+            }
+            let n = batch.receive(&b).unwrap();
+            got.extend((0..n).map(|i| batch.datagram(i).unwrap().0.to_vec()));
+        }
+        assert_eq!(got, slices);
     }
 
     #[test]
