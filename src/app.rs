@@ -348,7 +348,8 @@ fn open_sip(
                 DigestAlgorithm::Md5 => Algorithm::Md5,
                 DigestAlgorithm::Sha256 => Algorithm::Sha256,
             });
-            let config = AuthenticatorConfig { algorithms: offered.collect(), ..AuthenticatorConfig::new(secret, seed) };
+            let config =
+                AuthenticatorConfig { algorithms: offered.collect(), ..AuthenticatorConfig::new(secret, seed) };
             Some(Arc::new(Authenticator::new(config, home.clone(), directory.clone())))
         }
     };

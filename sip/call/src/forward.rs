@@ -16,6 +16,7 @@ use crate::target::Target;
 /// What all branches of one request have in common.
 #[derive(Debug)]
 pub struct Plan<'a> {
+    pub home: &'a Home,
     pub message: &'a Message<'a>,
     pub routed: &'a Routed<'a>,
     pub source: &'a Flow,
@@ -83,7 +84,6 @@ fn makes_dialog(message: &Message<'_>) -> bool {
 /// Writes the request for one branch.
 pub fn write(
     plan: &Plan<'_>,
-    home: &Home,
     target: &Target,
     hop: &Hop,
     branch: &Branch,
@@ -91,32 +91,31 @@ pub fn write(
     edits: &mut Edits,
     out: &mut Vec<u8>,
 ) {
-    let sent_by = home.sent_by(hop.transport(), hop.remote().ip());
+    let sent_by = plan.home.sent_by(hop.transport(), hop.remote().ip());
     edits.clear();
     edits.insert(plan.message.headers_start(), |t| {
         write_via(t, hop.transport(), sent_by, branch);
         if let Some(tokens) = tokens {
-            record_routes(plan, home, hop, sent_by, tokens, t);
+            record_routes(plan, hop, sent_by, tokens, t);
         }
         if !target.path.is_empty() {
             sip_proto::edit::header(t, HeaderName::Route.as_str(), |t| t.extend_from_slice(&target.path));
         }
     });
-    common(plan, home, target, edits);
+    common(plan, target, edits);
     edits.apply(plan.message.bytes(), out);
 }
 
 /// Writes an ACK for a 2xx, or any other request that goes on without a transaction. `branch` is a whole Via branch.
 pub fn write_stateless(
     plan: &Plan<'_>,
-    home: &Home,
     target: &Target,
     hop: &Hop,
     branch: &[u8],
     edits: &mut Edits,
     out: &mut Vec<u8>,
 ) {
-    let sent_by = home.sent_by(hop.transport(), hop.remote().ip());
+    let sent_by = plan.home.sent_by(hop.transport(), hop.remote().ip());
     edits.clear();
     edits.insert_header(plan.message.headers_start(), HeaderName::Via, |t| {
         t.extend_from_slice(b"SIP/2.0/");
@@ -126,12 +125,12 @@ pub fn write_stateless(
         t.extend_from_slice(b";rport;branch=");
         t.extend_from_slice(branch);
     });
-    common(plan, home, target, edits);
+    common(plan, target, edits);
     edits.apply(plan.message.bytes(), out);
 }
 
-fn record_routes(plan: &Plan<'_>, home: &Home, hop: &Hop, sent_by: &[u8], tokens: &Tokens, t: &mut Vec<u8>) {
-    let inside = home.sent_by(plan.source.transport, plan.source.remote.ip());
+fn record_routes(plan: &Plan<'_>, hop: &Hop, sent_by: &[u8], tokens: &Tokens, t: &mut Vec<u8>) {
+    let inside = plan.home.sent_by(plan.source.transport, plan.source.remote.ip());
     let two = inside != sent_by
         || plan.source.transport != hop.transport()
         || !tokens.inward.is_empty()
@@ -146,7 +145,7 @@ fn record_routes(plan: &Plan<'_>, home: &Home, hop: &Hop, sent_by: &[u8], tokens
     t.extend_from_slice(b"\r\n");
 }
 
-fn common(plan: &Plan<'_>, home: &Home, target: &Target, edits: &mut Edits) {
+fn common(plan: &Plan<'_>, target: &Target, edits: &mut Edits) {
     let message = plan.message;
     if !target.uri.is_empty() {
         edits.replace(message.request_uri_range(), |t| t.extend_from_slice(&target.uri));
@@ -166,7 +165,7 @@ fn common(plan: &Plan<'_>, home: &Home, target: &Target, edits: &mut Edits) {
     }
     for line in message.lines(HeaderName::ProxyAuthorization) {
         // Credentials for us go no further (RFC 3261 §22.3 lets a proxy consume its own).
-        if names_realm(&message.bytes()[line.value()], home.domain()) {
+        if names_realm(&message.bytes()[line.value()], plan.home.domain()) {
             edits.delete(line.line());
         }
     }
@@ -178,7 +177,7 @@ fn common(plan: &Plan<'_>, home: &Home, target: &Target, edits: &mut Edits) {
         message.lines(HeaderName::PAssertedIdentity).for_each(|l| edits.delete(l.line()));
     }
     if let Some(user) = plan.asserted {
-        assert_identity(plan, home, user, edits);
+        assert_identity(plan, user, edits);
     }
     if let Some((who, reason)) = plan.diverted {
         edits.insert_header(message.headers_start(), HeaderName::Diversion, |t| {
@@ -191,7 +190,7 @@ fn common(plan: &Plan<'_>, home: &Home, target: &Target, edits: &mut Edits) {
 }
 
 /// RFC 3325 §5: the identity that we authenticated, as SIP URI and as number.
-fn assert_identity(plan: &Plan<'_>, home: &Home, user: &User, edits: &mut Edits) {
+fn assert_identity(plan: &Plan<'_>, user: &User, edits: &mut Edits) {
     if plan.message.method() == Method::Ack || plan.message.method() == Method::Cancel {
         return;
     }
@@ -202,7 +201,7 @@ fn assert_identity(plan: &Plan<'_>, home: &Home, user: &User, edits: &mut Edits)
         t.extend_from_slice(b"<sip:");
         t.extend_from_slice(user.aor.user().as_bytes());
         t.push(b'@');
-        t.extend_from_slice(home.domain().as_bytes());
+        t.extend_from_slice(plan.home.domain().as_bytes());
         t.push(b'>');
         if let Some(number) = user.msisdn {
             t.extend_from_slice(b", <tel:");

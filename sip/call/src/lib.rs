@@ -9,4 +9,4 @@ mod proxy;
 mod route;
 mod target;
 
-pub use proxy::{Access, Names, Proxy, ProxyParts, Trusted};
+pub use proxy::{Access, Names, Penalise, Proxy, ProxyParts, Trusted};

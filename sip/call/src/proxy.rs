@@ -46,6 +46,9 @@ pub enum Access {
     Digest(Arc<Authenticator>),
 }
 
+/// Takes points from a flow that misbehaves.
+pub type Penalise = Arc<dyn Fn(&Flow, u32) + Send + Sync>;
+
 /// What the proxy works with. One for all shards.
 pub struct ProxyParts {
     pub home: Arc<Home>,
@@ -59,7 +62,7 @@ pub struct ProxyParts {
     pub chronicle: Arc<dyn Chronicle>,
     pub record_route: bool,
     /// Told of wrong credentials and malformed requests: the flow and how many points.
-    pub penalise: Arc<dyn Fn(&Flow, u32) + Send + Sync>,
+    pub penalise: Penalise,
 }
 
 /// The proxy of one shard.
@@ -491,18 +494,20 @@ impl Proxy {
             step.endpoint.seal(&[b"ack", via, message.call_id().unwrap_or_default()]),
             16,
         );
+        let parts = self.parts.clone();
         let plan = Plan {
+            home: &parts.home,
             message,
             routed,
             source: flow,
             asserted: None,
-            trusted: self.parts.trusted.is_trusted(flow),
+            trusted: parts.trusted.is_trusted(flow),
             record_route: false,
             diverted: None,
         };
-        let (home, edits) = (&self.parts.home, &mut self.edits);
+        let edits = &mut self.edits;
         step.out.push(hop, Transmit::NO_TOKEN, |b| {
-            forward::write_stateless(&plan, home, &Target::hop(hop), &hop, &branch, edits, b);
+            forward::write_stateless(&plan, &Target::hop(hop), &hop, &branch, edits, b);
         });
     }
 

@@ -41,8 +41,8 @@ impl<'a> Routed<'a> {
                     first_left = Some((message.range_of(item).start, addr.addr));
                     break;
                 };
-                let token = uri.user().and_then(|t| read_flow(t, endpoint, call_id));
-                routed.flow = token.or(routed.flow.filter(|_| uri.user().is_none()));
+                // The last entry of ours is the side that the request leaves by: only its flow counts.
+                routed.flow = uri.user().and_then(|t| read_flow(t, endpoint, call_id));
                 routed.sealed |= uri.params().get("is").is_some_and(|s| s == seal(endpoint, call_id));
             }
             match first_left {
@@ -180,6 +180,27 @@ mod tests {
         edits.apply(message.bytes(), &mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("Route: <sip:other;lr>\r\nRoute: <sip:third;lr>\r\n"), "{text}");
+    }
+
+    #[test]
+    fn only_the_side_that_a_request_leaves_by_names_its_flow() {
+        let e = endpoint();
+        let flow = Flow {
+            transport: Transport::Tcp,
+            id: FlowId(7),
+            local: "0.0.0.0:0".parse().unwrap(),
+            remote: "192.0.2.1:4711".parse().unwrap(),
+        };
+        let token = String::from_utf8(write_flow(&flow, &e, b"c").to_vec()).unwrap();
+        let inside = format!("<sip:{token}@127.0.0.1:5060;transport=tcp;lr>");
+        let outside = "<sip:127.0.0.1:5060;lr>";
+        for (route, expected) in
+            [(format!("{inside}, {outside}"), None), (format!("{outside}, {inside}"), Some(flow.id))]
+        {
+            let bytes = request(&format!("Route: {route}\r\n"));
+            let routed = Routed::of(&Message::parse(&bytes).unwrap(), &home(), &e);
+            assert_eq!(routed.flow.map(|f| f.id), expected, "{route}");
+        }
     }
 
     #[test]

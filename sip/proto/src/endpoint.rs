@@ -266,8 +266,7 @@ impl Endpoint {
     }
 
     fn receive_response(&mut self, now: Instant, message: &Message<'_>, out: &mut Outbox) -> Received {
-        let Some(slot) = message.top_via().and_then(|v| v.branch()).and_then(|b| Branch::parse(b)).map(|b| b.slot)
-        else {
+        let Some(slot) = message.top_via().and_then(|v| v.branch()).and_then(Branch::parse).map(|b| b.slot) else {
             return Received::Stray;
         };
         let Some(client) = self.clients.get(slot) else { return Received::Stray };
@@ -458,14 +457,7 @@ impl Endpoint {
         self.due = due;
     }
 
-    fn server_called(
-        &mut self,
-        now: Instant,
-        tick: u32,
-        entry: Entry,
-        out: &mut Outbox,
-        lapsed: &mut Vec<Lapsed>,
-    ) {
+    fn server_called(&mut self, now: Instant, tick: u32, entry: Entry, out: &mut Outbox, lapsed: &mut Vec<Lapsed>) {
         let slot = self.servers.slot_at(entry.index);
         let Some(server) = self.servers.get_mut(slot) else { return };
         if slot.stamp as u32 != entry.stamp || !server.due.called(tick) {
@@ -486,14 +478,7 @@ impl Endpoint {
         }
     }
 
-    fn client_called(
-        &mut self,
-        now: Instant,
-        tick: u32,
-        entry: Entry,
-        out: &mut Outbox,
-        lapsed: &mut Vec<Lapsed>,
-    ) {
+    fn client_called(&mut self, now: Instant, tick: u32, entry: Entry, out: &mut Outbox, lapsed: &mut Vec<Lapsed>) {
         let slot = self.clients.slot_at(entry.index);
         let Some(client) = self.clients.get_mut(slot) else { return };
         if slot.stamp as u32 != entry.stamp || !client.due.called(tick) {

@@ -162,6 +162,7 @@ impl Proxy {
         let Proxy { parts, forks, edits, .. } = self;
         let Some(fork) = forks.get_mut(slot) else { return };
         let plan = Plan {
+            home: &parts.home,
             message,
             routed,
             source: &fork.source,
@@ -173,7 +174,7 @@ impl Proxy {
         let tokens = Tokens::of(&plan, &hop, step.endpoint);
         let branch = step.endpoint.branch(forward::loop_hash(message, step.endpoint));
         let attempt = &mut fork.attempts[index];
-        let (target, home) = (&attempt.target, &parts.home);
+        let target = &attempt.target;
         let client = step.endpoint.request(
             step.now,
             branch,
@@ -182,7 +183,7 @@ impl Proxy {
             token_of(slot),
             Some(fork.server),
             step.out,
-            |b| forward::write(&plan, home, target, &hop, &branch, tokens.as_ref(), edits, b),
+            |b| forward::write(&plan, target, &hop, &branch, tokens.as_ref(), edits, b),
         );
         attempt.state = AttemptState::Trying(client);
     }

@@ -215,7 +215,10 @@ impl SendBatch {
 
 /// An old kernel, a device that cannot checksum, or segments longer than the path's MTU.
 fn refuses_segments(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE | libc::EOPNOTSUPP | libc::ENOPROTOOPT))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE | libc::EOPNOTSUPP | libc::ENOPROTOOPT)
+    )
 }
 
 /// Waits until the socket takes bytes again. False after `millis`.

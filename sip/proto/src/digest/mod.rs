@@ -129,6 +129,8 @@ impl Realm {
             match Credentials::parse(value) {
                 Some(c) if c.realm == self.name => return Some(Ok(c)),
                 Some(_) => {}
+                // RFC 4475 §3.3.9: a scheme that nobody knows is no credentials.
+                None if !value.get(..6).is_some_and(|s| s.eq_ignore_ascii_case(b"Digest")) => {}
                 None => unreadable = Some(Err(Unreadable)),
             }
         }
@@ -376,6 +378,7 @@ mod tests {
         assert_eq!(found(&format!("{other}{ours}")), Some(Ok(12)));
         assert_eq!(found(other), None);
         assert_eq!(found("Authorization: Digest x\r\n"), Some(Err(Unreadable)));
+        assert_eq!(found("Authorization: NoOneKnowsThisScheme opaque-data=here\r\n"), None);
     }
 
     #[test]
