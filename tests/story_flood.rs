@@ -72,8 +72,7 @@ fn mangled_requests_do_no_harm() {
         let good = peer.request(
             "INVITE",
             &format!("sip:bob@{DOMAIN}"),
-            "mallory",
-            "bob",
+            ["mallory", "bob"],
             "mangled",
             "Content-Type: a/b\r\n",
             "body",
@@ -120,7 +119,14 @@ fn guessed_passwords_do_no_harm() {
             );
             peer.send(
                 server.sip,
-                &peer.request("REGISTER", &format!("sip:{DOMAIN}"), "alice", "alice", &format!("g{nth}"), &answer, ""),
+                &peer.request(
+                    "REGISTER",
+                    &format!("sip:{DOMAIN}"),
+                    ["alice", "alice"],
+                    &format!("g{nth}"),
+                    &answer,
+                    "",
+                ),
             );
             breathe(nth);
         }
@@ -135,8 +141,7 @@ fn calls_without_ack_do_no_harm() {
             let request = peer.request(
                 "INVITE",
                 &format!("sip:nobody{nth}@{DOMAIN}"),
-                "mallory",
-                "nobody",
+                ["mallory", "nobody"],
                 &format!("n{nth}"),
                 "",
                 "",
@@ -153,7 +158,7 @@ fn response_is_hardly_larger_than_the_request_to_an_unproven_source() {
     let peer = Peer::new(0);
     for (nth, method) in ["OPTIONS", "REGISTER", "INVITE", "MESSAGE", "SUBSCRIBE", "PUBLISH"].into_iter().enumerate() {
         let request =
-            peer.request(method, &format!("sip:alice@{DOMAIN}"), "mallory", "alice", &format!("amp{nth}"), "", "");
+            peer.request(method, &format!("sip:alice@{DOMAIN}"), ["mallory", "alice"], &format!("amp{nth}"), "", "");
         peer.send(server.sip, &request);
         let mut answered = 0;
         while let Some(answer) = peer.receive(Duration::from_millis(300)) {

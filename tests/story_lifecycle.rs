@@ -32,7 +32,7 @@ fn drain_finishes_what_rings_and_refuses_what_is_new() {
     server.process.signal("TERM");
     eventually("not ready any more", Duration::from_secs(3), || server.admin("/readyz").0 != 200);
     let late = Peer::new(server.ports.next());
-    late.send(server.sip, &late.request("INVITE", &format!("sip:bob@{DOMAIN}"), "carol", "bob", "late1", "", ""));
+    late.send(server.sip, &late.request("INVITE", &format!("sip:bob@{DOMAIN}"), ["carol", "bob"], "late1", "", ""));
     let answer = late.receive_with("SIP/2.0 503", Duration::from_secs(2)).expect("new calls are refused");
     assert!(header(&answer, "Retry-After").is_some(), "{answer}");
 

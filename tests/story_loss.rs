@@ -52,8 +52,7 @@ fn retransmitted_request_is_answered_again_and_done_once() {
     let request = sender.request(
         "MESSAGE",
         &format!("sip:bob@{DOMAIN}"),
-        "carol",
-        "bob",
+        ["carol", "bob"],
         "again1",
         "Content-Type: text/plain\r\n",
         "once",

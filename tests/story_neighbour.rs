@@ -45,7 +45,7 @@ impl Town {
     fn carol_answers(&self) -> harness::sipp::Running {
         let port = self.server.ports.next();
         let phone = Sipp::new(&self.server, "answer", port).start();
-        let registering = Sipp::new(&self.server, "register_open", self.server.ports.next()).to_port(self.kamailio.1);
+        let registering = Sipp::new(&self.server, "register_open", self.server.ports.next()).towards(self.kamailio.1);
         let registering = registering.set("DOMAIN", NEIGHBOUR).set("CONTACT", format!("127.0.0.1:{port}"));
         registering.set("PARAMS", "").set("EXPIRES", 600).users(&["carol"]).succeed();
         phone
@@ -87,7 +87,7 @@ fn call_from_another_domain_reaches_our_user() {
         Sipp::new(&town.server, "register", town.server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
     registering.set("PARAMS", "").set("EXPIRES", 600).users(&["bob"]).succeed();
     let call = Sipp::new(&town.server, "call_open", town.server.ports.next())
-        .to_port(town.kamailio.1)
+        .towards(town.kamailio.1)
         .set("DOMAIN", NEIGHBOUR);
     call.set("URI", format!("sip:bob@{DOMAIN}")).users(&["carol"]).succeed();
     bob.succeed(1);

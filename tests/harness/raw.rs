@@ -58,13 +58,12 @@ impl Peer {
         None
     }
 
-    /// A plain request of this peer, by the book.
+    /// A plain request of this peer, by the book, between two users of the home domain. `more` are whole header lines.
     pub fn request(
         &self,
         method: &str,
         uri: &str,
-        from: &str,
-        to: &str,
+        [from, to]: [&str; 2],
         call_id: &str,
         more: &str,
         body: &str,
@@ -83,7 +82,7 @@ impl Peer {
     /// OPTIONS to the server itself; the status of its answer.
     pub fn options(&self, port: u16, call_id: &str) -> Option<u16> {
         // To the address itself, from a stranger: a user of the home domain would be asked for credentials.
-        let request = self.request("OPTIONS", &format!("sip:127.0.0.1:{port}"), "probe", "probe", call_id, "", "");
+        let request = self.request("OPTIONS", &format!("sip:127.0.0.1:{port}"), ["probe", "probe"], call_id, "", "");
         let request = String::from_utf8_lossy(&request).replace(&format!("@{DOMAIN}"), "@probe.test");
         self.send(port, request.as_bytes());
         let answer = self.receive_with(call_id, Duration::from_millis(500))?;

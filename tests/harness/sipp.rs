@@ -53,7 +53,7 @@ impl Sipp {
         }
     }
 
-    pub fn to_port(mut self, port: u16) -> Self {
+    pub fn towards(mut self, port: u16) -> Self {
         self.target = format!("127.0.0.1:{port}");
         self
     }
@@ -251,7 +251,7 @@ pub fn header<'a>(message: &'a str, name: &str) -> Option<&'a str> {
 fn counts(stat: &str) -> Counts {
     let mut lines = stat.lines().filter(|l| !l.trim().is_empty());
     let names: Vec<&str> = lines.next().unwrap_or_default().split(';').collect();
-    let last: Vec<&str> = lines.last().unwrap_or_default().split(';').collect();
+    let last: Vec<&str> = lines.next_back().unwrap_or_default().split(';').collect();
     let field = |name: &str| names.iter().position(|n| *n == name).and_then(|i| last.get(i)?.parse().ok()).unwrap_or(0);
     Counts {
         ok: field("SuccessfulCall(C)"),
