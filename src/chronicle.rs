@@ -79,17 +79,19 @@ impl LedgerWriter {
 impl Chronicle for Ledger {
     fn note(&self, note: &Note<'_>) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT)]).into_owned().into();
-        // Ringing is in no record.
-        if note.event == NoteEvent::CallRinging {
-            return;
-        }
+        // Ringing is in no record, and the parties of a call are known from its start.
+        let parties = match note.event {
+            NoteEvent::CallRinging => return,
+            NoteEvent::CallAnswered | NoteEvent::CallEnded | NoteEvent::CallFailed => [&[][..]; 2],
+            _ => [note.from, note.to],
+        };
         let kept = Kept {
             at: unix_ms(),
             event: note.event,
             status: note.status,
             call_id: text(note.trace),
-            from: text(note.from),
-            to: text(note.to),
+            from: text(parties[0]),
+            to: text(parties[1]),
         };
         let mut notes = self.waiting.notes.lock();
         if notes.list.len() < MAX_WAITING {

@@ -1,14 +1,13 @@
 //! Sees every SIP message on its way in and out: makes trace events of them, and copies for the capture server.
 //!
-//! Runs under a shard's lock for each message, so it reads no more than a start line and two headers, and parses nothing.
+//! Runs under a shard's lock for each message, so it takes what the driver knows already, and looks at little else.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use memchr::memchr;
 use sip_net::driver::Witness;
-use sip_proto::{Flow, HeaderName, Hop, Method, Transport};
+use sip_proto::{Flow, HeaderName, Hop, Message, Method, Transport};
 
 use super::hep::{Capture, Packet};
 use super::trace::{Event, Step, Trace, TraceId};
@@ -26,25 +25,9 @@ impl Tap {
         Tap { trace, capture, local }
     }
 
-    fn see(&self, step: Step, transport: Transport, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
-        if self.trace.is_on()
-            && let Some(sketch) = Sketch::of(bytes)
-        {
-            self.trace.record(&Event {
-                trace: TraceId::of(sketch.call_id),
-                at,
-                step,
-                method: sketch.method,
-                status: sketch.status,
-                transport,
-                peer: remote,
-            });
-        }
-        if let Some(capture) = &self.capture {
-            let (source, destination) = if step == Step::Received { (remote, local) } else { (local, remote) };
-            capture.offer(&Packet { transport, source, destination, at, bytes });
-        }
+    fn trace(&self, step: Step, at: u64, transport: Transport, peer: SocketAddr, sketch: Sketch<'_>) {
+        let Sketch { method, status, call_id } = sketch;
+        self.trace.record(&Event { trace: TraceId::of(call_id), at, step, method, status, transport, peer });
     }
 
     fn local_for(&self, remote: SocketAddr) -> SocketAddr {
@@ -54,17 +37,34 @@ impl Tap {
 }
 
 impl Witness for Tap {
-    fn received(&self, flow: &Flow, bytes: &[u8]) {
-        self.see(Step::Received, flow.transport, flow.local, flow.remote, bytes);
+    fn received(&self, at: u64, flow: &Flow, message: &Message<'_>) {
+        if self.trace.is_on()
+            && let Some(call_id) = message.call_id()
+        {
+            let sketch = Sketch { method: message.method(), status: message.status(), call_id };
+            self.trace(Step::Received, at, flow.transport, flow.remote, sketch);
+        }
+        if let Some(capture) = &self.capture {
+            let (transport, source, destination) = (flow.transport, flow.remote, flow.local);
+            capture.offer(&Packet { transport, source, destination, at, bytes: message.bytes() });
+        }
     }
 
-    fn sent(&self, hop: &Hop, bytes: &[u8]) {
+    fn sent(&self, at: u64, hop: &Hop, bytes: &[u8], about: Option<&Message<'_>>) {
         let remote = hop.remote();
-        let local = match hop {
-            Hop::Flow(flow) => flow.local,
-            _ => self.local_for(remote),
-        };
-        self.see(Step::Sent, hop.transport(), local, remote, bytes);
+        if self.trace.is_on() {
+            let known = about.and_then(|m| Sketch::following(bytes, m.method(), m.call_id()?));
+            if let Some(sketch) = known.or_else(|| Sketch::of(bytes)) {
+                self.trace(Step::Sent, at, hop.transport(), remote, sketch);
+            }
+        }
+        if let Some(capture) = &self.capture {
+            let source = match hop {
+                Hop::Flow(flow) => flow.local,
+                _ => self.local_for(remote),
+            };
+            capture.offer(&Packet { transport: hop.transport(), source, destination: remote, at, bytes });
+        }
     }
 }
 
@@ -77,17 +77,21 @@ struct Sketch<'a> {
 }
 
 impl<'a> Sketch<'a> {
+    /// Of a message that follows from another one of this method and Call-ID: only the first line is looked at.
+    fn following(bytes: &[u8], method: Method, call_id: &'a [u8]) -> Option<Sketch<'a>> {
+        Some(match bytes.strip_prefix(b"SIP/2.0 ") {
+            Some(rest) => Sketch { method, status: status(rest)?, call_id },
+            None => Sketch { method: Method::from_bytes(&bytes[..memchr(b' ', bytes)?]), status: 0, call_id },
+        })
+    }
+
     /// `None` for what has no Call-ID within its first [`HEADERS`] lines.
     fn of(bytes: &'a [u8]) -> Option<Sketch<'a>> {
         let lead = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
         let mut rest = &bytes[lead..];
         let first = line(&mut rest)?;
         let (mut method, status) = match first.strip_prefix(b"SIP/2.0 ") {
-            Some([a @ b'1'..=b'6', b @ b'0'..=b'9', c @ b'0'..=b'9', ..]) => {
-                let digit = |d: u8| u16::from(d - b'0');
-                (None, digit(*a) * 100 + digit(*b) * 10 + digit(*c))
-            }
-            Some(_) => return None,
+            Some(rest) => (None, status(rest)?),
             None => (Some(Method::from_bytes(&first[..memchr(b' ', first)?])), 0),
         };
         let mut call_id = None;
@@ -112,6 +116,15 @@ impl<'a> Sketch<'a> {
             }
         }
         None
+    }
+}
+
+/// The status code at the start of what follows the version.
+fn status(rest: &[u8]) -> Option<u16> {
+    let digit = |d: u8| u16::from(d - b'0');
+    match rest {
+        [a @ b'1'..=b'6', b @ b'0'..=b'9', c @ b'0'..=b'9', ..] => Some(digit(*a) * 100 + digit(*b) * 10 + digit(*c)),
+        _ => None,
     }
 }
 
@@ -159,10 +172,14 @@ mod tests {
         let tap = Tap::new(trace.clone(), None, vec![local]);
         let remote = "192.0.2.1:5062".parse().unwrap();
         let bytes = b"BYE sip:a@b SIP/2.0\r\nCall-ID: c1\r\n\r\n";
-        tap.received(&Flow { transport: Transport::Udp, id: sip_proto::FlowId(1), local, remote }, bytes);
-        tap.sent(&Hop::Address { transport: Transport::Tcp, remote }, bytes);
+        let message = Message::parse(bytes).unwrap();
+        tap.received(1, &Flow { transport: Transport::Udp, id: sip_proto::FlowId(1), local, remote }, &message);
+        tap.sent(2, &Hop::Address { transport: Transport::Tcp, remote }, bytes, None);
+        let answer = b"SIP/2.0 486 Busy\r\n\r\n";
+        tap.sent(3, &Hop::Address { transport: Transport::Tcp, remote }, answer, Some(&message));
         let found = trace.find(TraceId::of(b"c1"));
-        assert_eq!(found.iter().map(|e| e.step).collect::<Vec<_>>(), [Step::Received, Step::Sent]);
+        assert_eq!(found.iter().map(|e| e.step).collect::<Vec<_>>(), [Step::Received, Step::Sent, Step::Sent]);
         assert_eq!(found[1].transport, Transport::Tcp);
+        assert_eq!((found[2].method, found[2].status), (Method::Bye, 486));
     }
 }

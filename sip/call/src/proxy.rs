@@ -9,7 +9,7 @@ use sip_ims::service::{Caller, Chronicle, Location, Note, NoteEvent, Request, Se
 use sip_ims::{Aor, Directory, Home, Msisdn, User};
 use sip_net::driver::TransactionUser;
 use sip_proto::build::{Response, Writer};
-use sip_proto::endpoint::{ClientId, Lapsed, ServerId, reply_hop};
+use sip_proto::endpoint::{ClientId, Lapsed, ServerId, hex16, reply_hop};
 use sip_proto::headers::NameAddr;
 use sip_proto::slots::{Slot, Slots};
 use sip_proto::transport::Transmit;
@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 use crate::fork::Fork;
 use crate::forward::{self, Plan};
 use crate::route::{Routed, literal_hop};
-use crate::target::{Groups, Target, bindings};
+use crate::target::{Groups, Target, bindings, of_gruu};
 
 mod answers;
 mod branches;
@@ -345,6 +345,14 @@ impl Proxy {
             one(Target::route(next))
         } else if let Some(flow) = routed.flow {
             one(Target::hop(Hop::Flow(flow)))
+        } else if request.uri.gr().is_some()
+            && (parts.home.is_us(&request.uri) || parts.home.is_domain(request.uri.host()))
+        {
+            match of_gruu(&*parts.location, &request.uri, step.unix) {
+                None => return reply(step, flow, message, 404, |_| {}),
+                Some(groups) if groups.is_empty() => return reply(step, flow, message, 480, |_| {}),
+                Some(groups) => groups,
+            }
         } else if let Some(aor) = &request.callee {
             match settings::unconditional(&request) {
                 Some(uri) => {
@@ -488,12 +496,9 @@ impl Proxy {
         }
         // The same ACK sent again gets the same branch (RFC 3261 §16.11).
         let via = message.top_via().and_then(|v| v.branch()).unwrap_or_default();
-        let mut branch = b"z9hG4bKs".to_vec();
-        sip_proto::endpoint::hex(
-            &mut branch,
-            step.endpoint.seal(&[b"ack", via, message.call_id().unwrap_or_default()]),
-            16,
-        );
+        let seal = step.endpoint.seal(&[b"ack", via, message.call_id().unwrap_or_default()]);
+        let mut branch = *b"z9hG4bKs0123456789abcdef";
+        branch[8..].copy_from_slice(&hex16(seal));
         let parts = self.parts.clone();
         let plan = Plan {
             home: &parts.home,

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use sip_ims::Home;
-use sip_proto::endpoint::{Endpoint, hex};
+use sip_proto::endpoint::{Endpoint, hex, hex16};
 use sip_proto::headers::{NameAddr, list};
 use sip_proto::uri::Uri;
 use sip_proto::{Flow, FlowId, HeaderName, Message, Transport};
@@ -62,11 +62,7 @@ impl<'a> Routed<'a> {
 
 /// The seal of a call: 16 hexadecimal digits.
 pub fn seal(endpoint: &Endpoint, call_id: &[u8]) -> [u8; 16] {
-    let mut text = Vec::with_capacity(16);
-    hex(&mut text, endpoint.seal(&[b"route", call_id]), 16);
-    let mut seal = [0; 16];
-    seal.copy_from_slice(&text);
-    seal
+    hex16(endpoint.seal(&[b"route", call_id]))
 }
 
 /// One side of our Record-Route: `<sip:flow@host:port;transport=tcp;lr;is=seal>`.
@@ -107,9 +103,7 @@ pub fn write_flow(flow: &Flow, endpoint: &Endpoint, call_id: &[u8]) -> SmallVec<
 
 fn read_flow(token: &[u8], endpoint: &Endpoint, call_id: &[u8]) -> Option<Flow> {
     let (text, sealed) = token.split_at_checked(token.len().checked_sub(16)?)?;
-    let mut expected = Vec::with_capacity(16);
-    hex(&mut expected, endpoint.seal(&[b"flow", call_id, text]), 16);
-    if expected != sealed {
+    if hex16(endpoint.seal(&[b"flow", call_id, text])) != sealed {
         return None;
     }
     let digits = std::str::from_utf8(text.strip_prefix(b"f")?).ok()?;

@@ -3,6 +3,7 @@
 use sip_ims::service::{Location, Reach};
 use sip_proto::Hop;
 use sip_proto::headers::{NameAddr, list};
+use sip_proto::uri::Uri;
 use smallvec::SmallVec;
 
 /// Most targets of one request, over all groups.
@@ -83,10 +84,21 @@ pub type Groups = SmallVec<[SmallVec<[Target; 1]>; 1]>;
 /// The current bindings of an address-of-record. Several bindings of one instance are ways to the same phone: the later
 /// ones are tried after everything else (RFC 5626 §6).
 pub fn bindings(location: &dyn Location, aor: &str, unix: u64) -> Groups {
+    grouped(|show| location.each(aor, unix, show))
+}
+
+/// The bindings of the one phone that a GRUU means (RFC 5627 §6.1). `None`: no GRUU of ours.
+pub fn of_gruu(location: &dyn Location, uri: &Uri<'_>, unix: u64) -> Option<Groups> {
+    let mut known = false;
+    let groups = grouped(|show| known = location.each_of_gruu(uri, unix, show));
+    known.then_some(groups)
+}
+
+fn grouped(each: impl FnOnce(&mut dyn FnMut(&Reach<'_>))) -> Groups {
     let mut groups = Groups::new();
     let mut second_ways = SmallVec::<[Target; 1]>::new();
     let mut count = 0;
-    location.each(aor, unix, &mut |reach| {
+    each(&mut |reach| {
         if count == MAX_TARGETS {
             return;
         }

@@ -48,9 +48,11 @@ pub trait TransactionUser: Send {
 }
 
 /// Sees every message that comes in and goes out, for captures and traces. Called with a shard's lock held: copy and queue.
+/// `at` is microseconds since 1970.
 pub trait Witness: Send + Sync {
-    fn received(&self, flow: &Flow, bytes: &[u8]);
-    fn sent(&self, hop: &Hop, bytes: &[u8]);
+    fn received(&self, at: u64, flow: &Flow, message: &Message<'_>);
+    /// `about` is the message that this one follows from, with the same Call-ID and method; `None` when it was a timer.
+    fn sent(&self, at: u64, hop: &Hop, bytes: &[u8], about: Option<&Message<'_>>);
 }
 
 /// Where the driver's own sends go: the carriers.
@@ -254,9 +256,10 @@ impl Driver {
         let mut out = Outbox::new();
         if let Some(mut shard) = self.shard(shard) {
             let from = out.len();
-            let (user, mut step) = shard.step(Instant::now(), false, &mut out);
+            let at = micros_now();
+            let (user, mut step) = shard.step(Instant::now(), at, false, &mut out);
             user.resolved(&mut step, token, hops);
-            self.account(&mut shard, &out, from);
+            self.account(&mut shard, at, &out, from, None);
         }
         self.flush(&mut out);
     }
@@ -280,13 +283,13 @@ impl Driver {
     }
 
     /// Counts and shows what was written since `from`.
-    fn account(&self, shard: &mut Shard, out: &Outbox, from: usize) {
+    fn account(&self, shard: &mut Shard, at: u64, out: &Outbox, from: usize, about: Option<&Message<'_>>) {
         let witness = self.witness.get();
         for item in &out.items()[from..] {
             let bytes = out.bytes(item.bytes.clone());
             shard.traffic.count(Direction::Out, item.hop.transport(), kind_of(bytes));
             if let Some(witness) = witness {
-                witness.sent(&item.hop, bytes);
+                witness.sent(at, &item.hop, bytes, about);
             }
         }
         shard.traffic.transactions.store(shard.endpoint.len() as u64, Relaxed);
@@ -297,10 +300,11 @@ impl Shard {
     fn step<'s>(
         &'s mut self,
         now: Instant,
+        at: u64,
         loaded: bool,
         out: &'s mut Outbox,
     ) -> (&'s mut dyn TransactionUser, Step<'s>) {
-        let step = Step { now, unix: unix_now(), shard: self.number, endpoint: &mut self.endpoint, out, loaded };
+        let step = Step { now, unix: at / 1_000_000, shard: self.number, endpoint: &mut self.endpoint, out, loaded };
         (&mut *self.user, step)
     }
 
@@ -313,7 +317,7 @@ impl Shard {
         true
     }
 
-    fn run_lapsed(&mut self, now: Instant, out: &mut Outbox) {
+    fn run_lapsed(&mut self, now: Instant, at: u64, out: &mut Outbox) {
         let mut lapsed = std::mem::take(&mut self.lapsed);
         for item in lapsed.drain(..) {
             if let Lapsed::Client { user, unreachable, .. } = item
@@ -322,7 +326,7 @@ impl Shard {
                 self.complete(user, if unreachable { Outcome::Unreachable } else { Outcome::Timeout });
                 continue;
             }
-            let (user, mut step) = self.step(now, false, out);
+            let (user, mut step) = self.step(now, at, false, out);
             user.lapsed(&mut step, item);
         }
         self.lapsed = lapsed;
@@ -359,8 +363,9 @@ impl Handler for Driver {
         let Some(mut shard) = self.shard(number) else { return };
         let shard = &mut *shard;
         shard.traffic.count(Direction::In, flow.transport, kind(&message));
+        let at = micros_now();
         if let Some(witness) = self.witness.get() {
-            witness.received(flow, bytes);
+            witness.received(at, flow, &message);
         }
         let from = out.len();
         match shard.endpoint.receive(now, &message, out) {
@@ -377,16 +382,16 @@ impl Handler for Driver {
                 });
             }
             Received::Request => {
-                let (user, mut step) = shard.step(now, loaded, out);
+                let (user, mut step) = shard.step(now, at, loaded, out);
                 user.request(&mut step, flow, &message);
             }
             Received::Cancel { invite, user: value } => {
-                let (user, mut step) = shard.step(now, loaded, out);
+                let (user, mut step) = shard.step(now, at, loaded, out);
                 user.cancel(&mut step, flow, &message, invite, value);
             }
             Received::Response { client, user: value, server } => {
                 if value & OURS == 0 {
-                    let (user, mut step) = shard.step(now, loaded, out);
+                    let (user, mut step) = shard.step(now, at, loaded, out);
                     user.response(&mut step, &message, client, value, server);
                 } else if message.status() >= 200 {
                     let outcome = Outcome::Response { status: message.status(), bytes: message.bytes().into() };
@@ -394,7 +399,7 @@ impl Handler for Driver {
                 }
             }
         }
-        self.account(shard, out, from);
+        self.account(shard, at, out, from, Some(&message));
     }
 
     fn tick(&self, now: Instant, out: &mut Outbox) {
@@ -406,10 +411,11 @@ impl Handler for Driver {
             let shard = &mut *shard;
             let from = out.len();
             shard.endpoint.tick(now, out, &mut shard.lapsed);
+            let at = micros_now();
             if !shard.lapsed.is_empty() {
-                shard.run_lapsed(now, out);
+                shard.run_lapsed(now, at, out);
             }
-            self.account(shard, out, from);
+            self.account(shard, at, out, from, None);
         }
     }
 
@@ -421,9 +427,9 @@ impl Handler for Driver {
         let from = out.len();
         if let Some(lapsed) = shard.endpoint.unreachable(now, token, out) {
             shard.lapsed.push(lapsed);
-            shard.run_lapsed(now, out);
+            shard.run_lapsed(now, micros_now(), out);
         }
-        self.account(shard, out, from);
+        self.account(shard, micros_now(), out, from, None);
     }
 }
 
@@ -451,7 +457,7 @@ impl Outlet for Driver {
         out.push_bytes(hop, Transmit::NO_TOKEN, bytes);
         self.apart.counts[Direction::Out as usize][hop.transport() as usize][kind_of(bytes)].fetch_add(1, Relaxed);
         if let Some(witness) = self.witness.get() {
-            witness.sent(&hop, bytes);
+            witness.sent(micros_now(), &hop, bytes, None);
         }
         self.flush(&mut out);
     }
@@ -467,7 +473,7 @@ impl Outlet for Driver {
             shard.endpoint.respond(Instant::now(), transaction.id, status, &mut out, |b| {
                 Response::to(&request, status).source(hop.remote()).tag(&tag).write(b, |w| extra(w));
             });
-            self.account(shard, &out, 0);
+            self.account(shard, micros_now(), &out, 0, None);
         }
         self.flush(&mut out);
     }
@@ -490,7 +496,7 @@ impl Outlet for Driver {
                 write_via(b, hop.transport(), sent_by, &branch);
                 b.extend_from_slice(&bytes[at..]);
             });
-            self.account(shard, &out, 0);
+            self.account(shard, micros_now(), &out, 0, None);
         }
         drop(shard);
         self.flush(&mut out);
@@ -508,6 +514,6 @@ pub fn write_via(out: &mut Vec<u8>, transport: Transport, sent_by: &[u8], branch
     out.extend_from_slice(b"\r\n");
 }
 
-fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+fn micros_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_micros() as u64
 }

@@ -204,6 +204,8 @@ pub struct Endpoint {
     wheel: Wheel<Entry>,
     due: Vec<(u32, Entry)>,
     stamps: u64,
+    /// The key of the request that was received last and where it stood: `accept` of the same need not hash it again.
+    heard: Option<(usize, u128)>,
 }
 
 impl Endpoint {
@@ -215,6 +217,7 @@ impl Endpoint {
             wheel: Wheel::new(now),
             due: Vec::new(),
             stamps: 0,
+            heard: None,
             config,
         }
     }
@@ -250,6 +253,7 @@ impl Endpoint {
     fn receive_request(&mut self, now: Instant, message: &Message<'_>, out: &mut Outbox) -> Received {
         let method = message.method();
         let Some(key) = self.key(message) else { return Received::Request };
+        self.heard = Some((message.bytes().as_ptr() as usize, key));
         let Some(index) = self.find(key) else { return Received::Request };
         let event = match method {
             Method::Ack => ServerEvent::Ack,
@@ -294,7 +298,11 @@ impl Endpoint {
         if self.len() >= self.config.max_transactions {
             return Err(Full);
         }
-        let key = self.key(message).ok_or(Full)?;
+        let at = message.bytes().as_ptr() as usize;
+        let key = match self.heard.take() {
+            Some((heard, key)) if heard == at => key,
+            _ => self.key(message).ok_or(Full)?,
+        };
         let invite = message.method() == Method::Invite;
         let machine = if invite {
             ServerMachine::Invite(InviteServer::Proceeding)
@@ -664,11 +672,8 @@ impl Endpoint {
         let mut h = SipHasher13::new_with_key(&self.config.secret);
         h.write(b"tag");
         h.write(call_id);
-        let mut text = Vec::with_capacity(17);
-        text.push(b'i');
-        hex(&mut text, h.finish(), 16);
-        let mut tag = [0; 17];
-        tag.copy_from_slice(&text);
+        let mut tag = [b'i'; 17];
+        tag[1..].copy_from_slice(&hex16(h.finish()));
         tag
     }
 
@@ -731,9 +736,14 @@ impl Branch {
         out.extend_from_slice(b"z9hG4bKi");
         hex(out, u64::from(self.shard), 4);
         hex(out, u64::from(self.slot.index), 8);
-        hex(out, self.slot.stamp, 16);
+        out.extend_from_slice(&hex16(self.slot.stamp));
         hex(out, u64::from(self.suffix), 8);
     }
+}
+
+/// Sixteen lower-case hexadecimal digits.
+pub fn hex16(n: u64) -> [u8; 16] {
+    std::array::from_fn(|i| b"0123456789abcdef"[(n >> (60 - 4 * i)) as usize & 15])
 }
 
 /// Appends `digits` lower-case hexadecimal digits.

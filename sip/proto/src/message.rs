@@ -117,6 +117,8 @@ pub struct Message<'a> {
     headers: SmallVec<[HeaderLine; 48]>,
     /// Index of the first line of each known name.
     first: [u8; HeaderName::COUNT + 1],
+    /// The topmost Via: it is asked for several times a message.
+    via: Option<Via<'a>>,
     /// Offset of the empty line's end: where the body begins.
     head_end: usize,
     body_end: usize,
@@ -143,6 +145,7 @@ impl<'a> Message<'a> {
             start,
             headers: SmallVec::new(),
             first: [NONE; HeaderName::COUNT + 1],
+            via: None,
             head_end: 0,
             body_end: buf.len(),
             defect: None,
@@ -201,6 +204,7 @@ impl<'a> Message<'a> {
             }
         }
         message.defect = defect;
+        message.via = message.value(HeaderName::Via).and_then(|v| Via::parse(crate::headers::list(v).next()?));
         Ok(message)
     }
 
@@ -322,7 +326,7 @@ impl<'a> Message<'a> {
 
     /// The topmost Via, if it can be read.
     pub fn top_via(&self) -> Option<Via<'a>> {
-        Via::parse(crate::headers::list(self.value(HeaderName::Via)?).next()?)
+        self.via
     }
 
     pub fn cseq(&self) -> Option<CSeq<'a>> {

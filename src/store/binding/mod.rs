@@ -27,7 +27,12 @@ pub struct Bindings {
 impl Bindings {
     /// Blocks until the store is open.
     pub fn open(engine: &Engine) -> Result<Bindings, OpenError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OpenError::Thread)?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        if let Engine::Postgres(_) = engine {
+            runtime.enable_all();
+        }
+        // SQLite has a thread of its own and needs no sockets and clocks: so waiting for it is a condition, not an epoll.
+        let runtime = runtime.build().map_err(OpenError::Thread)?;
         let backend = runtime.block_on(async {
             Ok::<_, OpenError>(match engine {
                 Engine::Sqlite(folder) => Backend::Log(Box::new(Log::open(folder).await?)),
@@ -263,7 +268,8 @@ const GROUP: usize = 1024 * 1024;
 /// Loads that may wait.
 const MAX_LOADS: usize = 16;
 /// Least time from one commit to the next: under load it sets the size of a group, alone a change is committed at once.
-const BETWEEN: Duration = Duration::from_millis(4);
+/// A phone does not notice 20 ms, and a commit costs as much as ten of its bindings.
+const BETWEEN: Duration = Duration::from_millis(20);
 /// How long a group waits when nobody waits for it.
 const BEHIND: Duration = Duration::from_millis(200);
 /// From a commit to its sync; with the sync itself under a second.
