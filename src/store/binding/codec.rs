@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! record  = tag:u8 length:u32 body
-//! put (1) = expires_at:i64 cseq:u32 reg_id:u32 q:u16 flow text*9      aor key contact params path instance call_id user_agent node
+//! put (4) = expires_at:i64 cseq:u32 reg_id:u32 q:u16 flow length:u16*9 bytes   aor key contact params path instance call_id
+//!                                                                     user_agent node; an empty key is the contact
 //! remove (2) = text*2                                                  aor key
 //! remove all (3) = text                                                aor
 //! text    = length:u16 bytes
@@ -35,9 +36,11 @@ fn append(change: &BindingChange<'_>, start: usize, out: &mut Vec<u8>) -> Result
             out.extend_from_slice(&row.reg_id.to_le_bytes());
             out.extend_from_slice(&row.q.to_le_bytes());
             flow(row.flow.as_ref(), out);
-            for field in [
+            // Of most bindings the contact is the key: it is written once.
+            let key = if row.key == row.contact { "" } else { row.key };
+            let fields = [
                 row.aor,
-                row.key,
+                key,
                 row.contact,
                 row.params,
                 row.path,
@@ -45,8 +48,15 @@ fn append(change: &BindingChange<'_>, start: usize, out: &mut Vec<u8>) -> Result
                 row.call_id,
                 row.user_agent,
                 row.node,
-            ] {
-                text(field, out)?;
+            ];
+            for field in fields {
+                let length = u16::try_from(field.len()).map_err(|_| StoreError::TooLarge)?;
+                out.extend_from_slice(&length.to_le_bytes());
+            }
+            let texts = out.len();
+            fields.iter().for_each(|f| out.extend_from_slice(f.as_bytes()));
+            if memchr::memchr(0, &out[texts..]).is_some() {
+                return Err(StoreError::Text);
             }
             PUT
         }
@@ -143,28 +153,48 @@ fn decode(record: &[u8]) -> Option<BindingChange<'_>> {
             let reg_id = u32::from_le_bytes(body.array()?);
             let q = u16::from_le_bytes(body.array()?);
             let flow = body.flow()?;
-            BindingChange::Put(BindingRow {
-                aor: body.text()?,
-                key: body.text()?,
-                contact: body.text()?,
-                params: body.text()?,
-                path: body.text()?,
-                instance: body.text()?,
-                call_id: body.text()?,
-                user_agent: body.text()?,
-                node: body.text()?,
+            let lengths: [u8; 2 * FIELDS] = body.array()?;
+            // Looked at once for all: a refresh is read here more often than anywhere.
+            let mut texts = Texts { lengths: &lengths, rest: std::str::from_utf8(std::mem::take(&mut body.0)).ok()? };
+            let (aor, key, contact) = (texts.next()?, texts.next()?, texts.next()?);
+            let row = BindingRow {
+                aor,
+                key: if key.is_empty() { contact } else { key },
+                contact,
+                params: texts.next()?,
+                path: texts.next()?,
+                instance: texts.next()?,
+                call_id: texts.next()?,
+                user_agent: texts.next()?,
+                node: texts.next()?,
                 flow,
                 expires_at,
                 cseq,
                 reg_id,
                 q,
-            })
+            };
+            texts.rest.is_empty().then_some(BindingChange::Put(row))?
         }
         REMOVE => BindingChange::Remove { aor: body.text()?, key: body.text()? },
         REMOVE_ALL => BindingChange::RemoveAll { aor: body.text()? },
         _ => return None,
     };
     body.0.is_empty().then_some(change)
+}
+
+/// The texts of a put, one after the other.
+struct Texts<'a, 'l> {
+    lengths: &'l [u8],
+    rest: &'a str,
+}
+
+impl<'a> Texts<'a, '_> {
+    fn next(&mut self) -> Option<&'a str> {
+        let (length, lengths) = self.lengths.split_first_chunk()?;
+        let (text, rest) = self.rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+        (self.lengths, self.rest) = (lengths, rest);
+        Some(text)
+    }
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -204,7 +234,10 @@ impl<'a> Reader<'a> {
 }
 
 const HEAD: usize = 5;
-const PUT: u8 = 1;
+/// Texts of a put.
+const FIELDS: usize = 9;
+/// 1 was an earlier form.
+const PUT: u8 = 4;
 const REMOVE: u8 = 2;
 const REMOVE_ALL: u8 = 3;
 
@@ -243,7 +276,9 @@ pub(super) mod tests {
             BindingChange::Put(row("alice@x", "k")),
             BindingChange::Remove { aor: "alice@x", key: "k" },
             BindingChange::RemoveAll { aor: "bob@x" },
-            BindingChange::Put(BindingRow { flow: None, ..row("", "") }),
+            BindingChange::Put(BindingRow { flow: None, ..row("", "k") }),
+            BindingChange::Put(row("alice@x", row("", "").contact)),
+            BindingChange::Put(BindingRow { path: "", user_agent: "Telefon für zwei", ..row("bob@x", "<urn:x>1") }),
         ];
         let mut batch = Vec::new();
         changes.iter().for_each(|c| encode(c, &mut batch).unwrap());
