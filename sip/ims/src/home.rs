@@ -77,7 +77,7 @@ impl Home {
 
     /// The address-of-record that a SIP URI of ours names. A user at one of our addresses counts as one of our domain.
     pub fn aor(&self, uri: &Uri<'_>) -> Option<Aor> {
-        if !uri.is_sip() || !(self.is_us(uri) || self.is_domain(uri.host())) {
+        if !uri.is_sip() || !(self.is_domain(uri.host()) || self.is_us(uri)) {
             return None;
         }
         Aor::from_parts(uri.user()?, self.domain.as_bytes()).ok()

@@ -10,7 +10,7 @@ use crate::way::Way;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Binding {
     /// Contact, parameters, Path, instance, Call-ID and User-Agent, one after the other.
-    text: Box<[u8]>,
+    text: Box<str>,
     /// Where the first five end.
     ends: [u16; 5],
     /// Unix seconds.
@@ -31,15 +31,15 @@ pub struct Binding {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Text<'a> {
     /// The URI as received, without angle brackets.
-    pub contact: &'a [u8],
+    pub contact: &'a str,
     /// Contact parameters to repeat, `;` before each.
-    pub params: &'a [u8],
+    pub params: &'a str,
     /// Path values, `,`-separated.
-    pub path: &'a [u8],
+    pub path: &'a str,
     /// `+sip.instance` without quotes and brackets.
-    pub instance: &'a [u8],
-    pub call_id: &'a [u8],
-    pub user_agent: &'a [u8],
+    pub instance: &'a str,
+    pub call_id: &'a str,
+    pub user_agent: &'a str,
 }
 
 /// The numbers of a binding.
@@ -57,18 +57,9 @@ pub struct Facts {
 impl Binding {
     /// `None` when the text is longer than 64 KiB.
     pub fn new(text: &Text<'_>, facts: Facts) -> Option<Binding> {
-        let parts = [text.contact, text.params, text.path, text.instance, text.call_id, text.user_agent];
-        let mut joined = Vec::with_capacity(parts.iter().map(|p| p.len()).sum());
-        let mut ends = [0u16; 5];
-        for (i, part) in parts.into_iter().enumerate() {
-            joined.extend_from_slice(part);
-            let end = u16::try_from(joined.len()).ok()?;
-            if let Some(slot) = ends.get_mut(i) {
-                *slot = end;
-            }
-        }
+        let ends = text.ends()?;
         let Facts { expires_at, since, cseq, reg_id, q, proved, way } = facts;
-        Some(Binding { text: joined.into(), ends, expires_at, since, cseq, reg_id, q, proved, way })
+        Some(Binding { text: text.parts().concat().into(), ends, expires_at, since, cseq, reg_id, q, proved, way })
     }
 
     pub fn text(&self) -> Text<'_> {
@@ -83,13 +74,21 @@ impl Binding {
         }
     }
 
-    /// Takes new numbers over, and new text if it differs: a refresh allocates nothing. False when the text is too long.
+    /// Takes new numbers over, and new text if it differs; text of the same length (a new Call-ID, mostly) goes where the old
+    /// one was, so a refresh allocates nothing. False when the text is too long.
     pub fn update(&mut self, text: &Text<'_>, facts: Facts) -> bool {
         if self.text() != *text {
-            match Binding::new(text, facts) {
-                Some(new) => *self = new,
-                None => return false,
-            }
+            let Some(ends) = text.ends() else { return false };
+            let parts = text.parts();
+            let length = parts.iter().map(|p| p.len()).sum();
+            let mut joined = if length == self.text.len() {
+                String::from(std::mem::take(&mut self.text))
+            } else {
+                String::with_capacity(length)
+            };
+            joined.clear();
+            parts.iter().for_each(|p| joined.push_str(p));
+            (self.text, self.ends) = (joined.into(), ends);
         }
         let Facts { expires_at, since, cseq, reg_id, q, proved, way } = facts;
         (self.expires_at, self.since, self.cseq, self.reg_id) = (expires_at, since, cseq, reg_id);
@@ -98,11 +97,12 @@ impl Binding {
     }
 
     pub fn contact(&self) -> &[u8] {
-        &self.text[..usize::from(self.ends[0])]
+        &self.text.as_bytes()[..usize::from(self.ends[0])]
     }
 
     pub fn instance(&self) -> &[u8] {
-        self.text().instance
+        let [_, _, path, instance, _] = self.ends.map(usize::from);
+        &self.text.as_bytes()[path..instance]
     }
 
     pub fn is_live(&self, unix: u64) -> bool {
@@ -117,17 +117,17 @@ impl Binding {
     pub fn reach(&self) -> Reach<'_> {
         let text = self.text();
         Reach {
-            uri: text.contact,
-            path: text.path,
+            uri: text.contact.as_bytes(),
+            path: text.path.as_bytes(),
             hop: self.way.map(|w| w.hop()),
             q: self.q,
-            instance: text.instance,
-            params: text.params,
+            instance: text.instance.as_bytes(),
+            params: text.params.as_bytes(),
         }
     }
 
-    /// As the store keeps it. `None` for text that is not UTF-8, which [`crate::contact`] does not let in.
-    pub fn row<'a>(&'a self, aor: &'a str, key: &'a str, node: &'a str) -> Option<BindingRow<'a>> {
+    /// As the store keeps it.
+    pub fn row<'a>(&'a self, aor: &'a str, key: &'a str, node: &'a str) -> BindingRow<'a> {
         row(&self.text(), &self.facts(), aor, key, node)
     }
 
@@ -139,12 +139,12 @@ impl Binding {
     /// Back from the store. Flows of connections are gone; so is the proof that went with them.
     pub fn from_row(row: &BindingRow<'_>, ours: bool, unix: u64) -> Option<Binding> {
         let text = Text {
-            contact: row.contact.as_bytes(),
-            params: row.params.as_bytes(),
-            path: row.path.as_bytes(),
-            instance: row.instance.as_bytes(),
-            call_id: row.call_id.as_bytes(),
-            user_agent: row.user_agent.as_bytes(),
+            contact: row.contact,
+            params: row.params,
+            path: row.path,
+            instance: row.instance,
+            call_id: row.call_id,
+            user_agent: row.user_agent,
         };
         let facts = Facts {
             expires_at: u32::try_from(row.expires_at).ok()?,
@@ -159,35 +159,53 @@ impl Binding {
     }
 }
 
-/// A row for the store. `None` for text that is not UTF-8.
-pub fn row<'a>(text: &Text<'a>, facts: &Facts, aor: &'a str, key: &'a str, node: &'a str) -> Option<BindingRow<'a>> {
-    let utf8 = |bytes| std::str::from_utf8(bytes).ok();
-    Some(BindingRow {
+/// A row for the store.
+pub fn row<'a>(text: &Text<'a>, facts: &Facts, aor: &'a str, key: &'a str, node: &'a str) -> BindingRow<'a> {
+    let Text { contact, params, path, instance, call_id, user_agent } = *text;
+    BindingRow {
         aor,
         key,
-        contact: utf8(text.contact)?,
-        params: utf8(text.params)?,
-        path: utf8(text.path)?,
-        instance: utf8(text.instance)?,
-        call_id: utf8(text.call_id)?,
-        user_agent: utf8(text.user_agent)?,
+        contact,
+        params,
+        path,
+        instance,
+        call_id,
+        user_agent,
         node,
         flow: facts.way.map(|w| w.flow()) as Option<Flow>,
         expires_at: i64::from(facts.expires_at),
         cseq: facts.cseq,
         reg_id: facts.reg_id,
         q: facts.q,
-    })
+    }
 }
 
 /// Lends the name of a binding within its address-of-record: instance and flow, or else the contact URI.
-pub fn with_key<R>(instance: &[u8], reg_id: u32, contact: &[u8], with: impl FnOnce(&str) -> R) -> Option<R> {
+pub fn with_key<R>(instance: &str, reg_id: u32, contact: &str, with: impl FnOnce(&str) -> R) -> R {
     if reg_id == 0 {
-        return std::str::from_utf8(contact).ok().map(with);
+        return with(contact);
     }
     // Cannot be taken for a contact: those begin with "sip".
-    let key = format!("<{}>{reg_id}", std::str::from_utf8(instance).ok()?);
-    Some(with(&key))
+    with(&format!("<{instance}>{reg_id}"))
+}
+
+impl<'a> Text<'a> {
+    fn parts(&self) -> [&'a str; 6] {
+        [self.contact, self.params, self.path, self.instance, self.call_id, self.user_agent]
+    }
+
+    /// Where the first five end. `None` beyond 64 KiB.
+    fn ends(&self) -> Option<[u16; 5]> {
+        let (mut ends, mut end) = ([0; 5], 0usize);
+        for (i, part) in self.parts().into_iter().enumerate() {
+            end += part.len();
+            let short = u16::try_from(end).ok()?;
+            if let Some(slot) = ends.get_mut(i) {
+                *slot = short;
+            }
+        }
+        Some(ends)
+    }
 }
 
 #[cfg(test)]
@@ -195,12 +213,12 @@ mod tests {
     use super::*;
 
     const TEXT: Text<'_> = Text {
-        contact: b"sip:a@h",
-        params: b";audio",
-        path: b"<sip:p;lr>",
-        instance: b"urn:x",
-        call_id: b"c",
-        user_agent: b"ua",
+        contact: "sip:a@h",
+        params: ";audio",
+        path: "<sip:p;lr>",
+        instance: "urn:x",
+        call_id: "c",
+        user_agent: "ua",
     };
 
     fn facts(expires_at: u32) -> Facts {
@@ -211,9 +229,9 @@ mod tests {
     fn text_comes_back_in_its_parts() {
         let b = Binding::new(&TEXT, facts(10)).unwrap();
         assert_eq!(b.text(), TEXT);
-        assert_eq!((b.contact(), b.instance()), (TEXT.contact, TEXT.instance));
+        assert_eq!((b.contact(), b.instance()), (TEXT.contact.as_bytes(), TEXT.instance.as_bytes()));
         assert_eq!((b.is_live(9), b.is_live(10), b.remaining(3), b.remaining(11)), (true, false, 7, 0));
-        let long = vec![b'x'; 70_000];
+        let long = "x".repeat(70_000);
         assert_eq!(Binding::new(&Text { path: &long, ..TEXT }, facts(10)), None);
     }
 
@@ -223,14 +241,17 @@ mod tests {
         let place = b.text.as_ptr();
         assert!(b.update(&TEXT, facts(20)));
         assert_eq!((b.text.as_ptr(), b.expires_at), (place, 20));
-        assert!(b.update(&Text { call_id: b"other", ..TEXT }, facts(30)));
-        assert_eq!(b.text().call_id, b"other");
+        assert!(b.update(&Text { call_id: "other", ..TEXT }, facts(30)));
+        assert_eq!(b.text().call_id, "other");
+        let place = b.text.as_ptr();
+        assert!(b.update(&Text { call_id: "third", ..TEXT }, facts(40)));
+        assert_eq!((b.text.as_ptr(), b.text()), (place, Text { call_id: "third", ..TEXT }));
     }
 
     #[test]
     fn a_row_reads_back_without_its_connection() {
         let b = Binding::new(&TEXT, facts(10)).unwrap();
-        let row = b.row("a@x", "sip:a@h", "n1").unwrap();
+        let row = b.row("a@x", "sip:a@h", "n1");
         let again = Binding::from_row(&row, true, 1).unwrap();
         assert_eq!(again.text(), TEXT);
         assert_eq!((again.expires_at, again.cseq, again.q, again.proved), (10, 2, 500, false));
@@ -238,9 +259,8 @@ mod tests {
 
     #[test]
     fn keys_of_flows_and_contacts_differ() {
-        assert_eq!(with_key(b"urn:x", 2, b"sip:a", str::to_owned).as_deref(), Some("<urn:x>2"));
-        assert_eq!(with_key(b"urn:x", 0, b"sip:a", str::to_owned).as_deref(), Some("sip:a"));
-        assert_eq!(with_key(b"", 0, b"\xff", str::to_owned), None);
+        assert_eq!(with_key("urn:x", 2, "sip:a", str::to_owned), "<urn:x>2");
+        assert_eq!(with_key("urn:x", 0, "sip:a", str::to_owned), "sip:a");
     }
 
     #[test]

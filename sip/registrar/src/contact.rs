@@ -32,10 +32,10 @@ pub const EXTENSIONS: &[&str] = &["path", "outbound", "gruu"];
 pub struct Wish<'m> {
     pub change: Change<'m>,
     /// All Path values, empty when there is none.
-    pub path: Cow<'m, [u8]>,
-    pub call_id: &'m [u8],
+    pub path: Cow<'m, str>,
+    pub call_id: &'m str,
     pub cseq: u32,
-    pub user_agent: &'m [u8],
+    pub user_agent: &'m str,
     /// The phone understands GRUUs.
     pub gruu: bool,
     /// The binding is one of RFC 5626: `Require: outbound` goes into the answer.
@@ -59,9 +59,11 @@ pub enum Change<'m> {
 #[derive(Debug)]
 pub struct Wanted<'m> {
     pub uri: Uri<'m>,
+    /// The text of `uri`.
+    pub contact: &'m str,
     /// Parameters to repeat: all but those that have their own field, and those that only we may write.
-    pub params: SmallVec<[u8; 64]>,
-    pub instance: &'m [u8],
+    pub params: String,
+    pub instance: &'m str,
     /// 0: none, or to be ignored.
     pub reg_id: u32,
     /// Thousandths.
@@ -116,9 +118,8 @@ pub fn read<'m>(
     trusted: bool,
 ) -> Result<Wish<'m>, Refused<'m>> {
     validate::extensions(message, HeaderName::Require, EXTENSIONS).map_err(Refused::Extension)?;
-    let mut vias = message.list(HeaderName::Via);
     let via = message.top_via().ok_or(Refused::Bad("Missing Via"))?;
-    let one_via = vias.next().is_some() && vias.next().is_none();
+    let one_via = message.list(HeaderName::Via).nth(1).is_none();
     let path = path(message)?;
     let (mut supports_path, mut supports, mut gruu) = (false, false, false);
     for tag in message.list(HeaderName::Supported) {
@@ -131,7 +132,9 @@ pub fn read<'m>(
     }
     let direct = one_via && path.is_empty();
     let flows = Flows { flow, direct, supports };
-    let call_id = message.call_id().unwrap_or_default();
+    let Ok(call_id) = std::str::from_utf8(message.call_id().unwrap_or_default()) else {
+        return Err(Refused::Bad("Missing Or Bad Call-ID"));
+    };
     if call_id.len() > MAX_CALL_ID {
         return Err(Refused::Bad("Call-ID Too Long"));
     }
@@ -147,9 +150,6 @@ pub fn read<'m>(
         outbound: false,
         direct,
     };
-    if std::str::from_utf8(call_id).is_err() {
-        return Err(Refused::Bad("Missing Or Bad Call-ID"));
-    }
     if message.line(HeaderName::Contact).is_none() {
         return Ok(wish);
     }
@@ -167,7 +167,7 @@ pub fn read<'m>(
         if contacts.len() >= config.max_contacts {
             return Err(Refused::Forbidden("Too Many Contacts"));
         }
-        let wanted = wanted(config, &contact, header, &via, &flows, &wish.path)?;
+        let wanted = wanted(config, &contact, header, &via, &flows, wish.path.as_bytes())?;
         if contacts.iter().any(|c| c.is_same(&wanted)) {
             return Err(Refused::Bad("Repeated Contact"));
         }
@@ -219,8 +219,10 @@ fn wanted<'m>(
     if !uri.headers().is_empty() {
         return Err(Refused::Bad("Headers In Contact URI"));
     }
-    let (mut params, mut q, mut asked) = (SmallVec::new(), Q::ONE, header);
-    let (mut instance, mut flow): (&[u8], _) = (b"", None);
+    let text = |bytes: &'m [u8]| std::str::from_utf8(bytes).map_err(|_| Refused::Bad("Malformed Contact"));
+    let contact_text = text(addr)?;
+    let (mut params, mut q, mut asked) = (String::new(), Q::ONE, header);
+    let (mut instance, mut flow) = ("", None);
     // One pass over the parameters: this runs for every refresh.
     for (name, value) in contact.params.iter() {
         match name.len() {
@@ -236,25 +238,22 @@ fn wanted<'m>(
             }
             13 if name.eq_ignore_ascii_case(b"+sip.instance") => {
                 let inner = value.and_then(|v| v.strip_prefix(b"\"<")?.strip_suffix(b">\""));
-                instance = inner.unwrap_or_default();
+                instance = text(inner.unwrap_or_default())?;
             }
             8 if name.eq_ignore_ascii_case(b"pub-gruu") => {}
             9 if name.eq_ignore_ascii_case(b"temp-gruu") => {}
             _ => {
-                params.push(b';');
-                params.extend_from_slice(name);
+                params.push(';');
+                params.push_str(text(name)?);
                 if let Some(value) = value {
-                    params.push(b'=');
-                    params.extend_from_slice(value);
+                    params.push('=');
+                    params.push_str(text(value)?);
                 }
             }
         }
     }
     if addr.len() > MAX_CONTACT || params.len() > MAX_PARAMS || instance.len() > MAX_INSTANCE {
         return Err(Refused::Bad("Contact Too Long"));
-    }
-    if [addr, instance, &params].iter().any(|t| std::str::from_utf8(t).is_err()) {
-        return Err(Refused::Bad("Malformed Contact"));
     }
     let expires = granted(config, asked)?;
     let mut reg_id = flow.filter(|_| !instance.is_empty()).unwrap_or(0);
@@ -265,7 +264,7 @@ fn wanted<'m>(
         reg_id = 0;
     }
     let way = (flows.direct && (reg_id > 0 || needs_flow(&uri, via, flows.flow))).then(|| Way::of(flows.flow));
-    Ok(Wanted { uri, params, instance, reg_id, q: q.thousandths(), expires, way })
+    Ok(Wanted { uri, contact: contact_text, params, instance, reg_id, q: q.thousandths(), expires, way })
 }
 
 /// The expiry that is granted, in seconds; 0 removes.
@@ -288,36 +287,36 @@ impl Wanted<'_> {
     }
 }
 
-fn path<'m>(message: &'m Message<'m>) -> Result<Cow<'m, [u8]>, Refused<'m>> {
+fn path<'m>(message: &'m Message<'m>) -> Result<Cow<'m, str>, Refused<'m>> {
+    let bad = |_: std::str::Utf8Error| Refused::Bad("Malformed Path");
     let mut lines = message.values(HeaderName::Path);
     let first = lines.next().unwrap_or_default();
     let path = match lines.next() {
-        None => Cow::Borrowed(first),
+        None => Cow::Borrowed(std::str::from_utf8(first).map_err(bad)?),
         Some(second) => {
             let mut all = first.to_vec();
             for line in std::iter::once(second).chain(lines) {
                 all.extend_from_slice(b", ");
                 all.extend_from_slice(line);
             }
-            Cow::Owned(all)
+            Cow::Owned(String::from_utf8(all).map_err(|_| Refused::Bad("Malformed Path"))?)
         }
     };
     if path.len() > MAX_PATH {
         return Err(Refused::Bad("Path Too Long"));
     }
-    if std::str::from_utf8(&path).is_err() || list(&path).any(|p| NameAddr::parse(p).is_none_or(|a| a.uri().is_none()))
-    {
+    if list(path.as_bytes()).any(|p| NameAddr::parse(p).is_none_or(|a| a.uri().is_none())) {
         return Err(Refused::Bad("Malformed Path"));
     }
     Ok(path)
 }
 
 /// At most `max` bytes, cut between characters; nothing of what is not UTF-8.
-fn cut(text: &[u8], max: usize) -> &[u8] {
-    let Ok(text) = std::str::from_utf8(text) else { return b"" };
+fn cut(text: &[u8], max: usize) -> &str {
+    let text = std::str::from_utf8(text).unwrap_or_default();
     let mut end = text.len().min(max);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    &text.as_bytes()[..end]
+    &text[..end]
 }

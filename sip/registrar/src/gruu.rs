@@ -169,17 +169,32 @@ pub fn write_public(aor: &str, instance: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"sip:");
     out.extend_from_slice(aor.as_bytes());
     out.extend_from_slice(b";gr=");
-    for &b in instance {
-        // RFC 3261 §25.1: `param-unreserved` and `unreserved` need no escape.
-        if b.is_ascii_alphanumeric() || b"-_.!~*'()[]/:&+$".contains(&b) {
-            out.push(b);
-        } else {
-            out.push(b'%');
-            let digit = |n: u8| b"0123456789ABCDEF"[usize::from(n)];
-            out.extend_from_slice(&[digit(b >> 4), digit(b & 15)]);
-        }
+    let mut rest = instance;
+    while let Some(at) = rest.iter().position(|b| !PLAIN[usize::from(*b)]) {
+        let digit = |n: u8| b"0123456789ABCDEF"[usize::from(n)];
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(&[b'%', digit(rest[at] >> 4), digit(rest[at] & 15)]);
+        rest = &rest[at + 1..];
     }
+    out.extend_from_slice(rest);
 }
+
+/// RFC 3261 §25.1: `param-unreserved` and `unreserved` need no escape.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let others = b"-_.!~*'()[]/:&+$";
+    let mut i = 0;
+    while i < 256 {
+        plain[i] = (i as u8).is_ascii_alphanumeric();
+        i += 1;
+    }
+    i = 0;
+    while i < others.len() {
+        plain[others[i] as usize] = true;
+        i += 1;
+    }
+    plain
+};
 
 /// The instance that a public GRUU names.
 pub fn public_instance<'a>(uri: &Uri<'a>) -> Option<std::borrow::Cow<'a, [u8]>> {

@@ -99,14 +99,16 @@ impl Registrar {
     fn named(&self, message: &Message<'_>) -> Option<(Aor, Option<Arc<User>>)> {
         let (home, directory) = (&self.parts.home, &self.parts.directory);
         let uri = NameAddr::parse(message.value(HeaderName::To)?)?.uri()?;
-        let number = || Msisdn::from_user(uri.user()?).ok().and_then(|n| directory.by_msisdn(n));
         if uri.scheme() == Scheme::Tel {
-            return number().map(|user| (user.aor.clone(), Some(user)));
+            let user = Msisdn::from_user(uri.user()?).ok().and_then(|n| directory.by_msisdn(n))?;
+            return Some((user.aor.clone(), Some(user)));
         }
-        let aor = home.aor(&uri)?;
-        match directory.by_aor(aor.as_str()).or_else(number) {
+        if !(home.is_domain(uri.host()) || home.is_us(&uri)) {
+            return None;
+        }
+        match directory.by_parts(uri.user()?, home.domain().as_bytes()) {
             Some(user) => Some((user.aor.clone(), Some(user))),
-            None if self.parts.authenticator.is_none() => Some((aor, None)),
+            None if self.parts.authenticator.is_none() => Some((home.aor(&uri)?, None)),
             None => None,
         }
     }
@@ -114,7 +116,7 @@ impl Registrar {
     fn grant(&self, step: &mut Step<'_>, request: &Request<'_>, account: &Account, wish: &Wish<'_>) {
         let (flow, message, unix) = (request.flow, request.message, step.unix);
         let aor = account.aor.as_str();
-        let tag = step.endpoint.local_tag(wish.call_id);
+        let tag = step.endpoint.local_tag(wish.call_id.as_bytes());
         let hop = reply_hop(flow, message.top_via().as_ref());
         let response = Response::to(message, 200).source(flow.remote).tag(&tag);
         if let Change::Fetch = wish.change {
@@ -273,7 +275,7 @@ impl Registrar {
                     let old = &bindings[i];
                     let live = old.is_live(unix);
                     let moved =
-                        !live || old.contact() != text.contact || old.way != facts.way || old.text().path != text.path;
+                        !live || old.text().contact != text.contact || old.way != facts.way || old.text().path != text.path;
                     let event = match () {
                         () if !live => Event::Created,
                         () if facts.expires_at < old.expires_at => Event::Shortened,
@@ -320,27 +322,25 @@ impl Registrar {
         reply: Option<&Arc<Reply>>,
     ) -> Result<(), Failure> {
         let old_key = |with: &mut dyn FnMut(&str) -> Result<(), Failure>| match old {
-            Some(old) => with_key(old.instance(), old.reg_id, old.contact(), with).unwrap_or(Ok(())),
+            Some(old) => with_key(old.text().instance, old.reg_id, old.text().contact, with),
             None => Ok(()),
         };
         match (order, old) {
             // Written once more, because the first time may not have been committed yet.
-            (Order::Same, Some(old)) => old_key(&mut |key| match old.row(aor, key, &self.config.node) {
-                Some(row) => self.store(BindingChange::Put(row), reply),
-                None => Ok(()),
-            }),
+            (Order::Same, Some(old)) => {
+                old_key(&mut |key| self.store(BindingChange::Put(old.row(aor, key, &self.config.node)), reply))
+            }
             _ if wanted.expires == 0 => old_key(&mut |key| self.store(BindingChange::Remove { aor, key }, reply)),
             _ => {
                 let (text, facts) = wanted.binding(wish, account, old, unix);
-                if wanted.reg_id == 0 && old.is_some_and(|o| o.contact() != text.contact) {
+                if wanted.reg_id == 0 && old.is_some_and(|o| o.text().contact != text.contact) {
                     // An equivalent URI in another spelling is another key.
                     old_key(&mut |key| self.store(BindingChange::Remove { aor, key }, reply))?;
                 }
-                let put = |key: &str| match row(&text, &facts, aor, key, &self.config.node) {
-                    Some(row) => self.store(BindingChange::Put(row), reply),
-                    None => Ok(()),
+                let put = |key: &str| {
+                    self.store(BindingChange::Put(row(&text, &facts, aor, key, &self.config.node)), reply)
                 };
-                with_key(text.instance, facts.reg_id, text.contact, put).unwrap_or(Ok(()))
+                with_key(text.instance, facts.reg_id, text.contact, put)
             }
         }
     }
@@ -370,7 +370,7 @@ impl Registrar {
             w.header(HeaderName::Contact, |out| self.write_contact(out, account, wish, binding, unix));
         }
         if !wish.path.is_empty() {
-            w.text(HeaderName::Path, &wish.path);
+            w.text(HeaderName::Path, wish.path.as_bytes());
         }
         if wish.outbound {
             w.text(HeaderName::Require, b"outbound");
@@ -392,7 +392,7 @@ impl Registrar {
     fn write_contact(&self, out: &mut Vec<u8>, account: &Account, wish: &Wish<'_>, binding: &Binding, unix: u64) {
         let text = binding.text();
         out.push(b'<');
-        out.extend_from_slice(text.contact);
+        out.extend_from_slice(text.contact.as_bytes());
         out.extend_from_slice(b">;expires=");
         edit::number(out, binding.remaining(unix).into());
         if binding.q != 1000 {
@@ -401,21 +401,22 @@ impl Registrar {
         }
         if !text.instance.is_empty() {
             out.extend_from_slice(b";+sip.instance=\"<");
-            out.extend_from_slice(text.instance);
+            out.extend_from_slice(text.instance.as_bytes());
             out.extend_from_slice(b">\"");
         }
         if binding.reg_id > 0 {
             out.extend_from_slice(b";reg-id=");
             edit::number(out, binding.reg_id.into());
         }
-        out.extend_from_slice(text.params);
+        out.extend_from_slice(text.params.as_bytes());
         if wish.gruu && !text.instance.is_empty() {
             let aor = &account.aor;
             out.extend_from_slice(b";pub-gruu=\"");
-            gruu::write_public(aor.as_str(), text.instance, out);
+            gruu::write_public(aor.as_str(), text.instance.as_bytes(), out);
             out.extend_from_slice(b"\";temp-gruu=\"");
             let unique = [unix, self.next_unique()];
-            self.gruus.write_temporary(aor.user(), aor.domain(), text.instance, text.call_id, unique, out);
+            let (instance, call_id) = (text.instance.as_bytes(), text.call_id.as_bytes());
+            self.gruus.write_temporary(aor.user(), aor.domain(), instance, call_id, unique, out);
             out.push(b'"');
         }
     }
@@ -446,10 +447,10 @@ impl Wanted<'_> {
     /// Whether this is about that binding: by instance and flow (RFC 5626 §6), or else by the URI.
     fn is(&self, binding: &Binding) -> bool {
         if self.reg_id > 0 || binding.reg_id > 0 {
-            return self.reg_id == binding.reg_id && self.instance == binding.instance();
+            return self.reg_id == binding.reg_id && self.instance.as_bytes() == binding.instance();
         }
         let contact = binding.contact();
-        contact == self.uri.as_bytes()
+        contact == self.contact.as_bytes()
             || sip_proto::Uri::parse(contact).is_some_and(|stored| stored.equivalent(&self.uri))
     }
 
@@ -461,7 +462,7 @@ impl Wanted<'_> {
         unix: u64,
     ) -> (Text<'b>, Facts) {
         let text = Text {
-            contact: self.uri.as_bytes(),
+            contact: self.contact,
             params: &self.params,
             path: &wish.path,
             instance: self.instance,

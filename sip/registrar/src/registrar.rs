@@ -202,7 +202,7 @@ impl Registrar {
 
     fn unstore(&self, aor: &str, binding: &Binding) {
         // When the queue is full the row stays; it is dropped when it is read.
-        let _ = with_key(binding.instance(), binding.reg_id, binding.contact(), |key| {
+        let _ = with_key(binding.text().instance, binding.reg_id, binding.text().contact, |key| {
             self.parts.store.write(BindingChange::Remove { aor, key }, None)
         });
     }
@@ -246,7 +246,7 @@ impl Registrar {
     /// The instance that a temporary GRUU means, while it is valid.
     fn meant(&self, temporary: &Temporary, bindings: &[Binding], unix: u64) -> Option<Box<[u8]>> {
         let mut live = bindings.iter().filter(|b| b.is_live(unix) && !b.instance().is_empty());
-        let found = live.find(|b| self.gruus.means(temporary, b.instance(), b.text().call_id))?;
+        let found = live.find(|b| self.gruus.means(temporary, b.instance(), b.text().call_id.as_bytes()))?;
         Some(found.instance().into())
     }
 

@@ -263,7 +263,7 @@ mod tests {
         };
         let way = connection.map(|id| Way::of(&flow(id)));
         let facts = Facts { expires_at, since: 1, cseq: 1, reg_id: 0, q: 1000, proved: false, way };
-        Binding::new(&Text { contact: contact.as_bytes(), ..Text::default() }, facts).unwrap()
+        Binding::new(&Text { contact, ..Text::default() }, facts).unwrap()
     }
 
     fn expired(table: &Table, unix: u64) -> Vec<String> {

@@ -76,8 +76,8 @@ fn contact(registration: &mut Open<'_>, aor: &str, event: Event, binding: &Bindi
             Q::new(binding.q).write(&mut q);
             c.attribute("q", &lossy(&q));
         }
-        c.attribute("callid", &lossy(text.call_id)).attribute("cseq", &binding.cseq.to_string());
-        c.child("uri", |u| u.text(&lossy(text.contact)));
+        c.attribute("callid", text.call_id).attribute("cseq", &binding.cseq.to_string());
+        c.child("uri", |u| u.text(text.contact));
         let mut unknown = |name: &[u8], value: &[u8]| {
             c.child("unknown-param", |p| {
                 p.attribute("name", &lossy(name));
@@ -85,17 +85,17 @@ fn contact(registration: &mut Open<'_>, aor: &str, event: Event, binding: &Bindi
             });
         };
         if !text.instance.is_empty() {
-            unknown(b"+sip.instance", &[b"<", text.instance, b">"].concat());
+            unknown(b"+sip.instance", &[b"<", text.instance.as_bytes(), b">"].concat());
         }
         if binding.reg_id > 0 {
             unknown(b"reg-id", binding.reg_id.to_string().as_bytes());
         }
-        for (name, value) in Params::new(text.params).iter() {
+        for (name, value) in Params::new(text.params.as_bytes()).iter() {
             unknown(name, &unquoted(value.unwrap_or_default()));
         }
         if !text.instance.is_empty() {
             let mut uri = Vec::with_capacity(128);
-            gruu::write_public(aor, text.instance, &mut uri);
+            gruu::write_public(aor, text.instance.as_bytes(), &mut uri);
             c.child("gr:pub-gruu", |g| {
                 g.attribute("uri", &lossy(&uri));
             });
@@ -109,15 +109,15 @@ mod tests {
     use crate::binding::{Facts, Text};
     use sip_xml::Document;
 
-    fn binding(contact: &[u8], instance: &[u8]) -> Binding {
-        let text = Text { contact, instance, params: b";audio;+x=\"<&\"", call_id: b"c\"1", ..Text::default() };
+    fn binding(contact: &str, instance: &str) -> Binding {
+        let text = Text { contact, instance, params: ";audio;+x=\"<&\"", call_id: "c\"1", ..Text::default() };
         let facts = Facts { expires_at: 160, since: 40, cseq: 7, reg_id: 0, q: 500, proved: false, way: None };
         Binding::new(&text, facts).unwrap()
     }
 
     #[test]
     fn full_state_lists_contacts_and_those_that_have_gone() {
-        let (one, two) = (binding(b"sip:a@h?", b"urn:x"), binding(b"sip:b@h", b""));
+        let (one, two) = (binding("sip:a@h?", "urn:x"), binding("sip:b@h", ""));
         let mut out = Vec::new();
         full("a@x", 3, std::slice::from_ref(&one), &[(Event::Expired, two.clone())], 100, &mut out);
         let d = Document::parse(&out).unwrap();
@@ -148,7 +148,7 @@ mod tests {
             let d = Document::parse(bytes).unwrap();
             d.root.child(REGINFO, "registration").unwrap().attribute("state").unwrap().to_owned()
         };
-        let gone = [(Event::Unregistered, binding(b"sip:b@h", b""))];
+        let gone = [(Event::Unregistered, binding("sip:b@h", ""))];
         for (left, expected) in [(true, "active"), (false, "terminated")] {
             let mut out = Vec::new();
             partial("a@x", 1, left, &gone, 100, &mut out);
