@@ -63,7 +63,8 @@ impl Subject {
     }
 }
 
-/// A running server, its ports and its folder. Killed when dropped; [`Server::stop`] ends it the polite way.
+/// A running server, its ports and its folder. Killed when dropped; [`Server::stop`] ends it the polite way. The folder of a
+/// failed test stays when `ISTHMUS_TEST_KEEP` is set.
 pub struct Server {
     pub subject: Subject,
     pub ports: Ports,
@@ -142,6 +143,15 @@ impl Server {
         let (_, text) = self.admin("/metrics");
         let lines = text.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
         lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("ISTHMUS_TEST_KEEP").is_some() {
+            self.dir.disable_cleanup(true);
+            eprintln!("kept: {}", self.path().display());
+        }
     }
 }
 

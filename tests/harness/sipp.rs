@@ -136,6 +136,8 @@ impl Sipp {
         }
         if self.lost > 0 {
             command.args(["-lost", &self.lost.to_string()]);
+            // RFC 3261's timers give up after 32 s; SIPp's own limits would be sooner.
+            command.args(["-max_retrans", "10", "-max_invite_retrans", "10", "-max_non_invite_retrans", "10"]);
         }
         command.args(["-timeout", &format!("{}s", self.limit.as_secs()), "-timeout_error"]);
         if let Some(calls) = self.calls {
