@@ -275,7 +275,7 @@ impl Registrar {
                     let old = &bindings[i];
                     let live = old.is_live(unix);
                     let moved =
-                        !live || old.text().contact != text.contact || old.way != facts.way || old.text().path != text.path;
+                        !live || old.text().contact != text.contact || old.way() != facts.way || old.text().path != text.path;
                     let event = match () {
                         () if !live => Event::Created,
                         () if facts.expires_at < old.expires_at => Event::Shortened,

@@ -178,7 +178,7 @@ impl Registrar {
             return;
         }
         let mut gone = Vec::new();
-        let over = |b: &Binding| b.way.and_then(|w| w.connection()) == Some(flow.id);
+        let over = |b: &Binding| b.way().and_then(|w| w.connection()) == Some(flow.id);
         self.table.closed(flow.id, |b| !over(b), |aor, binding| gone.push((Box::<str>::from(aor), binding)));
         self.forget(now, unix, gone, Event::Deactivated);
     }
@@ -290,7 +290,7 @@ impl Location for Registrar {
     /// Contacts that may be reached in another way than by the flow that failed stay.
     fn failed(&self, aor: &str, contact: &[u8]) {
         let gone: SmallVec<[Binding; 2]> = self.table.write(aor, |bindings| {
-            let dead = |b: &Binding| b.contact() == contact && (b.way.is_some() || b.reg_id > 0);
+            let dead = |b: &Binding| b.contact() == contact && (b.way().is_some() || b.reg_id > 0);
             // One flow at a time: an instance may have the same contact on another.
             bindings.iter().position(dead).map(|i| bindings.remove(i)).into_iter().collect()
         });
@@ -304,7 +304,7 @@ impl Location for Registrar {
         // The source of a datagram proves nothing.
         flow.transport.is_reliable()
             && self.table.read(user.aor.as_str(), |bindings| {
-                bindings.iter().any(|b| b.proved && b.way.is_some_and(|w| w.is(flow)))
+                bindings.iter().any(|b| b.proved && b.way().is_some_and(|w| w.is(flow)))
             })
     }
 }

@@ -196,7 +196,7 @@ impl Table {
     ) {
         let Some(hashes) = self.connections.lock().remove(&connection) else { return };
         for hash in hashes {
-            let on = |b: &Bound| b.bindings.iter().any(|b| b.way.and_then(|w| w.connection()) == Some(connection));
+            let on = |b: &Bound| b.bindings.iter().any(|b| b.way().and_then(|w| w.connection()) == Some(connection));
             self.look_at(hash, on, false, &mut keep, &mut gone);
         }
     }
@@ -237,7 +237,7 @@ impl Table {
 type Flows = SmallVec<[FlowId; 4]>;
 
 fn connections(bindings: &[Binding]) -> Flows {
-    bindings.iter().filter_map(|b| b.way?.connection()).collect()
+    bindings.iter().filter_map(|b| b.way()?.connection()).collect()
 }
 
 /// Best first: by q, then the latest registered.
@@ -318,7 +318,7 @@ mod tests {
             t.write("a@x", |b| b.push(binding("1", 500 - round, Some(1))));
             t.write("a@x", |b| b.push(binding("2", 400 - round, Some(2))));
             assert_eq!(entries(&t), 1);
-            t.closed(FlowId(2), |b| b.way.unwrap().connection() != Some(FlowId(2)), |_, _| ());
+            t.closed(FlowId(2), |b| b.way().unwrap().connection() != Some(FlowId(2)), |_, _| ());
             assert_eq!((entries(&t), t.bindings()), (1, 1));
             t.write("a@x", Vec::clear);
             assert_eq!(entries(&t), 0);
@@ -343,7 +343,7 @@ mod tests {
         t.write("a@x", |b| b.extend([binding("1", 300, Some(7)), binding("2", 300, Some(8))]));
         t.write("b@x", |b| b.push(binding("3", 300, Some(7))));
         let mut gone = Vec::new();
-        t.closed(FlowId(7), |b| b.way.unwrap().connection() != Some(FlowId(7)), |aor, _| gone.push(aor.to_owned()));
+        t.closed(FlowId(7), |b| b.way().unwrap().connection() != Some(FlowId(7)), |aor, _| gone.push(aor.to_owned()));
         gone.sort();
         assert_eq!(gone, ["a@x", "b@x"]);
         assert_eq!((t.bindings(), t.users()), (1, 1));
