@@ -19,7 +19,7 @@ use crate::events::Event;
 use crate::gruu;
 use crate::registrar::{Acknowledge, Arrival, Registrar};
 use crate::reply::{RETRY_AFTER, Reply};
-use crate::table::sort;
+use crate::table::{Bindings, sort};
 
 /// Why bindings were not changed, found while they were locked.
 enum Failure {
@@ -194,7 +194,7 @@ impl Registrar {
     /// only after the commit.
     fn apply(
         &self,
-        bindings: &mut Vec<Binding>,
+        bindings: &mut Bindings,
         account: &Account,
         wish: &Wish<'_>,
         unix: u64,
@@ -209,7 +209,7 @@ impl Registrar {
 
     fn remove_all(
         &self,
-        bindings: &mut Vec<Binding>,
+        bindings: &mut Bindings,
         account: &Account,
         wish: &Wish<'_>,
         unix: u64,
@@ -226,7 +226,7 @@ impl Registrar {
 
     fn bind(
         &self,
-        bindings: &mut Vec<Binding>,
+        bindings: &mut Bindings,
         account: &Account,
         wish: &Wish<'_>,
         contacts: &[Wanted<'_>],

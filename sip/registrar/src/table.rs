@@ -28,12 +28,15 @@ pub struct Table {
     connections: Mutex<HashMap<FlowId, HashSet<u64>>>,
 }
 
+/// The bindings of one address-of-record: one is the rule, and stands in the table itself.
+pub type Bindings = SmallVec<[Binding; 1]>;
+
 /// One address-of-record.
 struct Bound {
     hash: u64,
     aor: Box<str>,
     /// Best first.
-    bindings: Vec<Binding>,
+    bindings: Bindings,
     /// The second at which it stands in the calendar; 0: nowhere.
     due: u32,
 }
@@ -103,11 +106,11 @@ impl Table {
     pub fn read<R>(&self, aor: &str, with: impl FnOnce(&[Binding]) -> R) -> R {
         let hash = self.hash(aor);
         let shard = self.shard(hash).read();
-        with(shard.find(hash, |b| &*b.aor == aor).map_or(&[], |b| &b.bindings))
+        with(shard.find(hash, |b| &*b.aor == aor).map_or(&[][..], |b| &b.bindings))
     }
 
     /// Lends the bindings of an address-of-record for changes. `change` keeps them in order itself ([`sort`]).
-    pub fn write<R>(&self, aor: &str, change: impl FnOnce(&mut Vec<Binding>) -> R) -> R {
+    pub fn write<R>(&self, aor: &str, change: impl FnOnce(&mut Bindings) -> R) -> R {
         let hash = self.hash(aor);
         let mut shard = self.shard(hash).write();
         match shard.entry(hash, |b| &*b.aor == aor, |b| b.hash) {
@@ -123,8 +126,7 @@ impl Table {
                 result
             }
             Entry::Vacant(entry) => {
-                // One binding is the rule: no room is kept for more.
-                let mut bindings = Vec::with_capacity(1);
+                let mut bindings = Bindings::new();
                 let result = change(&mut bindings);
                 if !bindings.is_empty() {
                     let mut bound = Bound { hash, aor: aor.into(), bindings, due: 0 };
@@ -320,7 +322,7 @@ mod tests {
             assert_eq!(entries(&t), 1);
             t.closed(FlowId(2), |b| b.way().unwrap().connection() != Some(FlowId(2)), |_, _| ());
             assert_eq!((entries(&t), t.bindings()), (1, 1));
-            t.write("a@x", Vec::clear);
+            t.write("a@x", Bindings::clear);
             assert_eq!(entries(&t), 0);
         }
     }
@@ -329,7 +331,7 @@ mod tests {
     fn removal_by_hand_leaves_nothing() {
         let t = Table::new([1; 16]);
         t.write("a@x", |b| b.push(binding("1", 300, Some(7))));
-        t.write("a@x", Vec::clear);
+        t.write("a@x", Bindings::clear);
         assert_eq!((t.bindings(), t.users()), (0, 0));
         assert!(t.connections.lock().is_empty());
         assert!(t.read("a@x", |b| b.is_empty()));
