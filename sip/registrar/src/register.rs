@@ -274,8 +274,10 @@ impl Registrar {
                 Some(i) => {
                     let old = &bindings[i];
                     let live = old.is_live(unix);
-                    let moved =
-                        !live || old.text().contact != text.contact || old.way() != facts.way || old.text().path != text.path;
+                    let moved = !live
+                        || old.text().contact != text.contact
+                        || old.way() != facts.way
+                        || old.text().path != text.path;
                     let event = match () {
                         () if !live => Event::Created,
                         () if facts.expires_at < old.expires_at => Event::Shortened,
@@ -337,9 +339,8 @@ impl Registrar {
                     // An equivalent URI in another spelling is another key.
                     old_key(&mut |key| self.store(BindingChange::Remove { aor, key }, reply))?;
                 }
-                let put = |key: &str| {
-                    self.store(BindingChange::Put(row(&text, &facts, aor, key, &self.config.node)), reply)
-                };
+                let put =
+                    |key: &str| self.store(BindingChange::Put(row(&text, &facts, aor, key, &self.config.node)), reply);
                 with_key(text.instance, facts.reg_id, text.contact, put)
             }
         }

@@ -38,17 +38,8 @@ fn append(change: &BindingChange<'_>, start: usize, out: &mut Vec<u8>) -> Result
             flow(row.flow.as_ref(), out);
             // Of most bindings the contact is the key: it is written once.
             let key = if row.key == row.contact { "" } else { row.key };
-            let fields = [
-                row.aor,
-                key,
-                row.contact,
-                row.params,
-                row.path,
-                row.instance,
-                row.call_id,
-                row.user_agent,
-                row.node,
-            ];
+            let fields =
+                [row.aor, key, row.contact, row.params, row.path, row.instance, row.call_id, row.user_agent, row.node];
             for field in fields {
                 let length = u16::try_from(field.len()).map_err(|_| StoreError::TooLarge)?;
                 out.extend_from_slice(&length.to_le_bytes());
