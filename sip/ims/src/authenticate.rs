@@ -17,7 +17,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::directory::Directory;
 use crate::home::Home;
-use crate::identity::Msisdn;
+use crate::identity::{Aor, Msisdn};
 use crate::user::{MAX_ID, User};
 
 /// Seconds that a nonce is good for. Longer than most re-registration intervals cost: a phone that comes back later is
@@ -201,8 +201,13 @@ impl Authenticator {
         let Some(name) = uri.user() else { return false };
         let found = match uri.scheme() {
             Scheme::Tel => Msisdn::from_user(name).ok().and_then(|n| self.directory.by_msisdn(n)),
-            Scheme::Sip | Scheme::Sips if self.home.is_us(uri) || self.home.is_domain(uri.host()) => {
-                self.directory.by_parts(name, self.home.domain().as_bytes())
+            Scheme::Sip | Scheme::Sips if self.home.is_domain(uri.host()) || self.home.is_us(uri) => {
+                let domain = self.home.domain().as_bytes();
+                // Nearly always; what differs may still be the user's number.
+                if Aor::write_parts(name, domain, |aor| aor == user.aor.as_str()).unwrap_or(false) {
+                    return true;
+                }
+                self.directory.by_parts(name, domain)
             }
             _ => None,
         };

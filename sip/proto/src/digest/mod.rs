@@ -16,8 +16,11 @@ pub use ledger::{Count, Ledger};
 pub use nonce::{Issued, Nonce, NonceAge, Nonces};
 pub use response::{Answer, Covered, Unanswerable, response};
 
+use std::hash::Hasher as _;
+
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use siphasher::sip128::{Hasher128, SipHasher24};
 use smallvec::SmallVec;
 
 use crate::edit;
@@ -202,20 +205,26 @@ pub struct Unreadable;
 
 /// Secrets of users that do not exist: always the same for the same name, known to nobody.
 #[derive(Clone)]
-struct Decoys(Hmac<Sha256>);
+struct Decoys([u8; 16]);
 
 impl Decoys {
     fn new(key: &[u8; 32]) -> Decoys {
         // HMAC takes a key of any length.
         let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("any length is a key");
         mac.update(b"decoy");
-        Decoys(mac)
+        let mut own = [0; 16];
+        own.copy_from_slice(&mac.finalize().into_bytes()[..16]);
+        Decoys(own)
     }
 
     fn ha1(&self, function: HashFunction, user: &[u8]) -> Ha1 {
-        let mut mac = self.0.clone();
-        mac.update(user);
-        Ha1(HashValue::decoy(function, &mac.finalize().into_bytes().into()))
+        let mut hash = SipHasher24::new_with_key(&self.0);
+        hash.write(user);
+        let mut seed = [0; 32];
+        seed[..16].copy_from_slice(&hash.finish128().as_bytes());
+        hash.write_u8(0xff);
+        seed[16..].copy_from_slice(&hash.finish128().as_bytes());
+        Ha1(HashValue::decoy(function, &seed))
     }
 }
 

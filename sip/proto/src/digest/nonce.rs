@@ -1,10 +1,15 @@
 //! Nonces that the server need not remember: issue time and a MAC over it (RFC 7616 §3.3 leaves the making to the server).
 //!
 //! ```text
-//! base64( [RAND(16) AUTN(16)] | seconds(4) | unique(8) | HMAC-SHA-256 over all before it, cut to 12 )
+//! base64( [RAND(16) AUTN(16)] | seconds(4) | unique(8) | MAC over all before it(12) )
 //! ```
+//! The MAC is one AES-128 block over seconds, unique and the kind of the nonce, under a key made of the house's and the realm;
+//! for AKA, RAND and AUTN are chained behind it (CBC-MAC; the kind in the first block tells how many blocks follow).
+//!
 //! The part in brackets is there for AKA only (RFC 3310 §3.2; ours is its "server specific data").
 
+use aes::Aes128;
+use aes::cipher::BlockCipherEncrypt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -20,7 +25,7 @@ const TEXT: usize = 80;
 /// Makes and checks the nonces of one realm. Servers with the same key know each other's nonces.
 #[derive(Clone)]
 pub struct Nonces {
-    mac: Hmac<Sha256>,
+    mac: Aes128,
     lifetime: u32,
 }
 
@@ -65,7 +70,9 @@ impl Nonces {
         mac.update(b"nonce");
         mac.update(&(realm.len() as u32).to_be_bytes());
         mac.update(realm);
-        Nonces { mac, lifetime: lifetime.max(1) }
+        let mut key = [0; 16];
+        key.copy_from_slice(&mac.finalize().into_bytes()[..16]);
+        Nonces { mac: Aes128::new(&key.into()), lifetime: lifetime.max(1) }
     }
 
     /// Seconds that a nonce is good for.
@@ -132,10 +139,18 @@ impl Nonces {
     }
 
     fn tag(&self, said: &[u8]) -> [u8; TAG] {
-        let mut mac = self.mac.clone();
-        mac.update(said);
+        let (head, stamp) = said.split_at(said.len() - STAMP);
+        let mut block = [0u8; 16];
+        block[..STAMP].copy_from_slice(stamp);
+        block[STAMP] = (head.len() / 16) as u8;
+        let mut block = block.into();
+        self.mac.encrypt_block(&mut block);
+        for part in head.chunks(16) {
+            block.iter_mut().zip(part).for_each(|(b, p)| *b ^= p);
+            self.mac.encrypt_block(&mut block);
+        }
         let mut tag = [0u8; TAG];
-        tag.copy_from_slice(&mac.finalize().into_bytes()[..TAG]);
+        tag.copy_from_slice(&block[..TAG]);
         tag
     }
 }
