@@ -35,7 +35,7 @@ use crate::store::{OpenError, Store, StoreConfig};
 use crate::telemetry::log::{self, LogControl, LogError};
 use crate::telemetry::metrics::Family;
 use crate::telemetry::trace::{self, Trace};
-use crate::telemetry::{Capture, Marks, Metrics, Tap, redact, sources};
+use crate::telemetry::{Capture, Marks, Metrics, Tap, Timed, redact, sources};
 use crate::{cdr, provision};
 
 /// Why the server did not start, or did not go on.
@@ -197,7 +197,7 @@ pub fn run(
     store.close();
     drop(trace_writer);
     runtime.shutdown_timeout(Duration::from_secs(2));
-    // Every holder of the queues is gone with the runtime and the shards, so these end when they have written all.
+    // These end when they have written all that was queued until now.
     if let Some(writer) = ledger_writer {
         writer.finish();
     }
@@ -354,13 +354,13 @@ fn open_sip(
         }
     };
     let penalties = Arc::new(Penalties::default());
-    let (pager, inbox) = Pager::new(pager_config(config), store.messages());
+    let (pager, inbox) = Pager::new(pager_config(config), Arc::new(Timed::new(metrics.clone(), store.messages())));
     let registrar = Arc::new(Registrar::new(
         registrar_config(config, secret),
         sip_registrar::Parts {
             home: home.clone(),
             directory: directory.clone(),
-            store: store.bindings(),
+            store: Arc::new(Timed::new(metrics.clone(), store.bindings())),
             authenticator: authenticator.clone(),
             on_registered: {
                 let pager = pager.clone();

@@ -66,6 +66,7 @@ impl Sip {
             shards: threads(config) * 8,
             timing: Timing::default(),
             limits: Limits::default(),
+            max_datagram: config.max_datagram.0 as usize,
             max_transactions: config.max_transactions,
             secret: parts.secret,
         };

@@ -231,7 +231,7 @@ impl Proxy {
             }
         }
         let local = for_us && request.callee.is_none();
-        if local || message.value(HeaderName::MaxForwards).is_some_and(|v| v == b"0") {
+        if local || validate::next_max_forwards(message).is_err() {
             return self.for_ourselves(step, &request, local);
         }
         if let Some(bad) = message.value(HeaderName::ProxyRequire) {

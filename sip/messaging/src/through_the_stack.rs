@@ -64,6 +64,7 @@ fn house() -> (House, Inbox) {
         shards: 4,
         timing: Timing::default(),
         limits: Limits::default(),
+        max_datagram: 65_535,
         max_transactions: 1000,
         secret: [3; 16],
     };

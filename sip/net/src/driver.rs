@@ -70,6 +70,8 @@ pub struct DriverConfig {
     pub shards: usize,
     pub timing: Timing,
     pub limits: Limits,
+    /// Bytes in a datagram; a longer request gets 513, a longer response is dropped.
+    pub max_datagram: usize,
     /// Transactions in all shards together.
     pub max_transactions: usize,
     /// The process's secret for branches, tags and tokens.
@@ -81,6 +83,7 @@ pub struct Driver {
     shards: Box<[Mutex<Shard>]>,
     home: Arc<Home>,
     limits: Limits,
+    max_datagram: usize,
     secret: [u8; 16],
     sink: OnceLock<Arc<dyn Sink>>,
     witness: OnceLock<Arc<dyn Witness>>,
@@ -218,6 +221,7 @@ impl Driver {
             shards,
             home,
             limits: config.limits,
+            max_datagram: config.max_datagram,
             secret: config.secret,
             sink: OnceLock::new(),
             witness: OnceLock::new(),
@@ -308,6 +312,22 @@ impl Shard {
         (&mut *self.user, step)
     }
 
+    /// Answers a request without looking further at it.
+    fn refuse(&self, flow: &Flow, message: &Message<'_>, status: u16, out: &mut Outbox) {
+        if !sip_proto::validate::is_answerable(message) {
+            return;
+        }
+        let tag = self.endpoint.local_tag(message.call_id().unwrap_or_default());
+        let hop = sip_proto::endpoint::reply_hop(flow, message.top_via().as_ref());
+        out.push(hop, Transmit::NO_TOKEN, |b| {
+            Response::to(message, status).source(flow.remote).tag(&tag).write(b, |w| {
+                if status == 503 {
+                    w.number(sip_proto::HeaderName::RetryAfter, RETRY_AFTER);
+                }
+            });
+        });
+    }
+
     /// Tells whoever waits for a client transaction how it went.
     fn complete(&mut self, user: u64, outcome: Outcome) -> bool {
         let Some(slot) = waiting_slot(&self.waiting, user) else { return false };
@@ -368,18 +388,16 @@ impl Handler for Driver {
             witness.received(at, flow, &message);
         }
         let from = out.len();
+        if bytes.len() > self.max_datagram && flow.transport == Transport::Udp {
+            shard.refuse(flow, &message, 513, out);
+            return self.account(shard, at, out, from, Some(&message));
+        }
         match shard.endpoint.receive(now, &message, out) {
             Received::Absorbed | Received::Stray => {}
             Received::Request if self.sheds(&message, loaded) => {
                 let traffic = &shard.traffic;
                 traffic.shed.store(traffic.shed.load(Relaxed) + 1, Relaxed);
-                let tag = shard.endpoint.local_tag(message.call_id().unwrap_or_default());
-                let hop = sip_proto::endpoint::reply_hop(flow, message.top_via().as_ref());
-                out.push(hop, Transmit::NO_TOKEN, |b| {
-                    Response::to(&message, 503).source(flow.remote).tag(&tag).write(b, |w| {
-                        w.number(sip_proto::HeaderName::RetryAfter, RETRY_AFTER);
-                    });
-                });
+                shard.refuse(flow, &message, 503, out);
             }
             Received::Request => {
                 let (user, mut step) = shard.step(now, at, loaded, out);
