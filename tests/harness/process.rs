@@ -14,11 +14,21 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with both outputs in `dir/name.log`.
+    /// Starts `command` with both outputs in `dir/name.log`. It ends with this test's thread, however that ends.
     pub fn start(name: &str, dir: &Path, command: &mut Command) -> Self {
         let log = dir.join(format!("{name}.log"));
         let out = File::create(&log).expect("a log in the test's own folder");
-        let child = command
+        // setpriv becomes the program, so the number is the program's.
+        let mut tied = Command::new("setpriv");
+        tied.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+        tied.current_dir(command.get_current_dir().unwrap_or(dir));
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => tied.env(name, value),
+                None => tied.env_remove(name),
+            };
+        }
+        let child = tied
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(out.try_clone().expect("a second handle"))
