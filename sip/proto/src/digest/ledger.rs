@@ -21,8 +21,8 @@ pub enum Count {
     Replayed,
 }
 
-/// Nonces of one set. With 64 Ki nonces at 8,000 a second, sets of four refused one honest nonce every few seconds (six
-/// had met in one set and second); sets of eight one in half an hour.
+/// Nonces of one set. Computed for 64 Ki nonces at 8,000 a second, evenly spread: in sets of four, six meet within a second
+/// every 5 s, and the sixth is refused though honest; in sets of eight the like takes some 20 minutes.
 const WAYS: usize = 8;
 
 #[derive(Clone, Default, Debug)]
