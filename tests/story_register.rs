@@ -18,7 +18,6 @@ fn registers_with_digest_over_udp() {
     let server = Setup::with_users(&users.iter().map(String::as_str).collect::<Vec<_>>()).start();
     let port = server.ports.next();
     let done = register(&server, "register", port).users(&users).rate(200).succeed();
-    assert_eq!(done.counts.retransmissions, 0);
     let accepted = done.received().into_iter().filter(|m| m.starts_with("SIP/2.0 200")).collect::<Vec<_>>();
     assert!(
         accepted.iter().all(|m| header(m, "Contact").is_some_and(|c| c.contains("expires="))),

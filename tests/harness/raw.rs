@@ -81,11 +81,15 @@ impl Peer {
 
     /// OPTIONS to the server itself; the status of its answer.
     pub fn options(&self, port: u16, call_id: &str) -> Option<u16> {
+        self.options_within(port, call_id, Duration::from_secs(5))
+    }
+
+    fn options_within(&self, port: u16, call_id: &str, limit: Duration) -> Option<u16> {
         // To the address itself, from a stranger: a user of the home domain would be asked for credentials.
         let request = self.request("OPTIONS", &format!("sip:127.0.0.1:{port}"), ["probe", "probe"], call_id, "", "");
         let request = String::from_utf8_lossy(&request).replace(&format!("@{DOMAIN}"), "@probe.test");
         self.send(port, request.as_bytes());
-        let answer = self.receive_with(call_id, Duration::from_millis(500))?;
+        let answer = self.receive_with(call_id, limit)?;
         status(&answer)
     }
 
@@ -93,7 +97,8 @@ impl Peer {
     pub fn wait_until_answered(&self, port: u16, limit: Duration) {
         let start = Instant::now();
         for nth in 0.. {
-            if self.options(port, &format!("up{}-{nth}", self.port)).is_some() {
+            let call_id = format!("up{}-{nth}", self.port);
+            if self.options_within(port, &call_id, Duration::from_millis(500)).is_some() {
                 return;
             }
             assert!(start.elapsed() < limit, "nobody answers OPTIONS on port {port}");
