@@ -171,11 +171,13 @@ pub fn run(
     let removed = Removed { registrar: registrar.clone(), domain: config.domain.clone() };
     runtime.spawn(follower.run(move |change| removed.see(change)));
 
+    // Before anybody is told that we are there: a signal from then on is heard.
+    let signals = runtime.block_on(async { Signals::heard() }).map_err(failed("signals"))?;
     println!("{}", ready_line(&running));
     ready(&running);
 
     let live = Live { logs, trace: &trace, sip: &sip, certificates };
-    runtime.block_on(until_stopped(config, reload, &live)).map_err(failed("signals"))?;
+    runtime.block_on(until_stopped(signals, config, reload, &live));
 
     // The drain: nothing new, finish what is in progress, then close in the order in which things depend on each other.
     tracing::info!("draining");
@@ -263,19 +265,35 @@ struct Live<'a> {
     certificates: Certificates,
 }
 
+/// What the operator says by signals, from the moment this is made.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    /// In the runtime's context. From here on SIGTERM, SIGINT and SIGHUP no longer end the process by themselves.
+    fn heard() -> io::Result<Signals> {
+        Ok(Signals {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 async fn until_stopped(
+    Signals { mut term, mut int, mut hup }: Signals,
     mut config: Config,
     reload: impl Fn() -> Result<Config, ConfigError>,
     live: &Live<'_>,
-) -> io::Result<()> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    let mut hup = signal(SignalKind::hangup())?;
+) {
     let next = async |s: &mut Signal| s.recv().await;
     loop {
         tokio::select! {
-            _ = next(&mut term) => return Ok(()),
-            _ = next(&mut int) => return Ok(()),
+            _ = next(&mut term) => return,
+            _ = next(&mut int) => return,
             _ = next(&mut hup) => match reload() {
                 Ok(new) => match live.take(&config, &new) {
                     Ok(()) => { tracing::info!("reloaded"); config = new; }
