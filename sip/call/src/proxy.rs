@@ -8,8 +8,8 @@ use sip_ims::authenticate::Authenticator;
 use sip_ims::service::{Caller, Chronicle, Location, Note, NoteEvent, Request, Service, Step, Verdict};
 use sip_ims::{Aor, Directory, Home, Msisdn, User};
 use sip_net::driver::TransactionUser;
-use sip_proto::build::{Response, Writer};
-use sip_proto::endpoint::{ClientId, Lapsed, ServerId, hex16, reply_hop};
+use sip_proto::build::Writer;
+use sip_proto::endpoint::{ClientId, Lapsed, ServerId, hex16};
 use sip_proto::headers::NameAddr;
 use sip_proto::slots::{Slot, Slots};
 use sip_proto::transport::Transmit;
@@ -109,38 +109,16 @@ fn token_of(slot: Slot) -> u64 {
     slot.stamp << 32 | u64::from(slot.index)
 }
 
-/// Answers without a transaction: the same request gets the same answer again.
+/// [`Step::reply`] with the usual reason phrase.
 fn reply(step: &mut Step<'_>, flow: &Flow, message: &Message<'_>, status: u16, more: impl FnOnce(&mut Writer<'_>)) {
-    reply_with(step, flow, message, status, None, more);
-}
-
-fn reply_with(
-    step: &mut Step<'_>,
-    flow: &Flow,
-    message: &Message<'_>,
-    status: u16,
-    reason: Option<&str>,
-    more: impl FnOnce(&mut Writer<'_>),
-) {
-    if !validate::is_answerable(message) {
-        return;
-    }
-    let tag = step.endpoint.local_tag(message.call_id().unwrap_or_default());
-    let hop = reply_hop(flow, message.top_via().as_ref());
-    step.out.push(hop, Transmit::NO_TOKEN, |b| {
-        let response = Response::to(message, status).source(flow.remote).tag(&tag);
-        match reason {
-            Some(reason) => response.reason(reason).write(b, more),
-            None => response.write(b, more),
-        }
-    });
+    step.reply(flow, message, status, None, more);
 }
 
 impl TransactionUser for Proxy {
     fn request(&mut self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>) {
         if let Err(rejection) = validate::request(message) {
             (self.parts.penalise)(flow, 1);
-            return reply_with(step, flow, message, rejection.status, Some(rejection.reason), |_| {});
+            return step.reply(flow, message, rejection.status, Some(rejection.reason), |_| {});
         }
         match message.method() {
             Method::Ack => self.ack(step, flow, message),

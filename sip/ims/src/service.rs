@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sip_proto::build::Writer;
-use sip_proto::endpoint::{Endpoint, Full, ServerId};
+use sip_proto::build::{Response, Writer};
+use sip_proto::endpoint::{Endpoint, Full, ServerId, reply_hop};
+use sip_proto::transport::Transmit;
 use sip_proto::uri::Uri;
-use sip_proto::{Flow, Hop, Message, Outbox};
+use sip_proto::{Flow, Hop, Message, Outbox, validate};
 
 use crate::identity::Aor;
 use crate::user::User;
@@ -83,6 +84,30 @@ pub struct Transaction {
 }
 
 impl Step<'_> {
+    /// Answers a request without a transaction: sent again, it gets the same answer again (RFC 3261 §8.2.7). An ACK, and what
+    /// has no readable Via, gets none. `reason` replaces the usual phrase.
+    pub fn reply(
+        &mut self,
+        flow: &Flow,
+        message: &Message<'_>,
+        status: u16,
+        reason: Option<&str>,
+        more: impl FnOnce(&mut Writer<'_>),
+    ) {
+        if !validate::is_answerable(message) {
+            return;
+        }
+        let tag = self.endpoint.local_tag(message.call_id().unwrap_or_default());
+        let hop = reply_hop(flow, message.top_via().as_ref());
+        self.out.push(hop, Transmit::NO_TOKEN, |b| {
+            let response = Response::to(message, status).source(flow.remote).tag(&tag);
+            match reason {
+                Some(reason) => response.reason(reason).write(b, more),
+                None => response.write(b, more),
+            }
+        });
+    }
+
     /// Takes a request into a transaction that will be answered later, by [`Outlet::answer`].
     pub fn defer(&mut self, request: &Request<'_>) -> Result<Transaction, Full> {
         let id = self.endpoint.accept(request.flow, request.message, NOBODY)?;

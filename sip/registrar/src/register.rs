@@ -10,7 +10,7 @@ use sip_proto::endpoint::reply_hop;
 use sip_proto::headers::{Date, NameAddr, Q};
 use sip_proto::transport::Transmit;
 use sip_proto::uri::Scheme;
-use sip_proto::{Flow, HeaderName, Message, Method, edit};
+use sip_proto::{HeaderName, Message, edit};
 use smallvec::SmallVec;
 
 use crate::binding::{Binding, Facts, Text, row, with_key};
@@ -54,7 +54,7 @@ impl Registrar {
             Err(refused) => {
                 (self.parts.penalise)(request.flow, 1);
                 let reason = refused.to_string();
-                refuse(step, request.flow, message, refused.status(), Some(&reason), |w| match refused {
+                step.reply(request.flow, message, refused.status(), Some(&reason), |w| match refused {
                     Refused::Extension(bad) => w.header(HeaderName::Unsupported, |v| bad.write_unsupported(v)),
                     Refused::Path => w.text(HeaderName::Unsupported, b"path"),
                     Refused::TooBrief => w.number(HeaderName::MinExpires, self.config.min_expires.min(3600).into()),
@@ -76,7 +76,7 @@ impl Registrar {
                         (self.parts.penalise)(flow, 2);
                     }
                     let unix = step.unix;
-                    refuse(step, flow, message, refusal.register_status(), None, |w| {
+                    step.reply(flow, message, refusal.register_status(), None, |w| {
                         authenticator.write_challenges(&refusal, HeaderName::WwwAuthenticate, unix, w);
                     });
                     return None;
@@ -89,7 +89,7 @@ impl Registrar {
         match self.named(message) {
             Some((aor, user)) => Some(Account { aor, user, proved: false }),
             None => {
-                refuse(step, flow, message, 404, None, |_| {});
+                step.reply(flow, message, 404, None, |_| {});
                 None
             }
         }
@@ -181,7 +181,7 @@ impl Registrar {
                 (500, None)
             }
         };
-        refuse(step, request.flow, request.message, status, reason, |w| {
+        step.reply(request.flow, request.message, status, reason, |w| {
             if let Failure::Store(_) = failure {
                 w.number(HeaderName::RetryAfter, RETRY_AFTER);
             }
@@ -498,25 +498,4 @@ fn write_associated(out: &mut Vec<u8>, user: &User) {
         edit::display(out, number);
         out.push(b'>');
     }
-}
-
-/// Answers without a transaction: the same request gets the same answer again (RFC 3261 §8.2.7).
-pub(crate) fn refuse(
-    step: &mut Step<'_>,
-    flow: &Flow,
-    message: &Message<'_>,
-    status: u16,
-    reason: Option<&str>,
-    more: impl FnOnce(&mut Writer<'_>),
-) {
-    debug_assert!(message.method() != Method::Ack);
-    let tag = step.endpoint.local_tag(message.call_id().unwrap_or_default());
-    let hop = reply_hop(flow, message.top_via().as_ref());
-    step.out.push(hop, Transmit::NO_TOKEN, |b| {
-        let response = Response::to(message, status).source(flow.remote).tag(&tag);
-        match reason {
-            Some(reason) => response.reason(reason).write(b, more),
-            None => response.write(b, more),
-        }
-    });
 }

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use sip_ims::service::Reach;
 use sip_ims::user::{CallSettings, DigestSecrets};
 use sip_net::driver::TransactionUser;
+use sip_proto::build::Response;
 use sip_proto::endpoint::{Endpoint, EndpointConfig, Received};
 use sip_proto::transaction::Timing;
 use sip_proto::{FlowId, Outbox, Transport};

@@ -10,7 +10,6 @@ use sip_proto::subscription::{Grant, Notifier, NotifierEvent};
 use sip_proto::{Flow, HeaderName, Message, derived, edit};
 
 use super::{MEDIA_TYPE, PACE, Watch, Watchers, dialog_key};
-use crate::register::refuse;
 use crate::registrar::Registrar;
 
 /// RFC 3680 §4.4: an hour's registration and a little more.
@@ -39,7 +38,7 @@ impl Registrar {
             (false, None) => return Verdict::Pass,
         };
         if let Err(No(status, min_expires)) = result {
-            refuse(step, request.flow, message, status, None, |w| match (status, min_expires) {
+            step.reply(request.flow, message, status, None, |w| match (status, min_expires) {
                 (423, Some(seconds)) => w.number(HeaderName::MinExpires, seconds.into()),
                 (406, _) => w.text(HeaderName::Accept, MEDIA_TYPE),
                 (503, _) => w.number(HeaderName::RetryAfter, crate::reply::RETRY_AFTER),
