@@ -1,0 +1,1 @@
+//! Alphabets of TS 23.038.
