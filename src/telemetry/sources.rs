@@ -18,7 +18,7 @@ pub fn traffic(metrics: &Metrics, shards: Vec<Arc<Traffic>>) {
     metrics.source(
         Family::counter(
             "isthmus_sip_messages_total",
-            "SIP messages by direction, transport, and method or status class.",
+            "SIP messages by direction, transport, and method or status; 2xx and its like are codes that are not registered.",
         ),
         move |s| messages(&all, s),
     );
@@ -31,7 +31,7 @@ pub fn traffic(metrics: &Metrics, shards: Vec<Arc<Traffic>>) {
     metrics.source(family, sum(|t| &t.transactions));
     metrics.source(Family::counter("isthmus_sip_shed_total", "Requests refused with 503 for load."), sum(|t| &t.shed));
     metrics.source(
-        Family::counter("isthmus_sip_malformed_total", "Messages that broke the grammar."),
+        Family::counter("isthmus_sip_malformed_total", "Messages that cannot be read; they get no answer."),
         sum(|t| &t.malformed),
     );
 }
@@ -50,7 +50,8 @@ fn messages(shards: &[Arc<Traffic>], samples: &mut Samples<'_>) {
         let direction = if direction == Direction::In { "in" } else { "out" };
         let (label, value) = match kind {
             Kind::Request(method) => ("method", method.to_string()),
-            Kind::Response(class) => ("status", format!("{class}xx")),
+            Kind::Response(status) => ("status", status.to_string()),
+            Kind::Class(class) => ("status", format!("{class}xx")),
         };
         samples.push(&[("direction", direction), ("transport", transport.uri_token()), (label, &value)], n as f64);
     }

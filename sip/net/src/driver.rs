@@ -4,8 +4,10 @@
 //! There are more shards than threads, so two threads seldom meet at one lock, and none is held across a system call.
 //! Requests go by their Call-ID (a CANCEL and its INVITE share it), responses by the shard that wrote their branch.
 
+mod traffic;
+
 use std::hash::Hasher as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,10 +19,13 @@ use sip_proto::endpoint::{Branch, ClientId, Endpoint, EndpointConfig, Lapsed, Re
 use sip_proto::slots::{Slot, Slots};
 use sip_proto::transaction::Timing;
 use sip_proto::transport::Transmit;
-use sip_proto::{Flow, Hop, Limits, Message, Method, Outbox, StartLine, Transport};
+use sip_proto::{Flow, Hop, Limits, Message, Method, Outbox, Transport};
 use siphasher::sip::SipHasher13;
+use traffic::{kind, kind_of};
 
 use crate::handler::Handler;
+
+pub use traffic::{Direction, Kind, Traffic};
 
 /// What decides, per shard: the proxy and, behind it, the services. Called with the shard's lock held.
 pub trait TransactionUser: Send {
@@ -102,88 +107,6 @@ struct Shard {
     waiting_stamps: u64,
     lapsed: Vec<Lapsed>,
     traffic: Arc<Traffic>,
-}
-
-/// Messages counted by one shard: `[direction][transport][kind]`, kinds being the known methods, other methods, and the
-/// status classes 1xx to 6xx.
-#[derive(Debug)]
-pub struct Traffic {
-    counts: [[[AtomicU64; KINDS]; 5]; 2],
-    pub transactions: AtomicU64,
-    /// Requests refused with 503 because of load.
-    pub shed: AtomicU64,
-    pub malformed: AtomicU64,
-}
-
-const METHODS: usize = Method::KNOWN.len() + 1;
-const KINDS: usize = METHODS + 6;
-
-/// Which way a message went.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Direction {
-    In,
-    Out,
-}
-
-/// What a message was, for counting.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    Request(Method),
-    /// 1 to 6.
-    Response(u8),
-}
-
-impl Default for Traffic {
-    fn default() -> Traffic {
-        Traffic {
-            counts: std::array::from_fn(|_| std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0)))),
-            transactions: AtomicU64::new(0),
-            shed: AtomicU64::new(0),
-            malformed: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Traffic {
-    fn count(&self, direction: Direction, transport: Transport, kind: usize) {
-        let counter = &self.counts[direction as usize][transport as usize][kind];
-        // The shard's lock is held: a plain addition without a locked instruction is enough.
-        counter.store(counter.load(Relaxed) + 1, Relaxed);
-    }
-
-    /// Every counter that is not zero.
-    pub fn each(&self, mut show: impl FnMut(Direction, Transport, Kind, u64)) {
-        for direction in [Direction::In, Direction::Out] {
-            for transport in Transport::ALL {
-                for kind in 0..KINDS {
-                    let n = self.counts[direction as usize][transport as usize][kind].load(Relaxed);
-                    if n > 0 {
-                        let kind = match kind.checked_sub(METHODS) {
-                            Some(class) => Kind::Response(class as u8 + 1),
-                            None => Kind::Request(Method::KNOWN.get(kind).copied().unwrap_or(Method::Other)),
-                        };
-                        show(direction, transport, kind, n);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The kind of a message that we wrote ourselves, from its first bytes.
-fn kind_of(bytes: &[u8]) -> usize {
-    if let Some(rest) = bytes.strip_prefix(b"SIP/2.0 ") {
-        return METHODS - 1 + usize::from(rest.first().map_or(5, |b| b.wrapping_sub(b'0').clamp(1, 6)));
-    }
-    let end = memchr::memchr(b' ', bytes).unwrap_or(0);
-    Method::from_bytes(&bytes[..end]) as usize
-}
-
-fn kind(message: &Message<'_>) -> usize {
-    match message.start() {
-        StartLine::Request { method, .. } => method as usize,
-        StartLine::Response { status, .. } => METHODS - 1 + usize::from(status / 100),
-    }
 }
 
 impl Driver {
@@ -367,6 +290,7 @@ fn waiting_slot(waiting: &Slots<OnOutcome>, user: u64) -> Option<Slot> {
 impl Handler for Driver {
     fn message(&self, now: Instant, flow: &Flow, bytes: &[u8], loaded: bool, out: &mut Outbox) {
         let Ok(message) = Message::parse_with(bytes, &self.limits) else {
+            self.apart.malformed.fetch_add(1, Relaxed);
             if let Some(sink) = self.sink.get() {
                 sink.penalise(flow, 1);
             }
@@ -473,7 +397,7 @@ impl Outlet for Driver {
     fn send(&self, hop: Hop, bytes: &[u8]) {
         let mut out = Outbox::new();
         out.push_bytes(hop, Transmit::NO_TOKEN, bytes);
-        self.apart.counts[Direction::Out as usize][hop.transport() as usize][kind_of(bytes)].fetch_add(1, Relaxed);
+        self.apart.count_shared(Direction::Out, hop.transport(), kind_of(bytes));
         if let Some(witness) = self.witness.get() {
             witness.sent(micros_now(), &hop, bytes, None);
         }
