@@ -17,6 +17,10 @@ use crate::telemetry::TraceId;
 const MAX_WAITING: usize = 100_000;
 /// Calls whose end has not been seen; the oldest knowledge gives way.
 const MAX_CALLS: usize = 500_000;
+/// Refused Call-IDs remembered; when there are more, the next repetition of an old one makes a second record.
+const MAX_REFUSED: usize = 10_000;
+/// Milliseconds for which a client may repeat a request (RFC 3261 §17.1.1.2, §17.1.2.2: timers B and F, 64 times T1).
+const REPEATED: u64 = 32_000;
 const PERIOD: Duration = Duration::from_millis(200);
 /// Bytes kept of each of Call-ID, From and To.
 const MAX_TEXT: usize = 512;
@@ -61,7 +65,7 @@ impl Ledger {
         let for_thread = waiting.clone();
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || Book { records, node, calls: HashMap::new() }.keep(&for_thread))?;
+            .spawn(move || Book { records, node, calls: HashMap::new(), refused: HashMap::new() }.keep(&for_thread))?;
         Ok((Ledger { waiting: waiting.clone() }, LedgerWriter { waiting, thread }))
     }
 }
@@ -106,6 +110,8 @@ struct Book {
     records: Records,
     node: String,
     calls: HashMap<Box<str>, Call>,
+    /// Call-IDs that were refused lately, and when: their retransmissions are the same call. At most [`MAX_REFUSED`].
+    refused: HashMap<Box<str>, u64>,
 }
 
 struct Call {
@@ -158,6 +164,8 @@ impl Book {
                 _ => self.end(kept),
             },
             NoteEvent::CallEnded => self.end(kept),
+            NoteEvent::CallRefused => self.refuse(Kind::Call, kept),
+            NoteEvent::MessageRefused => self.refuse(Kind::Message, kept),
             NoteEvent::MessageRelayed
             | NoteEvent::MessageKept
             | NoteEvent::MessageDelivered
@@ -173,6 +181,22 @@ impl Book {
         if let Some(call) = self.calls.remove(&kept.call_id) {
             self.write(Kind::Call, &kept.call_id, &call, kept.at, kept.status);
         }
+    }
+
+    fn refuse(&mut self, kind: Kind, kept: Kept) {
+        let recent = |at: u64| kept.at.saturating_sub(at) < REPEATED;
+        if self.refused.get(&kept.call_id).is_some_and(|at| recent(*at)) {
+            return;
+        }
+        if self.refused.len() >= MAX_REFUSED {
+            self.refused.retain(|_, at| recent(*at));
+            if self.refused.len() >= MAX_REFUSED {
+                self.refused.clear();
+            }
+        }
+        self.refused.insert(kept.call_id.clone(), kept.at);
+        let call = Call { start: kept.at, answer: None, from: kept.from, to: kept.to };
+        self.write(kind, &kept.call_id, &call, kept.at, kept.status);
     }
 
     fn write(&self, kind: Kind, call_id: &str, call: &Call, end: u64, status: u16) {
@@ -226,6 +250,8 @@ mod tests {
             (NoteEvent::CallFailed, "failed", 486),
             (NoteEvent::CallEnded, "answered", 200),
             (NoteEvent::MessageRelayed, "message", 200),
+            (NoteEvent::CallRefused, "nobody", 404),
+            (NoteEvent::CallRefused, "nobody", 404),
         ] {
             ledger.note(&note(event, call, status));
         }
@@ -236,7 +262,8 @@ mod tests {
         let lines = std::fs::read_to_string(file).unwrap();
         let records: Vec<serde_json::Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         let of = |id: &str| records.iter().find(|r| r["call_id"] == id).unwrap();
-        assert_eq!(records.len(), 3);
+        assert_eq!(records.len(), 4);
+        assert_eq!(of("nobody")["status"], 404);
         assert_eq!((of("failed")["status"].as_u64(), of("failed").get("answer")), (Some(486), None));
         assert!(of("answered")["answer"].is_u64());
         assert_eq!(of("message")["from"], "sip:a@h");

@@ -311,14 +311,13 @@ impl Proxy {
     /// Finds the targets of a request and starts on them.
     fn proxy(&mut self, step: &mut Step<'_>, request: Request<'_>, routed: &Routed<'_>) {
         let parts = self.parts.clone();
-        let (flow, message) = (request.flow, request.message);
         if let Some(status) = self.barred(&request) {
-            return reply(step, flow, message, status, |_| {});
+            return self.refuse(step, &request, status);
         }
         let mut diverted = None;
         let groups = if let Some(next) = routed.next {
             if !self.may_leave(&request, routed) {
-                return reply(step, flow, message, 403, |_| {});
+                return self.refuse(step, &request, 403);
             }
             one(Target::route(next))
         } else if let Some(flow) = routed.flow {
@@ -327,8 +326,8 @@ impl Proxy {
             && (parts.home.is_us(&request.uri) || parts.home.is_domain(request.uri.host()))
         {
             match of_gruu(&*parts.location, &request.uri, step.unix) {
-                None => return reply(step, flow, message, 404, |_| {}),
-                Some(groups) if groups.is_empty() => return reply(step, flow, message, 480, |_| {}),
+                None => return self.refuse(step, &request, 404),
+                Some(groups) if groups.is_empty() => return self.refuse(step, &request, 480),
                 Some(groups) => groups,
             }
         } else if let Some(aor) = &request.callee {
@@ -337,7 +336,7 @@ impl Proxy {
                     diverted = Some((aor.clone(), "unconditional"));
                     match self.divert(step, uri) {
                         Some(groups) => groups,
-                        None => return reply(step, flow, message, 480, |_| {}),
+                        None => return self.refuse(step, &request, 480),
                     }
                 }
                 None => {
@@ -357,10 +356,10 @@ impl Proxy {
             }
         } else {
             if request.uri.scheme() == Scheme::Tel || request.uri.scheme_text() == b"urn" {
-                return reply(step, flow, message, 404, |_| {});
+                return self.refuse(step, &request, 404);
             }
             if !self.may_leave(&request, routed) {
-                return reply(step, flow, message, 403, |_| {});
+                return self.refuse(step, &request, 403);
             }
             one(Target::uri(b""))
         };
@@ -388,7 +387,7 @@ impl Proxy {
         let unknown = request.profile.is_none() && matches!(parts.access, Access::Digest(_));
         let status = if server.is_none() && unknown { 404 } else { status };
         match server {
-            None => reply(step, request.flow, request.message, status, |_| {}),
+            None => self.refuse(step, request, status),
             Some(server) => {
                 self.answer(step, server, status);
             }
@@ -497,6 +496,18 @@ impl Proxy {
     /// Sending to our own address would only bring the request back.
     fn is_own_listener(&self, remote: SocketAddr) -> bool {
         self.parts.home.listeners().iter().any(|l| l.address == remote)
+    }
+
+    /// Answers a request that goes nowhere. Without a transaction: sent again, it is refused and noted again.
+    fn refuse(&self, step: &mut Step<'_>, request: &Request<'_>, status: u16) {
+        let message = request.message;
+        let in_dialog = message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
+        match message.method() {
+            Method::Invite if !in_dialog => self.note(message, NoteEvent::CallRefused, status),
+            Method::Message => self.note(message, NoteEvent::MessageRefused, status),
+            _ => {}
+        }
+        reply(step, request.flow, message, status, |_| {});
     }
 
     fn note(&self, message: &Message<'_>, event: NoteEvent, status: u16) {

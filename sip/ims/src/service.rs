@@ -207,10 +207,14 @@ pub enum NoteEvent {
     /// The INVITE ended without an answer; `status` says why.
     CallFailed,
     CallForwarded,
+    /// An INVITE was refused before it went anywhere (barred, nobody there). A retransmission is noted again.
+    CallRefused,
     /// A BYE went through.
     CallEnded,
     /// A MESSAGE reached its final response.
     MessageRelayed,
+    /// A MESSAGE was refused before it went anywhere. A retransmission is noted again.
+    MessageRefused,
     /// A MESSAGE was kept for later.
     MessageKept,
     /// A kept MESSAGE reached its addressee.
