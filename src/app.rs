@@ -137,9 +137,8 @@ pub fn run(
     let Services { sip, registrar, pager, courier } =
         open_sip(&config, &certificate, &store, around, runtime.handle())?;
     let local = sip.carriers.local_addrs().to_vec();
-    let own: Vec<SocketAddr> = local.iter().map(|(_, a)| *a).collect();
     if trace.is_on() || capture.is_some() {
-        sip.driver.watch(Arc::new(Tap::new(trace.clone(), capture, own)));
+        sip.driver.watch(Arc::new(Tap::new(trace.clone(), capture, local.clone())));
     }
     sources::carriers(&metrics, &sip.carriers);
     sources::traffic(&metrics, sip.driver.traffic());

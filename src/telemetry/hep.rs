@@ -22,6 +22,8 @@ pub struct Packet<'a> {
     pub destination: SocketAddr,
     /// Microseconds since 1970.
     pub at: u64,
+    /// The Call-ID, by which Homer joins the messages of a call with what media servers report of it; empty when there is none.
+    pub correlation: &'a [u8],
     pub bytes: &'a [u8],
 }
 
@@ -81,7 +83,7 @@ impl Capture {
 
     /// Copies a message if there is room. Never blocks.
     pub fn offer(&self, packet: &Packet<'_>) {
-        let mut bytes = Vec::with_capacity(packet.bytes.len() + 128);
+        let mut bytes = Vec::with_capacity(packet.bytes.len() + packet.correlation.len() + 128);
         encode(packet, self.capture_id, &mut bytes);
         match self.queue.try_send(Some(bytes)) {
             Ok(()) => {}
@@ -98,6 +100,8 @@ impl Capture {
 
 /// Largest payload chunk, so that the packet fits a UDP datagram; longer messages are cut.
 pub const MAX_PAYLOAD: usize = 65_000;
+/// Longest correlation chunk; a longer Call-ID is left out, for a part of it would join what does not belong together.
+pub const MAX_CORRELATION: usize = 255;
 
 /// Appends the packet in HEP3: `"HEP3"`, total length, then chunks of vendor, type, length, value.
 pub fn encode(packet: &Packet<'_>, capture_id: u32, out: &mut Vec<u8>) {
@@ -133,6 +137,10 @@ pub fn encode(packet: &Packet<'_>, capture_id: u32, out: &mut Vec<u8>) {
     chunk(out, MICROSECONDS, &((packet.at % 1_000_000) as u32).to_be_bytes());
     chunk(out, PROTOCOL_TYPE, &[SIP]);
     chunk(out, CAPTURE_AGENT, &capture_id.to_be_bytes());
+    // Before the payload: Kamailio's sipcapture reads it up to the next zero byte, with which the next chunk begins.
+    if !packet.correlation.is_empty() && packet.correlation.len() <= MAX_CORRELATION {
+        chunk(out, CORRELATION, packet.correlation);
+    }
     chunk(out, PAYLOAD, &packet.bytes[..packet.bytes.len().min(MAX_PAYLOAD)]);
     let length = (out.len() - start) as u16;
     out[start + 4..start + 6].copy_from_slice(&length.to_be_bytes());
@@ -158,6 +166,7 @@ const MICROSECONDS: u16 = 10;
 const PROTOCOL_TYPE: u16 = 11;
 const CAPTURE_AGENT: u16 = 12;
 const PAYLOAD: u16 = 15;
+const CORRELATION: u16 = 17;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -175,6 +184,7 @@ mod tests {
             source: source.parse().unwrap(),
             destination: destination.parse().unwrap(),
             at: 1_700_000_000_000_042,
+            correlation: b"c1@h",
             bytes,
         }
     }
@@ -207,13 +217,24 @@ mod tests {
         assert_eq!(get(SECONDS), 1_700_000_000u32.to_be_bytes());
         assert_eq!(get(MICROSECONDS), 42u32.to_be_bytes());
         assert_eq!(get(CAPTURE_AGENT), 7u32.to_be_bytes());
+        assert_eq!(get(CORRELATION), b"c1@h");
         assert_eq!(get(PAYLOAD), b"OPTIONS");
+        assert_eq!(found.last().unwrap().0, PAYLOAD);
+    }
+
+    #[test]
+    fn a_call_id_too_long_for_its_chunk_is_left_out_whole() {
+        let long = [b'c'; MAX_CORRELATION + 1];
+        let mut out = Vec::new();
+        encode(&Packet { correlation: &long, ..packet("10.0.0.1:1", "10.0.0.2:2", b"x") }, 7, &mut out);
+        assert!(chunks(&out).iter().all(|(kind, _)| *kind != CORRELATION));
     }
 
     #[test]
     fn ipv6_and_huge_messages_fit_one_datagram() {
         let mut out = Vec::new();
-        encode(&packet("[::1]:1", "[::2]:2", &[b'a'; 65_535]), 7, &mut out);
+        let packet = Packet { correlation: &[b'c'; MAX_CORRELATION], ..packet("[::1]:1", "[::2]:2", &[b'a'; 65_535]) };
+        encode(&packet, 7, &mut out);
         assert!(out.len() <= 65_507);
         assert_eq!(chunks(&out)[0].1, [AF_INET6]);
     }

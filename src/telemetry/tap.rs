@@ -16,12 +16,12 @@ use super::trace::{Event, Step, Trace, TraceId};
 pub struct Tap {
     trace: Arc<Trace>,
     capture: Option<Capture>,
-    /// Stands for our own end of messages that leave over a connection yet to be chosen, by family.
-    local: Vec<SocketAddr>,
+    /// Our doors: stand for our own end of messages that leave over a socket yet to be chosen.
+    local: Vec<(Transport, SocketAddr)>,
 }
 
 impl Tap {
-    pub fn new(trace: Arc<Trace>, capture: Option<Capture>, local: Vec<SocketAddr>) -> Tap {
+    pub fn new(trace: Arc<Trace>, capture: Option<Capture>, local: Vec<(Transport, SocketAddr)>) -> Tap {
         Tap { trace, capture, local }
     }
 
@@ -30,9 +30,10 @@ impl Tap {
         self.trace.record(&Event { trace: TraceId::of(call_id), at, step, method, status, transport, peer });
     }
 
-    fn local_for(&self, remote: SocketAddr) -> SocketAddr {
-        let same = self.local.iter().find(|l| l.is_ipv4() == remote.is_ipv4());
-        same.or(self.local.first()).copied().unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
+    fn local_for(&self, transport: Transport, remote: SocketAddr) -> SocketAddr {
+        let family = || self.local.iter().filter(|(_, l)| l.is_ipv4() == remote.is_ipv4());
+        let same = family().find(|(t, _)| *t == transport).or_else(|| family().next());
+        same.map_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), |(_, l)| *l)
     }
 }
 
@@ -46,24 +47,27 @@ impl Witness for Tap {
         }
         if let Some(capture) = &self.capture {
             let (transport, source, destination) = (flow.transport, flow.remote, flow.local);
-            capture.offer(&Packet { transport, source, destination, at, bytes: message.bytes() });
+            let correlation = message.call_id().unwrap_or_default();
+            capture.offer(&Packet { transport, source, destination, at, correlation, bytes: message.bytes() });
         }
     }
 
     fn sent(&self, at: u64, hop: &Hop, bytes: &[u8], about: Option<&Message<'_>>) {
-        let remote = hop.remote();
-        if self.trace.is_on() {
-            let known = about.and_then(|m| Sketch::following(bytes, m.method(), m.call_id()?));
-            if let Some(sketch) = known.or_else(|| Sketch::of(bytes)) {
-                self.trace(Step::Sent, at, hop.transport(), remote, sketch);
-            }
+        let (transport, remote) = (hop.transport(), hop.remote());
+        let known = about.and_then(|m| Sketch::following(bytes, m.method(), m.call_id()?));
+        let sketch = known.or_else(|| Sketch::of(bytes));
+        if self.trace.is_on()
+            && let Some(sketch) = sketch
+        {
+            self.trace(Step::Sent, at, transport, remote, sketch);
         }
         if let Some(capture) = &self.capture {
             let source = match hop {
                 Hop::Flow(flow) => flow.local,
-                _ => self.local_for(remote),
+                _ => self.local_for(transport, remote),
             };
-            capture.offer(&Packet { transport: hop.transport(), source, destination: remote, at, bytes });
+            let correlation = sketch.map_or(&[][..], |s| s.call_id);
+            capture.offer(&Packet { transport, source, destination: remote, at, correlation, bytes });
         }
     }
 }
@@ -169,7 +173,7 @@ mod tests {
     fn messages_seen_become_events() {
         let trace = Arc::new(Trace::new(&config::Trace { events: 1024, ..config::Trace::default() }));
         let local = "127.0.0.1:5060".parse().unwrap();
-        let tap = Tap::new(trace.clone(), None, vec![local]);
+        let tap = Tap::new(trace.clone(), None, vec![(Transport::Udp, local)]);
         let remote = "192.0.2.1:5062".parse().unwrap();
         let bytes = b"BYE sip:a@b SIP/2.0\r\nCall-ID: c1\r\n\r\n";
         let message = Message::parse(bytes).unwrap();
