@@ -8,6 +8,7 @@
 
 pub mod baresip;
 pub mod dns;
+pub mod homer;
 pub mod http;
 pub mod kamailio;
 pub mod ports;
@@ -20,6 +21,7 @@ pub mod tls;
 use std::time::{Duration, Instant};
 
 pub use baresip::Phone;
+pub use homer::Homer;
 pub use ports::Ports;
 pub use process::Process;
 pub use raw::Peer;
