@@ -1,12 +1,15 @@
 //! Short messages: what they look like on each wire, and the services that move them.
 //!
-//! The codecs are values without sockets or clock: [`text`] (alphabets and the cheapest coding that loses nothing), [`udh`]
-//! (user data headers), `segment` and `reassembly` (one message, several segments), `tpdu` and `rp` (TS 23.040, TS 24.011),
-//! `receipt` (what SMSCs write about a message's end).
+//! The codecs are values without sockets or clock: [`text`] (alphabets), [`dcs`] (data coding), [`udh`] and [`user_data`]
+//! (headers and what follows them), [`segment`] and [`reassembly`] (one message, several segments).
 //!
 //! Does not do: the SMPP protocol itself (`gw-smpp`), WAP contents (`gw-wap`), SQL (ports of `sip-ims`).
 //!
-//! Start at [`text`] for how characters become octets.
+//! Start at [`segment::split`] for how a text becomes what is sent.
 
+pub mod dcs;
+pub mod reassembly;
+pub mod segment;
 pub mod text;
 pub mod udh;
+pub mod user_data;
