@@ -1,7 +1,8 @@
 //! Short messages: what they look like on each wire, and the services that move them.
 //!
 //! The codecs are values without sockets or clock: [`text`] (alphabets), [`dcs`] (data coding), [`udh`] and [`user_data`]
-//! (headers and what follows them), [`segment`] and [`reassembly`] (one message, several segments).
+//! (headers and what follows them), [`segment`] and [`reassembly`] (one message, several segments), [`tpdu`] (TS 23.040) and
+//! [`rp`] (TS 24.011).
 //!
 //! Does not do: the SMPP protocol itself (`gw-smpp`), WAP contents (`gw-wap`), SQL (ports of `sip-ims`).
 //!
@@ -9,7 +10,9 @@
 
 pub mod dcs;
 pub mod reassembly;
+pub mod rp;
 pub mod segment;
 pub mod text;
+pub mod tpdu;
 pub mod udh;
 pub mod user_data;
