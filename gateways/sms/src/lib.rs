@@ -2,7 +2,7 @@
 //!
 //! The codecs are values without sockets or clock: [`text`] (alphabets), [`dcs`] (data coding), [`udh`] and [`user_data`]
 //! (headers and what follows them), [`segment`] and [`reassembly`] (one message, several segments), [`tpdu`] (TS 23.040) and
-//! [`rp`] (TS 24.011).
+//! [`rp`] (TS 24.011), and [`receipt`] (what SMSCs write about a message's end).
 //!
 //! Does not do: the SMPP protocol itself (`gw-smpp`), WAP contents (`gw-wap`), SQL (ports of `sip-ims`).
 //!
@@ -10,6 +10,7 @@
 
 pub mod dcs;
 pub mod reassembly;
+pub mod receipt;
 pub mod rp;
 pub mod segment;
 pub mod text;

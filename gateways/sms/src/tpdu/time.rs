@@ -41,7 +41,7 @@ impl Timestamp {
 }
 
 fn swapped(n: u8) -> u8 {
-    n / 10 | (n % 10) << 4
+    (n / 10) | ((n % 10) << 4)
 }
 
 /// Days since 1970-01-01 of a civil date, and back (Hinnant's algorithms for the proleptic Gregorian calendar).
