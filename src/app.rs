@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
 use sip_ims::ports::{Bus, StoreError, UserChange};
 use sip_ims::service::Chronicle;
+use sip_ims::vectors::HomeVectors;
 use sip_ims::{Aor, Directory, Home};
 use sip_messaging::{Courier, CourierParts, Pager};
 use sip_net::{
@@ -397,15 +398,19 @@ fn open_sip(
     };
     let parts = SipParts {
         home,
-        directory,
+        directory: directory.clone(),
         location: registrar.clone(),
-        authenticator,
+        authenticator: authenticator.clone(),
         services: vec![registrar.clone(), pager.clone()],
         chronicle: chronicle.clone(),
         names: names.clone(),
         secret: secrets::random(),
     };
     let driver = Sip::driver(sip, parts, penalties.clone());
+    if let Some(authenticator) = &authenticator {
+        let vectors = HomeVectors::new(directory, store.documents(), Box::new(secrets::random));
+        authenticator.attach(Arc::new(vectors), driver.clone());
+    }
     registrar.attach(driver.clone());
     let carriers = carrier_config(config, certificate)?;
     let stack = Sip::open(driver.clone(), &carriers, closed, &penalties, metrics, runtime.clone())?;

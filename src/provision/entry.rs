@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sip_ims::user::{AkaKeys, MAX_BARRED_PREFIXES, MAX_ID, NO_ANSWER_SECONDS};
 use sip_ims::{Aor, CallSettings, DigestSecrets, Msisdn, Role, User};
+use sip_proto::digest::aka::Milenage;
 use sip_proto::digest::{Ha1, HashFunction};
 use sip_proto::uri::{Scheme, Uri};
 
@@ -53,9 +54,25 @@ impl std::fmt::Debug for UserEntry {
 #[serde(deny_unknown_fields)]
 pub struct AkaEntry {
     pub k: String,
-    pub opc: String,
+    /// Exactly one of the two; only OPc is kept.
+    #[serde(default)]
+    pub opc: Option<String>,
+    #[serde(default)]
+    pub op: Option<String>,
     #[serde(default = "amf")]
     pub amf: String,
+}
+
+impl AkaEntry {
+    fn keys(&self, only: bool) -> Result<AkaKeys, Wrong> {
+        let k = hex("aka.k", &self.k)?;
+        let opc = match (&self.opc, &self.op) {
+            (Some(opc), None) => hex("aka.opc", opc)?,
+            (None, Some(op)) => *Milenage::with_op(&k, &hex("aka.op", op)?).opc(),
+            _ => return Err(("aka.opc", "exactly one of opc and op must be given".to_owned())),
+        };
+        Ok(AkaKeys { k, opc, amf: hex("aka.amf", &self.amf)?, only })
+    }
 }
 
 fn amf() -> String {
@@ -103,11 +120,7 @@ impl UserEntry {
 
     fn secrets(&self, domain: &str) -> Result<DigestSecrets, Wrong> {
         let aka = match &self.aka {
-            Some(aka) => Some(AkaKeys {
-                k: hex("aka.k", &aka.k)?,
-                opc: hex("aka.opc", &aka.opc)?,
-                amf: hex("aka.amf", &aka.amf)?,
-            }),
+            Some(aka) => Some(aka.keys(self.password.is_none() && self.ha1_md5.is_none())?),
             None => None,
         };
         match (&self.password, &self.ha1_md5, &self.ha1_sha256) {
@@ -408,8 +421,22 @@ mod tests {
 
     #[test]
     fn a_sim_needs_no_password() {
-        let aka = AkaEntry { k: "00".repeat(16), opc: "11".repeat(16), amf: amf() };
-        let user = UserEntry { password: None, aka: Some(aka), ..entry("a") }.user("x.test").unwrap();
-        assert_eq!(user.secrets.aka.unwrap().opc, [0x11; 16]);
+        let aka = AkaEntry { k: "00".repeat(16), opc: Some("11".repeat(16)), op: None, amf: amf() };
+        let made = |password: Option<&str>, aka: &AkaEntry| {
+            UserEntry { password: password.map(str::to_owned), aka: Some(aka.clone()), ..entry("a") }.user("x.test")
+        };
+        let keys = made(None, &aka).unwrap().secrets.aka.unwrap();
+        assert_eq!((keys.opc, keys.only), ([0x11; 16], true));
+        assert!(!made(Some("p"), &aka).unwrap().secrets.aka.unwrap().only);
+        // TS 35.208 test set 1.
+        let op = AkaEntry {
+            k: "465b5ce8b199b49faa5f0a2ee238a6bc".into(),
+            op: Some("cdc202d5123e20f62b6d676ac72cb318".into()),
+            opc: None,
+            ..aka.clone()
+        };
+        assert_eq!(made(None, &op).unwrap().secrets.aka.unwrap().opc[..4], [0xcd, 0x63, 0xcb, 0x71]);
+        let both = AkaEntry { opc: aka.opc.clone(), ..op };
+        assert_eq!(made(None, &both).unwrap_err().0, "aka.opc");
     }
 }

@@ -7,10 +7,12 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod baresip;
+pub mod digest;
 pub mod dns;
 pub mod homer;
 pub mod http;
 pub mod kamailio;
+pub mod linphone;
 pub mod ports;
 pub mod process;
 pub mod raw;
@@ -22,11 +24,12 @@ use std::time::{Duration, Instant};
 
 pub use baresip::Phone;
 pub use homer::Homer;
+pub use linphone::Linphone;
 pub use ports::Ports;
 pub use process::Process;
 pub use raw::Peer;
 pub use server::{DOMAIN, PASSWORD, Server, Setup, Subject};
-pub use sipp::{Sipp, header};
+pub use sipp::{Outcome, Sipp, header};
 
 /// Polls until `fact` holds. The limit is generous: it decides between "slow machine" and "never".
 pub fn eventually(what: &str, limit: Duration, mut fact: impl FnMut() -> bool) {

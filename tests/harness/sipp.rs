@@ -85,6 +85,13 @@ impl Sipp {
         self
     }
 
+    /// One row for a phone with a SIM (keys in hexadecimal, OP and not OPc), which answers by AKA.
+    pub fn sim(mut self, user: &str, [k, op, amf]: [&str; 3]) -> Self {
+        let keys = format!("aka_K=0x{k} aka_OP=0x{op} aka_AMF=0x{amf}");
+        self.rows = vec![format!("{user};[authentication username={user} password=none {keys}]")];
+        self
+    }
+
     pub fn calls(mut self, calls: u32) -> Self {
         self.calls = Some(calls);
         self

@@ -266,10 +266,7 @@ impl Proxy {
                 if refusal.is_suspect() {
                     (parts.penalise)(flow, WRONG_PASSWORD);
                 }
-                let unix = step.unix;
-                reply(step, flow, message, refusal.proxy_status(), |w| {
-                    authenticator.write_challenges(&refusal, HeaderName::ProxyAuthenticate, unix, w);
-                });
+                authenticator.refuse(step, flow, message, &refusal, HeaderName::ProxyAuthenticate);
                 Err(())
             }
         }

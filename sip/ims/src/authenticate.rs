@@ -4,21 +4,25 @@
 //! Unknown users and wrong passwords get the same answer for the same work.
 
 use std::hash::Hasher as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use sip_proto::build::Writer;
-use sip_proto::digest::{Algorithm, Covered, Ha1, HashFunction, Ledger, Realm, RealmConfig, Verdict};
+use sip_proto::build::{Response, Writer};
+use sip_proto::digest::aka::{Resynchronise, Vector};
+use sip_proto::digest::{Algorithm, Covered, Ha1, HashFunction, Ledger, Nonce, Realm, RealmConfig, Verdict};
+use sip_proto::endpoint::reply_hop;
 use sip_proto::headers::{Credentials, NameAddr};
 use sip_proto::uri::{Scheme, Uri};
-use sip_proto::{HeaderName, Message, StartLine};
+use sip_proto::{Flow, HeaderName, Message, StartLine, validate};
 use siphasher::sip::SipHasher13;
 
 use crate::directory::Directory;
 use crate::home::Home;
 use crate::identity::{Aor, Msisdn};
+use crate::service::{Outlet, Step};
 use crate::user::{MAX_ID, User};
+use crate::vectors::{AuthenticationVectors, NoVector};
 
 /// Seconds that a nonce is good for. Longer than most re-registration intervals cost: a phone that comes back later is
 /// challenged once more.
@@ -30,11 +34,19 @@ const PIECES: usize = 16;
 
 /// Checks the credentials of one realm, which is the home domain.
 pub struct Authenticator {
-    realm: Realm,
+    realm: Arc<Realm>,
     home: Arc<Home>,
     directory: Arc<Directory>,
     ledgers: [Mutex<Ledger>; PIECES],
     unique: AtomicU64,
+    sims: OnceLock<Sims>,
+}
+
+/// What challenges for SIMs need.
+struct Sims {
+    vectors: Arc<dyn AuthenticationVectors>,
+    /// Where a challenge goes, which may have waited for the vector.
+    outlet: Arc<dyn Outlet>,
 }
 
 /// What an [`Authenticator`] needs to know.
@@ -76,13 +88,16 @@ pub enum Refusal {
     /// Good credentials of somebody else than the request names.
     #[error("identity of another user")]
     Identity,
+    /// A SIM that counts otherwise, and says where it stands (RFC 3310 §3.4).
+    #[error("the SIM's sequence number differs")]
+    Synchronise(Resynchronise),
 }
 
 impl Refusal {
     /// The status for a REGISTER (RFC 3261 §22.2).
     pub fn register_status(self) -> u16 {
         match self {
-            Refusal::Missing | Refusal::Stale | Refusal::Wrong => 401,
+            Refusal::Missing | Refusal::Stale | Refusal::Wrong | Refusal::Synchronise(_) => 401,
             Refusal::Malformed => 400,
             Refusal::Identity => 403,
         }
@@ -104,14 +119,20 @@ impl Refusal {
 
 impl Authenticator {
     pub fn new(config: AuthenticatorConfig, home: Arc<Home>, directory: Arc<Directory>) -> Authenticator {
-        let realm = Realm::new(RealmConfig {
+        let realm = Arc::new(Realm::new(RealmConfig {
             name: home.domain().to_owned(),
             algorithms: config.algorithms,
             nonce_lifetime: config.nonce_lifetime,
             key: config.key,
-        });
+        }));
         let ledgers = std::array::from_fn(|_| Mutex::new(Ledger::new(LEDGER / PIECES)));
-        Authenticator { realm, home, directory, ledgers, unique: AtomicU64::new(config.seed) }
+        let unique = AtomicU64::new(config.seed);
+        Authenticator { realm, home, directory, ledgers, unique, sims: OnceLock::new() }
+    }
+
+    /// From now on users with a SIM are challenged by AKA. Only the first call counts.
+    pub fn attach(&self, vectors: Arc<dyn AuthenticationVectors>, outlet: Arc<dyn Outlet>) {
+        let _ = self.sims.set(Sims { vectors, outlet });
     }
 
     /// The user that sends this REGISTER: `Authorization`, and To and From must be theirs. `unix` in seconds.
@@ -142,6 +163,114 @@ impl Authenticator {
         }
     }
 
+    /// Answers a request that was refused: `WWW-Authenticate` for a REGISTER, `Proxy-Authenticate` for what passes through.
+    /// The challenge for a SIM may have to wait for its vector.
+    pub fn refuse(&self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>, refusal: &Refusal, name: HeaderName) {
+        let status = match name {
+            HeaderName::ProxyAuthenticate => refusal.proxy_status(),
+            _ => refusal.register_status(),
+        };
+        if refusal.register_status() == 401
+            && self.directory.has_sims()
+            && let Some(sims) = self.sims.get()
+            && let Some((user, only)) = self.sim(message, name)
+        {
+            return self.challenge_sim(
+                sims,
+                step,
+                flow,
+                message,
+                Challenged { refusal: *refusal, name, status, only },
+                &user,
+            );
+        }
+        let unix = step.unix;
+        step.reply(flow, message, status, None, |w| self.write_challenges(refusal, name, unix, w));
+    }
+
+    /// The user with a SIM that a request without good credentials names, and whether there is no password beside it.
+    fn sim(&self, message: &Message<'_>, name: HeaderName) -> Option<(Arc<User>, bool)> {
+        let credentials = match name {
+            HeaderName::ProxyAuthenticate => HeaderName::ProxyAuthorization,
+            _ => HeaderName::Authorization,
+        };
+        let user = match self.realm.credentials(message, credentials) {
+            Some(Ok(c)) => self.account(&c).0,
+            _ => {
+                let uri = message.value(HeaderName::From).and_then(NameAddr::parse)?.uri()?;
+                self.named(&uri)
+            }
+        }?;
+        let only = user.secrets.aka.as_ref()?.only;
+        Some((user, only))
+    }
+
+    fn challenge_sim(
+        &self,
+        sims: &Sims,
+        step: &Step<'_>,
+        flow: &Flow,
+        message: &Message<'_>,
+        challenged: Challenged,
+        user: &User,
+    ) {
+        if !validate::is_answerable(message) {
+            return;
+        }
+        let (unix, unique) = (step.unix, self.unique.fetch_add(1, Relaxed));
+        let tag = step.endpoint.local_tag(message.call_id().unwrap_or_default());
+        let hop = reply_hop(flow, message.top_via().as_ref());
+        // The message is gone when the vector comes.
+        let (bytes, remote, id) = (message.bytes().to_vec(), flow.remote, user.id.clone());
+        let (realm, outlet) = (self.realm.clone(), sims.outlet.clone());
+        let resynchronise = match challenged.refusal {
+            Refusal::Synchronise(r) => Some(r),
+            _ => None,
+        };
+        let answer = move |vector: Result<Vector, NoVector>| {
+            let Ok(message) = Message::parse(&bytes) else { return };
+            let mut out = Vec::with_capacity(bytes.len() + 256);
+            let to = |status| Response::to(&message, status).source(remote).tag(&tag);
+            match vector {
+                Ok(vector) => to(challenged.status).write(&mut out, |w| {
+                    challenged.write(&realm, &realm.nonces().make_aka(&vector, id.as_bytes(), unix, unique), w);
+                }),
+                Err(NoVector::UnknownUser | NoVector::BadAuts(_)) => to(403).write(&mut out, |_| {}),
+                Err(NoVector::Unavailable(error)) => {
+                    tracing::warn!(%error, "no authentication vector");
+                    to(504).write(&mut out, |_| {});
+                }
+            }
+            outlet.send(hop, &out);
+        };
+        sims.vectors.vector(&user.id, resynchronise, Box::new(answer));
+    }
+
+    /// As [`Self::prove`], for the answer of a SIM: its password is what its vector expected (RFC 3310 §3.3).
+    fn prove_sim(
+        &self,
+        credentials: &Credentials<'_>,
+        covered: &Covered<'_>,
+        print: u64,
+        unix: u64,
+    ) -> Result<Arc<User>, Refusal> {
+        let user = self.account(credentials).0.filter(|u| u.secrets.aka.is_some());
+        let xres = user.as_ref().and_then(|u| self.realm.nonces().xres(credentials.nonce, u.id.as_bytes()));
+        if credentials.auts.is_some() {
+            let resynchronise = Resynchronise::of(credentials).ok_or(Refusal::Malformed)?;
+            // The token proves itself to the maker of vectors; only let it be about a challenge of ours.
+            return Err(xres.map_or(Refusal::Wrong, |_| Refusal::Synchronise(resynchronise)));
+        }
+        let secret = xres.map(|x| x.ha1(credentials.username, self.realm.name()));
+        let mut ledger = self.ledger(credentials.nonce).lock();
+        match self.realm.judge(&mut ledger, credentials, covered, secret.as_ref(), print, unix) {
+            // Nobody is accepted without a secret.
+            Verdict::Accepted => user.ok_or(Refusal::Wrong),
+            Verdict::Stale => Err(Refusal::Stale),
+            Verdict::Refused | Verdict::Unusable => Err(Refusal::Wrong),
+        }
+    }
+
     fn prove(&self, message: &Message<'_>, name: HeaderName, unix: u64) -> Result<Arc<User>, Refusal> {
         let credentials = match self.realm.credentials(message, name) {
             None => return Err(Refusal::Missing),
@@ -153,6 +282,10 @@ impl Authenticator {
             return Err(Refusal::Missing);
         }
         let StartLine::Request { token, .. } = message.start() else { return Err(Refusal::Malformed) };
+        if credentials.algorithm() == Some(Algorithm::AkaV1Md5) {
+            let covered = Covered { method: token, body: message.body() };
+            return self.prove_sim(&credentials, &covered, print(message), unix);
+        }
         let (user, secret) = self.account(&credentials);
         // The uri of the credentials is not compared with the Request-URI: proxies before us may have changed that
         // (RFC 3261 §22.4), and the nonce count stops the credentials from being used twice.
@@ -196,6 +329,18 @@ impl Authenticator {
         self.owns(&uri, user)
     }
 
+    /// The user that an address names.
+    fn named(&self, uri: &Uri<'_>) -> Option<Arc<User>> {
+        let name = uri.user()?;
+        match uri.scheme() {
+            Scheme::Tel => Msisdn::from_user(name).ok().and_then(|n| self.directory.by_msisdn(n)),
+            Scheme::Sip | Scheme::Sips if self.home.is_domain(uri.host()) || self.home.is_us(uri) => {
+                self.directory.by_parts(name, self.home.domain().as_bytes())
+            }
+            _ => None,
+        }
+    }
+
     /// Whether an address is one of the user's: their address-of-record or number, as `sip:`, `sips:` or `tel:`.
     pub fn owns(&self, uri: &Uri<'_>, user: &User) -> bool {
         let Some(name) = uri.user() else { return false };
@@ -225,6 +370,29 @@ impl Authenticator {
 impl std::fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authenticator").field("realm", &self.home.domain()).finish_non_exhaustive()
+    }
+}
+
+/// What is said beside the vector in a challenge for a SIM.
+#[derive(Clone, Copy)]
+struct Challenged {
+    refusal: Refusal,
+    name: HeaderName,
+    status: u16,
+    /// There is no password that another challenge could ask for.
+    only: bool,
+}
+
+impl Challenged {
+    /// AKA first, as the strongest (RFC 3310 §4.2).
+    fn write(self, realm: &Realm, nonce: &Nonce, w: &mut Writer<'_>) {
+        let stale = self.refusal == Refusal::Stale;
+        w.header(self.name, |out| realm.aka_challenge(nonce, stale).write(out));
+        if !self.only {
+            for challenge in realm.challenges(nonce, stale) {
+                w.header(self.name, |out| challenge.write(out));
+            }
+        }
     }
 }
 

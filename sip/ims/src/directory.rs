@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -21,6 +22,8 @@ pub struct Directory {
     by_number: Sharded<Msisdn>,
     /// One change at a time, so that the three maps agree when it is over.
     change: Mutex<()>,
+    /// Some user has had a SIM.
+    sims: AtomicBool,
 }
 
 impl Directory {
@@ -49,9 +52,17 @@ impl Directory {
         found.or_else(|| Msisdn::from_user(user).ok().and_then(|n| self.by_msisdn(n)))
     }
 
+    /// False while no user has had a SIM: nobody is to be looked for.
+    pub fn has_sims(&self) -> bool {
+        self.sims.load(Relaxed)
+    }
+
     /// Adds a user or replaces the one with the same id.
     pub fn put(&self, user: User) -> Arc<User> {
         let _one = self.change.lock();
+        if user.secrets.aka.is_some() {
+            self.sims.store(true, Relaxed);
+        }
         let user = Arc::new(user);
         let old = self.by_id.insert(user.id.clone(), user.clone());
         self.by_aor.insert(user.aor.clone(), user.clone());

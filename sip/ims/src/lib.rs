@@ -13,6 +13,7 @@ pub mod identity;
 pub mod ports;
 pub mod service;
 pub mod user;
+pub mod vectors;
 
 mod answer;
 mod directory;

@@ -101,6 +101,9 @@ pub struct AkaKeys {
     pub opc: [u8; 16],
     #[serde(with = "hex_bytes")]
     pub amf: [u8; 2],
+    /// There is no password beside the SIM: other challenges would be of no use.
+    #[serde(default)]
+    pub only: bool,
 }
 
 impl fmt::Debug for DigestSecrets {
@@ -209,7 +212,7 @@ pub(crate) mod tests {
     fn a_user_survives_its_stored_form() {
         let mut alice = user("alice", Some("+819012345678"));
         alice.call_settings.forward_busy = Some("sip:bob@localhost".into());
-        alice.secrets.aka = Some(AkaKeys { k: [1; 16], opc: [2; 16], amf: [0x80, 0] });
+        alice.secrets.aka = Some(AkaKeys { k: [1; 16], opc: [2; 16], amf: [0x80, 0], only: false });
         let text = serde_json::to_string(&alice).unwrap();
         assert_eq!(serde_json::from_str::<User>(&text).unwrap(), alice);
     }

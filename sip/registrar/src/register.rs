@@ -75,10 +75,7 @@ impl Registrar {
                     if refusal.is_suspect() {
                         (self.parts.penalise)(flow, 2);
                     }
-                    let unix = step.unix;
-                    step.reply(flow, message, refusal.register_status(), None, |w| {
-                        authenticator.write_challenges(&refusal, HeaderName::WwwAuthenticate, unix, w);
-                    });
+                    authenticator.refuse(step, flow, message, &refusal, HeaderName::WwwAuthenticate);
                     return None;
                 }
             }

@@ -94,19 +94,9 @@ impl Realm {
         self.algorithms.iter().map(move |algorithm| self.challenge(*algorithm, nonce, stale))
     }
 
-    /// Appends an AKAv1-MD5 challenge line for an authentication vector (RFC 3310 §3.2). What the vector expects must be
-    /// kept until the answer comes.
-    pub fn write_aka_challenge(
-        &self,
-        out: &mut Vec<u8>,
-        name: HeaderName,
-        vector: &aka::Vector,
-        now: u64,
-        unique: u64,
-    ) {
-        let nonce = self.nonces.make_aka(&vector.rand, &vector.autn, now, unique);
-        let challenge = self.challenge(Algorithm::AkaV1Md5, &nonce, false);
-        edit::header(out, name.as_str(), |v| challenge.write(v));
+    /// The AKAv1-MD5 challenge (RFC 3310 §3.2), with a nonce from [`Nonces::make_aka`].
+    pub fn aka_challenge<'c>(&'c self, nonce: &'c [u8], stale: bool) -> Challenge<'c> {
+        self.challenge(Algorithm::AkaV1Md5, nonce, stale)
     }
 
     fn challenge<'c>(&'c self, algorithm: Algorithm, nonce: &'c [u8], stale: bool) -> Challenge<'c> {

@@ -1,7 +1,7 @@
 //! AKA for IMS registration: authentication vectors, sequence numbers, resynchronisation (TS 33.102 §6.3, RFC 3310).
 //!
-//! The home subscriber server makes vectors, a registrar only uses them: it reaches one through [`AuthenticationVectors`].
-//! [`Subscription`] is the maker's arithmetic as a value and [`Usim`] the other end, for tests and for a stand-alone house.
+//! The home subscriber server makes vectors, a registrar only uses them. [`Subscription`] is the maker's arithmetic as a value
+//! and [`Usim`] the other end.
 
 mod milenage;
 
@@ -26,10 +26,9 @@ pub struct Vector {
     pub ik: [u8; 16],
 }
 
-impl Vector {
-    /// The secret that the client's digest must show: its password is RES, octet for octet (RFC 3310 §3.3).
-    pub fn ha1(&self, user: &[u8], realm: &[u8]) -> Ha1 {
-        Ha1::new(HashFunction::Md5, user, realm, self.xres.as_bytes())
+impl std::fmt::Debug for Response {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Response(..)")
     }
 }
 
@@ -56,6 +55,11 @@ impl Response {
 
     pub fn as_bytes(&self) -> &[u8] {
         &self.octets[..usize::from(self.len)]
+    }
+
+    /// The secret that the client's digest must show: its password is RES, octet for octet (RFC 3310 §3.3).
+    pub fn ha1(&self, user: &[u8], realm: &[u8]) -> Ha1 {
+        Ha1::new(HashFunction::Md5, user, realm, &self.octets[..usize::from(self.len)])
     }
 }
 
@@ -106,28 +110,10 @@ impl Resynchronise {
     }
 }
 
-/// Why there is no vector.
+/// The SIM's token does not prove itself: the client's fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NoVector {
-    /// The client's fault, answered as a wrong password is.
-    #[error("no such private identity")]
-    UnknownUser,
-    /// The client's fault: its AUTS does not prove itself.
-    #[error("the resynchronisation token is not genuine")]
-    BadAuts,
-    /// The home network's fault: 504 (TS 24.229 §5.4.1.2).
-    #[error("the home subscriber server does not answer")]
-    Unavailable,
-}
-
-/// Where vectors come from: an HSS over Cx, or a house of its own. The answer may come later, from another thread.
-pub trait AuthenticationVectors: Send + Sync {
-    /// Asks for one vector for a private identity; after a synchronisation failure, with the SIM's token.
-    fn vector(&self, impi: &[u8], resynchronise: Option<Resynchronise>, answer: Answered);
-}
-
-/// Called once with the vector.
-pub type Answered = Box<dyn FnOnce(Result<Vector, NoVector>) + Send>;
+#[error("the resynchronisation token is not genuine")]
+pub struct NotGenuine;
 
 /// One subscriber as the maker of vectors sees it. What must survive is [`Subscription::sqn`].
 #[derive(Clone, Debug)]
@@ -141,6 +127,18 @@ pub struct Subscription {
 const SQN_MASK: u64 = (1 << 48) - 1;
 const IND_BITS: u32 = 5;
 const IND: u64 = 1 << IND_BITS;
+/// SIMs may refuse a SEQ that is this far ahead of theirs (TS 33.102 annex C.2.1).
+const DELTA: u64 = 1 << 28;
+
+/// SEQ of an SQN: what grows by one with each vector.
+pub fn seq(sqn: u64) -> u64 {
+    (sqn & SQN_MASK) >> IND_BITS
+}
+
+/// The last SQN with that SEQ.
+pub fn last_of(seq: u64) -> u64 {
+    (seq << IND_BITS | (IND - 1)) & SQN_MASK
+}
 
 impl Subscription {
     /// `sqn` is the last one given out, 0 for a new subscriber.
@@ -170,17 +168,21 @@ impl Subscription {
         Vector { rand, autn, xres: Response { octets: res, len: 8 }, ck: keys.ck, ik: keys.ik }
     }
 
-    /// Takes the SIM's sequence number over when its token is genuine (TS 33.102 §6.3.5).
-    pub fn resynchronise(&mut self, r: &Resynchronise) -> Result<(), NoVector> {
+    /// Takes the SIM's sequence number over when its token is genuine, unless vectors that follow ours would please it anyway
+    /// (TS 33.102 §6.3.5): a token that is sent again sets nothing back.
+    pub fn resynchronise(&mut self, r: &Resynchronise) -> Result<(), NotGenuine> {
         let keys = self.milenage.f2345(&r.rand);
         let concealed: [u8; 6] = std::array::from_fn(|i| r.auts.0[i]);
         let sqn = xor(concealed, &keys.ak_star);
         // AMF counts as zero in MAC-S.
         let (_, mac) = self.milenage.f1(&r.rand, sqn, [0; 2]);
         if !bool::from(mac.ct_eq(&r.auts.0[6..])) {
-            return Err(NoVector::BadAuts);
+            return Err(NotGenuine);
         }
-        self.sqn = sqn.iter().fold(0, |n, b| n << 8 | u64::from(*b));
+        let sims = sqn.iter().fold(0, |n, b| n << 8 | u64::from(*b));
+        if seq(sims) >= seq(self.sqn) || seq(self.sqn) - seq(sims) >= DELTA {
+            self.sqn = sims;
+        }
         Ok(())
     }
 }
@@ -217,13 +219,15 @@ impl Usim {
         let number = sqn.iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
         let (seq, ind) = (number >> IND_BITS, (number % IND) as usize);
         if seq <= self.seq[ind] {
-            return UsimAnswer::Synchronise(self.auts(rand, &keys));
+            return UsimAnswer::Synchronise(self.synchronise(rand));
         }
         self.seq[ind] = seq;
         UsimAnswer::Response(keys)
     }
 
-    fn auts(&self, rand: &[u8; 16], keys: &Keys) -> Auts {
+    /// The token that tells the house where this SIM stands.
+    pub fn synchronise(&self, rand: &[u8; 16]) -> Auts {
+        let keys = self.milenage.f2345(rand);
         let highest = self.seq.iter().copied().enumerate().max_by_key(|(_, s)| *s).unwrap_or((0, 0));
         let sqn = octets((highest.1 << IND_BITS | highest.0 as u64) & SQN_MASK);
         let (_, mac) = self.milenage.f1(rand, sqn, [0; 2]);
@@ -287,11 +291,27 @@ mod tests {
         let mut forged = auts;
         forged.0[13] ^= 1;
         let ask = |auts| Resynchronise { rand: v.rand, auts };
-        assert_eq!(home.resynchronise(&ask(forged)), Err(NoVector::BadAuts));
+        assert_eq!(home.resynchronise(&ask(forged)), Err(NotGenuine));
         assert_eq!(home.sqn() >> 5, 1);
         home.resynchronise(&ask(auts)).unwrap();
+        let before = home.sqn();
+        assert_eq!(before >> 5, 5_000_000 >> 5);
+        home.vector([5; 16]);
+        let ahead = home.sqn();
+        home.resynchronise(&ask(auts)).unwrap();
+        assert_eq!(home.sqn(), ahead, "the same token again sets nothing back");
         let v = home.vector([4; 16]);
         assert!(matches!(sim.challenge(&v.rand, &v.autn), UsimAnswer::Response(_)));
+    }
+
+    #[test]
+    fn a_house_that_is_too_far_ahead_follows_the_sim_back() {
+        let sim = Usim::new(milenage(), 0);
+        let mut home = Subscription::new(milenage(), [0x80, 0], 1 << 40);
+        let v = home.vector([3; 16]);
+        let auts = sim.synchronise(&v.rand);
+        home.resynchronise(&Resynchronise { rand: v.rand, auts }).unwrap();
+        assert_eq!(home.sqn() >> 5, 0);
     }
 
     #[test]
@@ -304,7 +324,8 @@ mod tests {
         });
         let vector = Subscription::new(milenage(), [0x80, 0], 0).vector([9; 16]);
         let mut text = b"SIP/2.0 401 Unauthorized\r\n".to_vec();
-        realm.write_aka_challenge(&mut text, HeaderName::WwwAuthenticate, &vector, NOW, 1);
+        let nonce = realm.nonces().make_aka(&vector, b"u", NOW, 1);
+        crate::edit::header(&mut text, "WWW-Authenticate", |v| realm.aka_challenge(&nonce, false).write(v));
         text.extend_from_slice(b"\r\n");
         let m = Message::parse(&text).unwrap();
         let challenge = Challenge::parse(m.value(HeaderName::WwwAuthenticate).unwrap()).unwrap();
@@ -325,10 +346,11 @@ mod tests {
         answer.write(&challenge, &mut value).unwrap();
         let c = Credentials::parse(&value).unwrap();
         let covered = Covered { method: b"REGISTER", body: b"" };
-        let ha1 = vector.ha1(c.username, realm.name());
+        assert!(realm.nonces().xres(c.nonce, b"u") == Some(vector.xres));
+        let ha1 = vector.xres.ha1(c.username, realm.name());
         let mut ledger = Ledger::new(4);
         assert_eq!(realm.judge(&mut ledger, &c, &covered, Some(&ha1), 1, NOW), Verdict::Accepted);
-        let other = Vector { xres: Response::new(&[0; 8]).unwrap(), ..vector }.ha1(c.username, realm.name());
+        let other = Response::new(&[0; 8]).unwrap().ha1(c.username, realm.name());
         assert_eq!(realm.judge(&mut ledger, &c, &covered, Some(&other), 1, NOW), Verdict::Refused);
     }
 
@@ -342,7 +364,7 @@ mod tests {
         });
         let (mut home, mut sim) = (Subscription::new(milenage(), [0x80, 0], 0), Usim::new(milenage(), 9_000_000));
         let vector = home.vector([9; 16]);
-        let nonce = realm.nonces().make_aka(&vector.rand, &vector.autn, NOW, 1);
+        let nonce = realm.nonces().make_aka(&vector, b"u", NOW, 1);
         let challenge = Challenge {
             realm: realm.name(),
             nonce: &nonce,
