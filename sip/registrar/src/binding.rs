@@ -3,6 +3,7 @@
 use sip_ims::ports::BindingRow;
 use sip_ims::service::Reach;
 use sip_proto::Flow;
+use sip_proto::uri::Uri;
 
 use crate::way::Way;
 
@@ -114,6 +115,15 @@ impl Binding {
     pub fn instance(&self) -> &[u8] {
         let [_, _, path, instance, _] = self.ends.map(usize::from);
         &self.text.as_bytes()[path..instance]
+    }
+
+    /// Whether both are one binding: by instance and flow (RFC 5626 §6), or else by the URI.
+    pub fn is_same(&self, other: &Binding) -> bool {
+        if self.reg_id > 0 || other.reg_id > 0 {
+            return self.reg_id == other.reg_id && self.instance() == other.instance();
+        }
+        let uris = (Uri::parse(self.contact()), Uri::parse(other.contact()));
+        self.contact() == other.contact() || matches!(uris, (Some(a), Some(b)) if a.equivalent(&b))
     }
 
     pub fn is_live(&self, unix: u64) -> bool {

@@ -16,6 +16,7 @@ mod register;
 mod registrar;
 mod reply;
 mod table;
+mod undo;
 mod way;
 
 #[cfg(test)]

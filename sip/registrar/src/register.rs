@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use sip_ims::ports::{BindingChange, StoreError};
 use sip_ims::service::{Caller, Request, Step};
-use sip_ims::{Aor, Msisdn, User};
+use sip_ims::{Aor, Home, Msisdn, User};
 use sip_proto::build::{Response, Writer};
 use sip_proto::endpoint::reply_hop;
 use sip_proto::headers::{Date, NameAddr, Q};
 use sip_proto::transport::Transmit;
 use sip_proto::uri::Scheme;
-use sip_proto::{HeaderName, Message, edit};
+use sip_proto::{Flow, HeaderName, Message, Transport, edit};
 use smallvec::SmallVec;
 
 use crate::binding::{Binding, Facts, Text, row, with_key};
@@ -20,6 +20,7 @@ use crate::gruu;
 use crate::registrar::{Acknowledge, Arrival, Registrar};
 use crate::reply::{RETRY_AFTER, Reply};
 use crate::table::{Bindings, sort};
+use crate::undo::{Before, Undo};
 
 /// Why bindings were not changed, found while they were locked.
 enum Failure {
@@ -38,10 +39,13 @@ struct Account {
 }
 
 /// What changed, for whoever is to be told.
+#[derive(Default)]
 struct Applied {
     arrival: Option<Arrival>,
     /// Filled only when somebody watches.
     changes: SmallVec<[(Event, Binding); 2]>,
+    /// Filled only when the answer waits for the store.
+    before: Before,
 }
 
 impl Registrar {
@@ -118,7 +122,7 @@ impl Registrar {
         let response = Response::to(message, 200).source(flow.remote).tag(&tag);
         if let Change::Fetch = wish.change {
             return self.table.read(aor, |bindings| {
-                let ok = |w: &mut Writer<'_>| self.write_ok(w, account, wish, bindings, unix);
+                let ok = |w: &mut Writer<'_>| self.write_ok(w, flow, account, wish, bindings, unix);
                 step.out.push(hop, Transmit::NO_TOKEN, |b| response.write(b, ok));
             });
         }
@@ -129,7 +133,7 @@ impl Registrar {
         let mut waiting = Vec::new();
         let result = self.table.write(aor, |bindings| {
             let applied = self.apply(bindings, account, wish, unix, reply.as_ref())?;
-            let ok = |w: &mut Writer<'_>| self.write_ok(w, account, wish, bindings, unix);
+            let ok = |w: &mut Writer<'_>| self.write_ok(w, flow, account, wish, bindings, unix);
             match reply {
                 Some(_) => response.write(&mut waiting, ok),
                 None => {
@@ -149,7 +153,8 @@ impl Registrar {
                     let (tell, aor) = (self.parts.on_registered.clone(), account.aor.clone());
                     Box::new(move || tell(aor.as_str(), arrival)) as crate::reply::Then
                 });
-                if let Some(ready) = reply.ready(hop, waiting, then) {
+                let undo = Undo::new(self.shelves.clone(), account.aor.clone(), applied.before);
+                if let Some(ready) = reply.ready(hop, waiting, then, undo) {
                     step.out.push_bytes(ready.hop, Transmit::NO_TOKEN, &ready.bytes);
                     if let Some(then) = ready.then {
                         then();
@@ -188,7 +193,7 @@ impl Registrar {
     /// Checks the wish against the bindings, queues it for the store, and changes the bindings: all or nothing.
     ///
     /// Memory changes before the store has committed: a call may use the new contact at once, and the phone hears of it
-    /// only after the commit.
+    /// only after the commit. What the commit refuses is taken back ([`Undo`]).
     fn apply(
         &self,
         bindings: &mut Bindings,
@@ -198,7 +203,7 @@ impl Registrar {
         reply: Option<&Arc<Reply>>,
     ) -> Result<Applied, Failure> {
         match &wish.change {
-            Change::Fetch => Ok(Applied { arrival: None, changes: SmallVec::new() }),
+            Change::Fetch => Ok(Applied::default()),
             Change::RemoveAll => self.remove_all(bindings, account, wish, unix, reply),
             Change::Contacts(contacts) => self.bind(bindings, account, wish, contacts, unix, reply),
         }
@@ -216,9 +221,16 @@ impl Registrar {
             return Err(Failure::OutOfOrder);
         }
         self.store(BindingChange::RemoveAll { aor: account.aor.as_str() }, reply)?;
-        let watched = self.watchers.any();
-        let removed = bindings.drain(..).filter(|b| watched && b.is_live(unix));
-        Ok(Applied { arrival: None, changes: removed.map(|b| (Event::Unregistered, b)).collect() })
+        let mut applied = Applied::default();
+        for binding in bindings.drain(..).filter(|b| b.is_live(unix)) {
+            if self.watchers.any() {
+                applied.changes.push((Event::Unregistered, binding.clone()));
+            }
+            if reply.is_some() {
+                applied.before.removed.push(binding);
+            }
+        }
+        Ok(applied)
     }
 
     fn bind(
@@ -255,7 +267,7 @@ impl Registrar {
         }
         // Then memory, where nothing can fail any more.
         let watched = self.watchers.any();
-        let mut applied = Applied { arrival: None, changes: SmallVec::new() };
+        let mut applied = Applied::default();
         let mut removed: SmallVec<[usize; 4]> = SmallVec::new();
         for (wanted, (place, order)) in contacts.iter().zip(places) {
             // A retransmission changes nothing: whoever sends a captured REGISTER again moves no contact.
@@ -280,6 +292,9 @@ impl Registrar {
                         () if facts.expires_at < old.expires_at => Event::Shortened,
                         () => Event::Refreshed,
                     };
+                    if reply.is_some() {
+                        applied.before.changed.push(old.clone());
+                    }
                     bindings[i].update(&text, facts);
                     (if moved { Arrival::Reachable } else { Arrival::Refreshed }, event, i)
                 }
@@ -287,6 +302,7 @@ impl Registrar {
                     // The parts are bounded far below what a binding holds.
                     let Some(binding) = Binding::new(&text, facts) else { continue };
                     bindings.push(binding);
+                    applied.before.created = true;
                     (Arrival::Reachable, Event::Created, bindings.len() - 1)
                 }
             };
@@ -300,8 +316,14 @@ impl Registrar {
         removed.sort_unstable();
         for i in removed.into_iter().rev() {
             let binding = bindings.remove(i);
-            if watched && binding.is_live(unix) {
-                applied.changes.push((Event::Unregistered, binding));
+            if !binding.is_live(unix) {
+                continue;
+            }
+            if watched {
+                applied.changes.push((Event::Unregistered, binding.clone()));
+            }
+            if reply.is_some() {
+                applied.before.removed.push(binding);
             }
         }
         sort(bindings);
@@ -363,7 +385,15 @@ impl Registrar {
     }
 
     /// What a 200 says beside what every response says.
-    fn write_ok(&self, w: &mut Writer<'_>, account: &Account, wish: &Wish<'_>, bindings: &[Binding], unix: u64) {
+    fn write_ok(
+        &self,
+        w: &mut Writer<'_>,
+        flow: &Flow,
+        account: &Account,
+        wish: &Wish<'_>,
+        bindings: &[Binding],
+        unix: u64,
+    ) {
         for binding in bindings.iter().filter(|b| b.is_live(unix)) {
             w.header(HeaderName::Contact, |out| self.write_contact(out, account, wish, binding, unix));
         }
@@ -378,6 +408,9 @@ impl Registrar {
         }
         if !self.config.service_route.is_empty() {
             w.text(HeaderName::ServiceRoute, &self.config.service_route);
+        } else if !wish.path.is_empty() {
+            // Behind an edge proxy, which needs to be told the way to us (RFC 3608 §5); a phone next to us knows it.
+            w.header(HeaderName::ServiceRoute, |out| write_us(out, &self.parts.home, flow));
         }
         if let Some(user) = &account.user {
             w.header(HeaderName::PAssociatedUri, |out| write_associated(out, user));
@@ -479,6 +512,17 @@ impl Wanted<'_> {
         };
         (text, facts)
     }
+}
+
+/// Ourselves as a Route, by the way that the phone's REGISTER came.
+fn write_us(out: &mut Vec<u8>, home: &Home, flow: &Flow) {
+    out.extend_from_slice(b"<sip:");
+    out.extend_from_slice(home.sent_by(flow.transport, flow.remote.ip()));
+    if flow.transport != Transport::Udp {
+        out.extend_from_slice(b";transport=");
+        out.extend_from_slice(flow.transport.uri_token().as_bytes());
+    }
+    out.extend_from_slice(b";lr>");
 }
 
 /// RFC 7315 §4.1: the public identities of the user.

@@ -16,6 +16,7 @@ use crate::binding::{Binding, with_key};
 use crate::events::{Event, Limits, Watchers};
 use crate::gruu::{Gruus, Temporary, public_instance};
 use crate::table::{Table, sort};
+use crate::undo::Shelves;
 
 /// Settings of the registrar.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ pub struct RegistrarConfig {
     pub max_contacts: usize,
     /// Seconds between keep-alives that a phone with an outbound flow is told (RFC 5626 §4.4); 0: nothing is told.
     pub flow_timer: u32,
-    /// Value of Service-Route (RFC 3608); empty: none.
+    /// Value of Service-Route (RFC 3608); empty: this server, told to phones behind a Path.
     pub service_route: Vec<u8>,
     /// Name of this node, as it stands in the rows of the store.
     pub node: String,
@@ -104,6 +105,7 @@ pub struct Registrar {
     pub(crate) table: Arc<Table>,
     pub(crate) gruus: Gruus,
     pub(crate) watchers: Arc<Watchers>,
+    pub(crate) shelves: Arc<Shelves>,
     pub(crate) outlet: OnceLock<Arc<dyn Outlet>>,
     /// Numbers temporary GRUUs.
     pub(crate) unique: AtomicU64,
@@ -115,9 +117,17 @@ impl Registrar {
         hash_key.copy_from_slice(&config.key[..16]);
         let limits = Limits { subscriptions: config.max_subscriptions, watchers: config.max_watchers };
         let table = Arc::new(Table::new(hash_key));
+        let watchers = Watchers::new(limits, parts.home.clone(), table.clone());
+        let shelves = Arc::new(Shelves {
+            table: table.clone(),
+            store: parts.store.clone(),
+            watchers: watchers.clone(),
+            node: config.node.clone(),
+        });
         Registrar {
             gruus: Gruus::new(&config.key),
-            watchers: Watchers::new(limits, parts.home.clone(), table.clone()),
+            watchers,
+            shelves,
             table,
             outlet: OnceLock::new(),
             unique: AtomicU64::new(0),

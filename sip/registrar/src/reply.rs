@@ -7,6 +7,8 @@ use sip_ims::ports::{Done, StoreError};
 use sip_ims::service::Outlet;
 use sip_proto::{HeaderName, Hop, Message, edit};
 
+use crate::undo::Undo;
+
 /// Seconds after which a phone may try again when the store could not take its binding.
 pub const RETRY_AFTER: u64 = 5;
 
@@ -30,6 +32,7 @@ pub struct Ready {
     pub hop: Hop,
     pub bytes: Vec<u8>,
     pub then: Option<Then>,
+    undo: Option<Undo>,
 }
 
 /// Runs when the answer may go.
@@ -52,12 +55,15 @@ impl Reply {
         self.state.lock().writes -= 1;
     }
 
-    /// The answer to send when all writes are done. If they are done already it comes back, for the caller to send:
-    /// within a step nobody may call the outlet.
-    pub fn ready(&self, hop: Hop, bytes: Vec<u8>, then: Option<Then>) -> Option<Ready> {
-        let mut state = self.state.lock();
-        state.ready = Some(Ready { hop, bytes, then });
-        state.settled()
+    /// The answer to send when all writes are done, and how to take back what one of them refuses. If they are done already
+    /// it comes back, for the caller to send: within a step nobody may call the outlet.
+    pub fn ready(&self, hop: Hop, bytes: Vec<u8>, then: Option<Then>, undo: Undo) -> Option<Ready> {
+        let settled = {
+            let mut state = self.state.lock();
+            state.ready = Some(Ready { hop, bytes, then, undo: Some(undo) });
+            state.settled()
+        };
+        settled.map(Ready::refused)
     }
 
     fn written(&self, result: Result<(), StoreError>) {
@@ -70,7 +76,7 @@ impl Reply {
             }
             state.settled()
         };
-        if let Some(Ready { hop, bytes, then }) = ready {
+        if let Some(Ready { hop, bytes, then, .. }) = ready.map(Ready::refused) {
             self.outlet.send(hop, &bytes);
             if let Some(then) = then {
                 then();
@@ -80,13 +86,22 @@ impl Reply {
 }
 
 impl State {
-    /// What may go now: the answer, or a 500 in its place.
+    /// What may go now; something is to be taken back only if a write failed.
     fn settled(&mut self) -> Option<Ready> {
         if self.writes > 0 {
             return None;
         }
         let ready = self.ready.take()?;
-        Some(if self.failed { Ready { bytes: failure(&ready.bytes), then: None, ..ready } } else { ready })
+        Some(if self.failed { ready } else { Ready { undo: None, ..ready } })
+    }
+}
+
+impl Ready {
+    /// Takes back what was refused, and puts a 500 in the place of the 200. Takes locks: not under one.
+    fn refused(mut self) -> Ready {
+        let Some(undo) = self.undo.take() else { return self };
+        undo.run(&self.bytes);
+        Ready { bytes: failure(&self.bytes), then: None, ..self }
     }
 }
 

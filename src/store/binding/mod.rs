@@ -71,7 +71,7 @@ impl BindingStore for Bindings {
         if waiting.closed {
             return Err(StoreError::Closed);
         }
-        if waiting.changes.len() >= MAX_WAITING {
+        if waiting.changes.len() + waiting.kept >= MAX_WAITING {
             return Err(StoreError::Full);
         }
         let empty = waiting.changes.is_empty();
@@ -116,8 +116,10 @@ type Load = (Box<dyn FnMut(BindingRow<'_>) + Send>, Done<u64>);
 
 #[derive(Default)]
 struct Waiting {
-    /// Encoded. At most [`MAX_WAITING`] and one change.
+    /// Encoded. At most [`MAX_WAITING`] and one change, with what is kept.
     changes: Vec<u8>,
+    /// Bytes of the group that failed and is tried again: while the engine is away it grows with each attempt.
+    kept: usize,
     count: usize,
     done: Vec<Done<()>>,
     loads: Vec<Load>,
@@ -161,6 +163,7 @@ impl Writer {
                     if let Err(unwritten) = self.commit(changes, done) {
                         kept = unwritten;
                     }
+                    self.shared.waiting.lock().kept = kept.len();
                 }
                 Turn::Load((each, done)) => {
                     let result = match &mut self.backend {

@@ -111,6 +111,22 @@ impl Store {
         }
     }
 
+    /// Commits what is queued, and says that it failed.
+    pub fn commit_unheard(&self, error: StoreError) {
+        let mut done = Vec::new();
+        for (_, told) in self.queue.lock().iter_mut() {
+            done.extend(told.take());
+        }
+        self.commit(Ok(()));
+        done.into_iter().for_each(|done| done(Err(error.clone())));
+        self.commit(Ok(()));
+    }
+
+    /// Takes the oldest change out of the queue; gives what tells of its fate.
+    pub fn take(&self) -> Done<()> {
+        self.queue.lock().pop_front().and_then(|(_, done)| done).expect("somebody waits for a change")
+    }
+
     pub fn keys(&self) -> Vec<String> {
         self.rows.lock().keys().map(|(_, key)| key.clone()).collect()
     }

@@ -41,6 +41,64 @@ fn a_failed_commit_is_a_500() {
 }
 
 #[test]
+fn a_contact_that_was_refused_is_nowhere() {
+    let mut house = strict();
+    assert!(house.request(&phone(), &register(&phone(), "alice", 1, "Contact: <sip:a@x>\r\n")).is_empty());
+    house.store.commit(Err(StoreError::Closed));
+    assert_eq!((house.registrar.bindings(), house.contacts()), (0, vec![]));
+    assert!(house.request(&phone(), &register(&phone(), "alice", 2, "Contact: <sip:a@x>\r\n")).is_empty());
+    house.store.commit(Ok(()));
+    assert_eq!((status(&house.stack.sent.lock()[1]), house.contacts().len()), (200, 1));
+}
+
+#[test]
+fn a_refresh_a_removal_and_a_removal_of_all_that_were_refused_leave_what_was_there() {
+    let mut house = strict();
+    let mut send = |cseq, more: &str, result: Result<(), StoreError>| {
+        assert!(house.request(&phone(), &register(&phone(), "alice", cseq, more)).is_empty());
+        house.store.commit(result);
+        let answer = house.stack.sent.lock().pop().unwrap();
+        let left = values(&house.register(cseq, ""), HeaderName::Contact);
+        (status(&answer), left)
+    };
+    let both = ["<sip:a@x>;expires=100".to_owned(), "<sip:b@x>;expires=200;q=0.3".to_owned()];
+    let contacts = "Contact: <sip:a@x>;expires=100, <sip:b@x>;q=0.3;expires=200\r\n";
+    assert_eq!(send(1, contacts, Ok(())), (200, both.to_vec()));
+    let failed = || Err(StoreError::Closed);
+    assert_eq!(send(2, "Contact: <sip:a@X>;expires=900, <sip:c@x>\r\n", failed()), (500, both.to_vec()));
+    assert_eq!(send(3, "Contact: <sip:b@x>;expires=0, <sip:a@x>;q=0.1\r\n", failed()), (500, both.to_vec()));
+    assert_eq!(send(4, "Contact: *\r\nExpires: 0\r\n", failed()), (500, both.to_vec()));
+    assert_eq!(send(5, "Contact: *\r\nExpires: 0\r\n", Ok(())), (200, vec![]));
+    assert!(house.store.keys().is_empty());
+}
+
+#[test]
+fn what_was_refused_is_taken_out_of_the_store_too() {
+    let mut house = strict();
+    assert!(house.request(&phone(), &register(&phone(), "alice", 1, "Contact: <sip:a@x>;expires=100\r\n")).is_empty());
+    house.store.commit(Ok(()));
+    let text = register(&phone(), "alice", 2, "Contact: <sip:a@x>;expires=900, <sip:b@x>\r\n");
+    assert!(house.request(&phone(), &text).is_empty());
+    // Done, but nobody heard of it: the connection broke at the commit.
+    house.store.commit_unheard(StoreError::Closed);
+    assert_eq!(house.store.keys(), ["sip:a@x"]);
+    let rows = house.store.rows.lock();
+    assert_eq!(rows.values().map(|r| (r.cseq, r.expires_at)).collect::<Vec<_>>(), [(1, START as i64 + 100)]);
+}
+
+#[test]
+fn a_refusal_leaves_what_a_later_register_has_made() {
+    let mut house = strict();
+    assert!(house.request(&phone(), &register(&phone(), "alice", 1, "Contact: <sip:a@x>;expires=100\r\n")).is_empty());
+    let first = house.store.take();
+    assert!(house.request(&phone(), &register(&phone(), "alice", 2, "Contact: <sip:a@x>;expires=200\r\n")).is_empty());
+    first(Err(StoreError::Closed));
+    house.store.commit(Ok(()));
+    assert_eq!(values(&house.register(2, ""), HeaderName::Contact), ["<sip:a@x>;expires=200"]);
+    assert_eq!(house.store.keys(), ["sip:a@x"]);
+}
+
+#[test]
 fn a_full_queue_is_a_503_that_changes_nothing() {
     let mut house = strict();
     house.store.full.store(true, Relaxed);
