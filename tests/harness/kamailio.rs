@@ -8,6 +8,8 @@ use super::process::Process;
 use super::server::{DOMAIN, PASSWORD, Setup};
 
 const SCRIPT: &str = include_str!("kamailio.cfg");
+const EDGE: &str = include_str!("edge.cfg");
+const WATCHER: &str = include_str!("watcher.cfg");
 
 /// Starts Kamailio as the home proxy of [`DOMAIN`].
 pub fn subject(dir: &Path, setup: &Setup, sip: u16, sips: u16) -> Process {
@@ -17,6 +19,7 @@ pub fn subject(dir: &Path, setup: &Setup, sip: u16, sips: u16) -> Process {
         flags.push("WITH_DIGEST");
     }
     start(
+        SCRIPT,
         "kamailio",
         dir,
         &flags,
@@ -27,6 +30,7 @@ pub fn subject(dir: &Path, setup: &Setup, sip: u16, sips: u16) -> Process {
 /// Starts Kamailio as the proxy of another domain, that sends what is not for it to `next` (`127.0.0.1:port`).
 pub fn neighbour(dir: &Path, domain: &str, port: u16, next: &str) -> Process {
     start(
+        SCRIPT,
         "neighbour",
         dir,
         &["WITH_NEIGHBOUR"],
@@ -34,8 +38,33 @@ pub fn neighbour(dir: &Path, domain: &str, port: u16, next: &str) -> Process {
     )
 }
 
-fn start(name: &str, dir: &Path, flags: &[&str], sets: &[(&str, &str)]) -> Process {
-    let (head, rest) = SCRIPT.split_once('\n').expect("the script has lines");
+/// Starts Kamailio as an edge proxy in front of `registrar` (`127.0.0.1:port`).
+pub fn edge(dir: &Path, port: u16, registrar: &str) -> Process {
+    start(EDGE, &format!("edge-{port}"), dir, &[], &[("PORT", &port.to_string()), ("REGISTRAR", registrar)])
+}
+
+/// Starts Kamailio as one that watches where `user` is registered.
+pub fn watcher(dir: &Path, port: u16, registrar: &str, user: &str) -> Process {
+    // Its module wants a database; these are empty tables of text, from its own package.
+    let tables = dir.join("watcher-tables");
+    std::fs::create_dir_all(&tables).unwrap();
+    for table in ["pua", "version"] {
+        std::fs::copy(Path::new("/usr/share/kamailio/dbtext/kamailio").join(table), tables.join(table))
+            .expect("a table of Kamailio's package");
+    }
+    let tables = tables.display().to_string();
+    let sets = [
+        ("PORT", &*port.to_string()),
+        ("REGISTRAR", registrar),
+        ("USER", user),
+        ("DOMAIN", DOMAIN),
+        ("TABLES", &tables),
+    ];
+    start(WATCHER, "watcher", dir, &[], &sets)
+}
+
+fn start(script: &str, name: &str, dir: &Path, flags: &[&str], sets: &[(&str, &str)]) -> Process {
+    let (head, rest) = script.split_once('\n').expect("the script has lines");
     let mut text = format!("{head}\n");
     for flag in flags {
         text.push_str(&format!("#!define {flag}\n"));

@@ -22,6 +22,8 @@ pub struct Setup {
     pub store: &'static str,
     /// More lines for `[sip]`, such as `resolver = "127.0.0.1:22999"`.
     pub sip: String,
+    /// More lines for `[registrar]`.
+    pub registrar: String,
     /// Whole further sections.
     pub sections: String,
     /// More tables for the provisioning file, such as a user with settings of its own.
@@ -37,6 +39,7 @@ impl Setup {
             auth: "digest",
             store: "before-reply",
             sip: String::new(),
+            registrar: String::new(),
             sections: String::new(),
             provisions: String::new(),
         }
@@ -188,7 +191,7 @@ fn launch(subject: Subject, dir: &Path, setup: &Setup, sip: u16, sips: u16) -> P
 
 fn config(dir: &Path, setup: &Setup, [sip, sips, http, https, admin]: [u16; 5]) -> String {
     let dir = dir.display();
-    let Setup { domain, auth, store, sip: more, sections, .. } = setup;
+    let Setup { domain, auth, store, sip: more, registrar, sections, .. } = setup;
     format!(
         r#"domain = "{domain}"
 data_dir = "{dir}/data"
@@ -200,6 +203,7 @@ auth = "{auth}"
 {more}
 [registrar]
 store = "{store}"
+{registrar}
 [tls]
 certificate = "{dir}/server.pem"
 key = "{dir}/server.key"
