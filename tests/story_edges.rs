@@ -91,6 +91,21 @@ fn call_comes_over_the_other_flow_when_an_edge_says_that_the_first_is_broken() {
 }
 
 #[test]
+fn phone_that_refuses_is_not_asked_again_over_its_other_flow() {
+    let house = house();
+    house.registers(0, 1, "");
+    house.registers(1, 2, "");
+    // Ready for more calls than there may be.
+    let phone = Sipp::new(&house.server, "refuse", house.phone).set("CODE", 486).calls(3).start();
+    let call = Sipp::new(&house.server, "call_final", house.server.ports.next()).set("CODE", 486);
+    call.set("URI", format!("sip:alice@{DOMAIN}")).users(&["bob"]).succeed();
+    let log = std::fs::read_to_string(phone.base.with_extension("msg")).expect("SIPp's log");
+    let invites: std::collections::HashSet<&str> =
+        log.split("INVITE sip:").skip(1).filter_map(|m| header(m, "Via")).collect();
+    assert_eq!(invites.len(), 1, "RFC 5626 section 7: {log}");
+}
+
+#[test]
 fn phone_that_registers_the_same_flow_again_moves_it() {
     let house = house();
     house.registers(0, 1, "");

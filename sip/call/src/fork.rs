@@ -71,6 +71,15 @@ impl Fork {
         self.attempts.iter().position(|a| a.state == AttemptState::Trying(client))
     }
 
+    /// A phone has given its answer: its other flows are not tried any more, unless this one failed (RFC 5626 §7).
+    pub fn answered(&mut self, index: usize, status: u16) {
+        let Some(attempt) = self.attempts.get(index).filter(|_| !matches!(status, 408 | 430)) else { return };
+        for group in &mut self.waiting {
+            group.retain(|t| !t.is_same_phone(&attempt.target));
+        }
+        self.waiting.retain(|group| !group.is_empty());
+    }
+
     /// Keeps a final response if it is better than what is there.
     pub fn consider(&mut self, status: u16, bytes: &[u8]) {
         if self.best.as_ref().is_none_or(|best| rank(status) < rank(best.status)) {

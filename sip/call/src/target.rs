@@ -51,6 +51,11 @@ impl Target {
         }
     }
 
+    /// Both lead to one phone, by different flows.
+    pub fn is_same_phone(&self, other: &Target) -> bool {
+        !self.instance.is_empty() && self.instance == other.instance
+    }
+
     /// A target that is only an address: the request keeps its Request-URI.
     pub fn hop(hop: Hop) -> Target {
         Target { hop: Some(hop), ..Target::bare() }

@@ -65,6 +65,7 @@ impl Proxy {
             {
                 self.parts.location.failed(aor.as_str(), &fork.attempts[index].target.uri);
             }
+            fork.answered(index, status);
             fork.consider(status, message.bytes());
             if status >= 600 {
                 fork.closed = true;
