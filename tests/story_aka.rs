@@ -109,6 +109,20 @@ fn phone_with_a_sim_calls_somebody() {
 }
 
 #[test]
+fn ims_phone_names_its_private_identity_before_it_is_asked() {
+    let server = started();
+    let peer = Peer::new(server.ports.next());
+    let private = format!("simon@{DOMAIN}");
+    // TS 24.229 5.1.1.2: the first REGISTER says who it is and proves nothing.
+    let named = format!(
+        "Authorization: Digest username=\"{private}\", realm=\"{DOMAIN}\", nonce=\"\", uri=\"sip:{DOMAIN}\", response=\"\"\r\n"
+    );
+    let challenge = read(&register(&server, &peer, "simon", 1, &named));
+    let accepted = register(&server, &peer, "simon", 2, &answer(&challenge, &private, &challenge.res));
+    assert_eq!(raw::status(&accepted), Some(200), "{accepted}");
+}
+
+#[test]
 fn wrong_answers_are_refused() {
     let server = started();
     let peer = Peer::new(server.ports.next());
