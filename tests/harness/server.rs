@@ -28,6 +28,8 @@ pub struct Setup {
     pub sections: String,
     /// More tables for the provisioning file, such as a user with settings of its own.
     pub provisions: String,
+    /// A command that runs the server, such as `strace -D …`; empty: none.
+    pub under: Vec<String>,
 }
 
 impl Setup {
@@ -42,6 +44,7 @@ impl Setup {
             registrar: String::new(),
             sections: String::new(),
             provisions: String::new(),
+            under: Vec::new(),
         }
     }
 
@@ -179,7 +182,11 @@ fn run_binary(dir: &Path, arguments: &[&str]) -> String {
 fn launch(subject: Subject, dir: &Path, setup: &Setup, sip: u16, sips: u16) -> Process {
     match subject {
         Subject::Isthmus => {
-            let mut command = Command::new(binary());
+            let program = setup.under.first().map_or_else(binary, PathBuf::from);
+            let mut command = Command::new(program);
+            if let [_, arguments @ ..] = &*setup.under {
+                command.args(arguments).arg(binary());
+            }
             command.args(["serve", "--config", "isthmus.toml"]).current_dir(dir);
             let mut process = Process::start("isthmus", dir, &mut command);
             process.wait_for("ready domain=", Duration::from_secs(30));
