@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
-use sip_ims::ports::{Bus, StoreError, UserChange};
+use sip_ims::ports::{Bus, BusError, StoreError, UserChange};
 use sip_ims::service::Chronicle;
 use sip_ims::vectors::HomeVectors;
 use sip_ims::{Aor, Directory, Home};
@@ -26,6 +26,7 @@ use tokio::sync::watch;
 
 use crate::bus::{LocalBus, NatsBus, NatsError};
 use crate::chronicle::Ledger;
+use crate::cluster::Cluster;
 use crate::config::{self, Auth, BusEngine, Config, ConfigError, DigestAlgorithm, Peers, StoreEngine};
 use crate::http::{self, tls::CertificateError, tls::Certificates};
 use crate::names::Located;
@@ -54,6 +55,9 @@ pub enum AppError {
     Read(#[from] StoreError),
     #[error(transparent)]
     Bus(#[from] NatsError),
+    /// Ours.
+    #[error("the bus: {0}")]
+    Hints(#[from] BusError),
     #[error(transparent)]
     Sip(#[from] StartError),
     #[error("tls: {0}")]
@@ -133,8 +137,9 @@ pub fn run(
     let chronicle = Arc::new(Marks::new(trace.clone(), ledger));
 
     let certificate = secrets::certificate(&config)?;
-    let _bus = open_bus(&config, &runtime)?;
-    let around = Around { directory: directory.clone(), chronicle, metrics: metrics.clone() };
+    let shared = config.store.engine == StoreEngine::Postgres;
+    let cluster = Arc::new(Cluster::new(open_bus(&config, &runtime)?, config.node_name(), shared));
+    let around = Around { directory: directory.clone(), chronicle, metrics: metrics.clone(), cluster: cluster.clone() };
     let Services { sip, registrar, pager, courier } =
         open_sip(&config, &certificate, &store, around, runtime.handle())?;
     let local = sip.carriers.local_addrs().to_vec();
@@ -145,6 +150,7 @@ pub fn run(
     sources::traffic(&metrics, sip.driver.traffic());
 
     services_to_metrics(&metrics, &registrar, &pager);
+    let _hints = cluster.follow(&store, registrar.clone(), pager.clone(), runtime.handle())?;
 
     let certificates = Certificates::new(&certificate)?;
     let draining = Arc::new(AtomicBool::new(false));
@@ -334,6 +340,7 @@ struct Around {
     directory: Arc<Directory>,
     chronicle: Arc<dyn Chronicle>,
     metrics: Arc<Metrics>,
+    cluster: Arc<Cluster>,
 }
 
 /// What answers SIP, tied together.
@@ -352,7 +359,7 @@ fn open_sip(
     around: Around,
     runtime: &Handle,
 ) -> Result<Services, AppError> {
-    let Around { directory, chronicle, metrics } = around;
+    let Around { directory, chronicle, metrics, cluster } = around;
     let sip = &config.sip;
     let doors = [(Transport::Udp, &sip.udp), (Transport::Tcp, &sip.tcp), (Transport::Tls, &sip.tls)];
     let listeners = doors.into_iter().flat_map(|(t, list)| list.iter().map(move |a| (t, *a)));
@@ -372,7 +379,8 @@ fn open_sip(
         }
     };
     let penalties = Arc::new(Penalties::default());
-    let (pager, inbox) = Pager::new(pager_config(config), Arc::new(Timed::new(metrics.clone(), store.messages())));
+    let messages = cluster.messages(Arc::new(Timed::new(metrics.clone(), store.messages())));
+    let (pager, inbox) = Pager::new(pager_config(config), messages);
     let registrar = Arc::new(Registrar::new(
         registrar_config(config, secret),
         sip_registrar::Parts {
@@ -480,7 +488,8 @@ impl Removed {
     }
 }
 
-fn unix_now() -> u64 {
+/// Wall-clock seconds since 1970.
+pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
@@ -582,6 +591,7 @@ pub fn store_config(config: &Config) -> StoreConfig {
         StoreEngine::Postgres => StoreConfig::postgres(&config.store.url),
     };
     store.messages_per_user = config.messaging.per_user as u32;
+    store.node = config.node_name();
     store
 }
 

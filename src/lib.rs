@@ -9,6 +9,7 @@ pub mod app;
 pub mod bus;
 pub mod cdr;
 pub mod chronicle;
+pub mod cluster;
 pub mod config;
 pub mod ctl;
 pub mod http;

@@ -42,13 +42,13 @@ impl Engine {
                 let mut connection = connect(&sqlite_file(folder, STORE_FILE)?).await?;
                 // Another process may be starting on the same folder: one of them makes the tables.
                 let mut only = connection.begin_with("BEGIN IMMEDIATE").await.map_err(OpenError::Database)?;
-                migrator(&SQLITE).run(&mut *only).await.map_err(OpenError::Migration)?;
+                migrator(SQLITE).run(&mut *only).await.map_err(OpenError::Migration)?;
                 only.commit().await.map_err(OpenError::Database)?;
                 connection.close().await.map_err(OpenError::Database)
             }
             Engine::Postgres(url) => {
                 let mut connection = postgres_options(url)?.connect().await.map_err(OpenError::Database)?;
-                migrator(&POSTGRES).run(&mut connection).await.map_err(OpenError::Migration)?;
+                migrator(POSTGRES).run(&mut connection).await.map_err(OpenError::Migration)?;
                 connection.close().await.map_err(OpenError::Database)
             }
         }
@@ -98,7 +98,7 @@ pub(super) async fn connect_sqlite_bindings(folder: &Path) -> Result<SqliteConne
         .pragma("journal_size_limit", "16777216")
         .pragma("cache_size", "-512");
     let mut connection = connect(&options).await?;
-    migrator(&SQLITE_BINDINGS).run(&mut connection).await.map_err(OpenError::Migration)?;
+    migrator(SQLITE_BINDINGS).run(&mut connection).await.map_err(OpenError::Migration)?;
     Ok(connection)
 }
 
@@ -143,8 +143,11 @@ const POSTGRES_SESSION: &str =
 const STORE_FILE: &str = "store.db";
 const BINDINGS_FILE: &str = "bindings.db";
 
-type Steps = [(i64, &'static str, &'static str); 1];
+type Steps = [(i64, &'static str, &'static str)];
 
-const SQLITE: Steps = [(1, "first", include_str!("migrations/sqlite/0001_first.sql"))];
-const SQLITE_BINDINGS: Steps = [(1, "first", include_str!("migrations/sqlite_bindings/0001_first.sql"))];
-const POSTGRES: Steps = [(1, "first", include_str!("migrations/postgres/0001_first.sql"))];
+const SQLITE: &Steps = &[(1, "first", include_str!("migrations/sqlite/0001_first.sql"))];
+const SQLITE_BINDINGS: &Steps = &[(1, "first", include_str!("migrations/sqlite_bindings/0001_first.sql"))];
+const POSTGRES: &Steps = &[
+    (1, "first", include_str!("migrations/postgres/0001_first.sql")),
+    (2, "cluster", include_str!("migrations/postgres/0002_cluster.sql")),
+];

@@ -25,17 +25,23 @@ pub struct StoreConfig {
     pub engine: Engine,
     /// Messages that may wait for one user.
     pub messages_per_user: u32,
+    /// This node's name, different for each server on one PostgreSQL.
+    pub node: String,
 }
 
 impl StoreConfig {
     /// SQLite in a folder, which is made if it is not there.
     pub fn sqlite(folder: impl Into<PathBuf>) -> StoreConfig {
-        StoreConfig { engine: Engine::Sqlite(folder.into()), messages_per_user: MESSAGES_PER_USER }
+        StoreConfig::new(Engine::Sqlite(folder.into()))
     }
 
     /// PostgreSQL at a `postgres://` URL.
     pub fn postgres(url: impl Into<String>) -> StoreConfig {
-        StoreConfig { engine: Engine::Postgres(url.into()), messages_per_user: MESSAGES_PER_USER }
+        StoreConfig::new(Engine::Postgres(url.into()))
+    }
+
+    fn new(engine: Engine) -> StoreConfig {
+        StoreConfig { engine, messages_per_user: MESSAGES_PER_USER, node: String::new() }
     }
 }
 
@@ -67,12 +73,17 @@ impl Store {
     /// Opens every store, makes or moves up the tables. Blocks; for the start, outside an async runtime.
     pub fn open(config: &StoreConfig) -> Result<Store, OpenError> {
         let sql = sql::SqlStore::open(config)?;
-        let bindings = binding::Bindings::open(&config.engine)?;
+        let bindings = binding::Bindings::open(&config.engine, &config.node)?;
         Ok(Store { bindings: Arc::new(bindings), sql: Arc::new(sql) })
     }
 
     pub fn bindings(&self) -> Arc<dyn BindingStore> {
         self.bindings.clone()
+    }
+
+    /// Calls `tell` after each commit of bindings.
+    pub fn announce_bindings(&self, tell: impl Fn() + Send + Sync + 'static) {
+        self.bindings.announce(tell);
     }
 
     pub fn users(&self) -> Arc<dyn UserStore> {

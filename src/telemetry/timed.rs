@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use sip_ims::Aor;
 use sip_ims::ports::{
-    BindingChange, BindingRow, BindingStore, Done, MessageId, MessageQueue, QueuedMessage, StoreError,
+    BindingChange, BindingRow, BindingStore, Done, EachAor, MessageId, MessageQueue, QueuedMessage, StoreError,
 };
 
 use super::metrics::{Commit, Latency, Metrics};
@@ -41,6 +41,10 @@ impl BindingStore for Timed<dyn BindingStore> {
         self.store.load(each, done);
     }
 
+    fn changed_elsewhere(&self, also: Vec<Box<str>>, each: EachAor, done: Done<u64>) {
+        self.store.changed_elsewhere(also, each, done);
+    }
+
     fn queued(&self) -> usize {
         self.store.queued()
     }
@@ -53,6 +57,14 @@ impl MessageQueue for Timed<dyn MessageQueue> {
 
     fn pending(&self, aor: &Aor, after: MessageId, limit: u32, done: Done<Vec<(MessageId, QueuedMessage)>>) {
         self.store.pending(aor, after, limit, done);
+    }
+
+    fn claim(&self, aor: &Aor, now: i64, until: i64, done: Done<bool>) {
+        self.store.claim(aor, now, until, done);
+    }
+
+    fn release(&self, aor: &Aor) {
+        self.store.release(aor);
     }
 
     fn addressees(&self, after: &str, limit: u32, done: Done<Vec<Aor>>) {

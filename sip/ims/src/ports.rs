@@ -85,7 +85,6 @@ pub const MAX_BINDING: usize = 16 * 1024;
 
 /// One change to the bindings.
 #[derive(Clone, PartialEq, Debug)]
-#[expect(clippy::large_enum_variant, reason = "lent on the stack and encoded at once, never kept")]
 pub enum BindingChange<'a> {
     /// Adds or replaces the binding with this address-of-record and key.
     Put(BindingRow<'a>),
@@ -96,6 +95,13 @@ pub enum BindingChange<'a> {
     /// `Contact: *` with `Expires: 0`.
     RemoveAll {
         aor: &'a str,
+    },
+    /// Removes the binding unless another node has written it since: it expired here, or its connection is gone, while the
+    /// phone may have moved.
+    Forget {
+        aor: &'a str,
+        key: &'a str,
+        node: &'a str,
     },
 }
 
@@ -109,9 +115,21 @@ pub trait BindingStore: Send + Sync {
     /// Lends every stored binding to `each`, on a thread of the store's; `done` gets their number. For the start.
     fn load(&self, each: Box<dyn FnMut(BindingRow<'_>) + Send>, done: Done<u64>);
 
+    /// Lends each address-of-record that other nodes have changed since the last call (or since [`load`](Self::load)), and
+    /// those in `also`, with all its rows as they are once every change queued here before has been committed; `done` gets
+    /// the number of addresses. When it fails, what it would have lent comes again with the next call, `also` excepted. A
+    /// store that one process has for itself has nothing to tell.
+    fn changed_elsewhere(&self, also: Vec<Box<str>>, each: EachAor, done: Done<u64>) {
+        let _ = (also, each);
+        done(Ok(0));
+    }
+
     /// Changes queued and not yet in the store.
     fn queued(&self) -> usize;
 }
+
+/// Hears an address-of-record and its rows.
+pub type EachAor = Box<dyn FnMut(&str, &[BindingRow<'_>]) + Send>;
 
 /// One change to the users, in the order in which all processes made them.
 #[derive(Clone, PartialEq, Debug)]
@@ -164,6 +182,18 @@ pub trait MessageQueue: Send + Sync {
 
     /// The messages of one user after `after`, in order, at most `limit`, whatever their expiry.
     fn pending(&self, aor: &Aor, after: MessageId, limit: u32, done: Done<Vec<(MessageId, QueuedMessage)>>);
+
+    /// Takes or renews the right to deliver this user's messages until `until` (unix seconds): `false` while another node has
+    /// it. A store that one process has for itself always gives it.
+    fn claim(&self, aor: &Aor, now: i64, until: i64, done: Done<bool>) {
+        let _ = (aor, now, until);
+        done(Ok(true));
+    }
+
+    /// Gives the right back.
+    fn release(&self, aor: &Aor) {
+        let _ = aor;
+    }
 
     /// Whom messages wait for: addressees after `after` (empty: all) in one fixed order, at most `limit`.
     fn addressees(&self, after: &str, limit: u32, done: Done<Vec<Aor>>);

@@ -75,6 +75,11 @@ impl Pager {
         }
     }
 
+    /// Another node has kept a message for this user.
+    pub fn kept_elsewhere(&self, aor: &Aor) {
+        self.waiting.add(aor);
+    }
+
     /// Whether messages wait for this user (canonical `user@domain`), as far as this node knows. Now and then true for a
     /// moment after the last one is gone.
     pub fn waiting(&self, aor: &str) -> bool {

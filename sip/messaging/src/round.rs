@@ -77,6 +77,8 @@ const MAX_FAILED: usize = 100_000;
 const MAX_TARGETS: usize = 32;
 /// Addresses of one phone that are tried.
 const MAX_HOPS: usize = 4;
+/// Seconds for which a node may deliver to a user without renewing its right: longer than timer F, 32 s.
+const LEASE: i64 = 40;
 /// RFC 3261 §18.1.1, RFC 3428 §8: what is longer wants a congestion-controlled transport.
 const MAX_DATAGRAM: usize = 1300;
 const RESOLVE_LIMIT: Duration = Duration::from_secs(30);
@@ -84,6 +86,24 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(30);
 impl Rounds {
     pub async fn run(&self, aor: &Aor) -> Ended {
         self.waiting.answer_call(aor);
+        // Another node is at it; should it die, its right runs out.
+        if !self.claim(aor).await {
+            return self.put_off(None);
+        }
+        let ended = self.deliver_all(aor).await;
+        self.queue.release(aor);
+        ended
+    }
+
+    /// Takes or renews the right to deliver to this user, for longer than a request can take.
+    async fn claim(&self, aor: &Aor) -> bool {
+        let (done, mine) = answer();
+        let now = self.unix_now();
+        self.queue.claim(aor, now, now + LEASE, done);
+        matches!(mine.await, Ok(true))
+    }
+
+    async fn deliver_all(&self, aor: &Aor) -> Ended {
         let mut after = MessageId(0);
         // Something was passed over: it must be tried again; it must at least not be forgotten.
         let (mut again, mut left) = (false, false);
@@ -238,6 +258,9 @@ impl Rounds {
         let bytes = letter.write(&target.uri, &target.path);
         let mut sent = AWAY;
         for hop in self.hops(target, bytes.len()).await {
+            if !self.claim(aor).await {
+                break;
+            }
             let outcome = self.request(hop, bytes.clone()).await;
             sent = match &outcome {
                 Outcome::Response { status, bytes } => classify(*status, bytes),

@@ -174,7 +174,7 @@ impl Binding {
             reg_id: row.reg_id,
             q: row.q.min(1000),
             proved: false,
-            way: row.flow.as_ref().filter(|_| ours).and_then(Way::restored),
+            way: row.flow.as_ref().and_then(if ours { Way::restored } else { Way::elsewhere }),
         };
         Binding::new(&text, facts)
     }

@@ -10,6 +10,7 @@
 
 mod binding;
 mod contact;
+mod elsewhere;
 mod events;
 mod gruu;
 mod register;

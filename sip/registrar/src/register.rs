@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sip_ims::ports::{BindingChange, StoreError};
+use sip_ims::ports::{BindingChange, BindingRow, StoreError};
 use sip_ims::service::{Caller, Request, Step};
 use sip_ims::{Aor, Home, Msisdn, User};
 use sip_proto::build::{Response, Writer};
@@ -366,7 +366,12 @@ impl Registrar {
     }
 
     fn store(&self, change: BindingChange<'_>, reply: Option<&Arc<Reply>>) -> Result<(), Failure> {
+        let (BindingChange::Put(BindingRow { aor, .. })
+        | BindingChange::Remove { aor, .. }
+        | BindingChange::RemoveAll { aor }
+        | BindingChange::Forget { aor, .. }) = change;
         let result = self.parts.store.write(change, reply.map(|r| r.write()));
+        self.reading.touch(aor);
         if let (Err(_), Some(reply)) = (&result, reply) {
             reply.unwritten();
         }

@@ -13,6 +13,7 @@ use sip_proto::{Flow, Method};
 use smallvec::SmallVec;
 
 use crate::binding::{Binding, with_key};
+use crate::elsewhere::Reading;
 use crate::events::{Event, Limits, Watchers};
 use crate::gruu::{Gruus, Temporary, public_instance};
 use crate::table::{Table, sort};
@@ -109,6 +110,7 @@ pub struct Registrar {
     pub(crate) outlet: OnceLock<Arc<dyn Outlet>>,
     /// Numbers temporary GRUUs.
     pub(crate) unique: AtomicU64,
+    pub(crate) reading: Reading,
 }
 
 impl Registrar {
@@ -131,6 +133,7 @@ impl Registrar {
             table,
             outlet: OnceLock::new(),
             unique: AtomicU64::new(0),
+            reading: Reading::default(),
             config,
             parts,
         }
@@ -213,7 +216,7 @@ impl Registrar {
     fn unstore(&self, aor: &str, binding: &Binding) {
         // When the queue is full the row stays; it is dropped when it is read.
         let _ = with_key(binding.text().instance, binding.reg_id, binding.text().contact, |key| {
-            self.parts.store.write(BindingChange::Remove { aor, key }, None)
+            self.parts.store.write(BindingChange::Forget { aor, key, node: &self.config.node }, None)
         });
     }
 
@@ -262,7 +265,8 @@ impl Registrar {
 
     fn each_where(&self, aor: &str, unix: u64, which: impl Fn(&Binding) -> bool, show: &mut dyn FnMut(&Reach<'_>)) {
         self.table.read(aor, |bindings| {
-            bindings.iter().filter(|b| b.is_live(unix) && which(b)).for_each(|b| show(&b.reach()));
+            let here = |b: &&Binding| b.way().is_none_or(|w| !w.is_elsewhere());
+            bindings.iter().filter(|b| b.is_live(unix) && which(b)).filter(here).for_each(|b| show(&b.reach()));
         });
     }
 

@@ -23,6 +23,8 @@ struct Socket {
 
 /// The id of a UDP way that was restored: any socket of ours will do.
 const ANY: u64 = u64::MAX;
+/// The id of a connection that another node has.
+const ELSEWHERE: u64 = u64::MAX - 1;
 
 impl Way {
     pub fn of(flow: &Flow) -> Way {
@@ -33,6 +35,16 @@ impl Way {
     /// A way that another process (or an earlier life of this one) had: only UDP outlives its process.
     pub fn restored(flow: &Flow) -> Option<Way> {
         (!flow.transport.is_reliable()).then(|| Way { id: ANY, ..Way::of(flow) })
+    }
+
+    /// The way of a phone that registered at another node: datagrams reach it from any of ours, a connection does not.
+    pub fn elsewhere(flow: &Flow) -> Option<Way> {
+        Way::restored(flow).or(Some(Way { id: ELSEWHERE, ..Way::of(flow) }))
+    }
+
+    /// Whether only another node can send this way.
+    pub fn is_elsewhere(&self) -> bool {
+        self.id == ELSEWHERE
     }
 
     pub fn flow(&self) -> Flow {
@@ -56,7 +68,7 @@ impl Way {
 
     /// The connection that this way ends with; UDP has none.
     pub fn connection(&self) -> Option<FlowId> {
-        self.transport.is_reliable().then_some(FlowId(self.id))
+        (self.transport.is_reliable() && !self.is_elsewhere()).then_some(FlowId(self.id))
     }
 
     /// Whether a message over that flow comes the same way.
@@ -118,6 +130,9 @@ mod tests {
         let udp = Way::restored(&flow(Transport::Udp, "192.0.2.9:1")).unwrap();
         assert_eq!(udp.hop(), Hop::Address { transport: Transport::Udp, remote: "192.0.2.9:1".parse().unwrap() });
         assert_eq!(udp.connection(), None);
+        assert_eq!(Way::elsewhere(&flow(Transport::Udp, "192.0.2.9:1")), Some(udp));
+        let tcp = Way::elsewhere(&flow(Transport::Tcp, "192.0.2.9:1")).unwrap();
+        assert_eq!((tcp.is_elsewhere(), tcp.connection(), udp.is_elsewhere()), (true, None, false));
     }
 
     #[test]

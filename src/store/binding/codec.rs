@@ -6,6 +6,7 @@
 //!                                                                     user_agent node; an empty key is the contact
 //! remove (2) = text*2                                                  aor key
 //! remove all (3) = text                                                aor
+//! forget (5) = text*3                                                  aor key node
 //! text    = length:u16 bytes
 //! flow    = 0:u8 | transport+1:u8 id:u64 address*2                     local remote
 //! address = 4:u8 octets*4 port:u16 | 6:u8 octets*16 port:u16
@@ -59,6 +60,12 @@ fn append(change: &BindingChange<'_>, start: usize, out: &mut Vec<u8>) -> Result
         BindingChange::RemoveAll { aor } => {
             text(aor, out)?;
             REMOVE_ALL
+        }
+        BindingChange::Forget { aor, key, node } => {
+            text(aor, out)?;
+            text(key, out)?;
+            text(node, out)?;
+            FORGET
         }
     };
     let length = out.len() - start - HEAD;
@@ -168,6 +175,7 @@ fn decode(record: &[u8]) -> Option<BindingChange<'_>> {
         }
         REMOVE => BindingChange::Remove { aor: body.text()?, key: body.text()? },
         REMOVE_ALL => BindingChange::RemoveAll { aor: body.text()? },
+        FORGET => BindingChange::Forget { aor: body.text()?, key: body.text()?, node: body.text()? },
         _ => return None,
     };
     body.0.is_empty().then_some(change)
@@ -231,6 +239,7 @@ const FIELDS: usize = 9;
 const PUT: u8 = 4;
 const REMOVE: u8 = 2;
 const REMOVE_ALL: u8 = 3;
+const FORGET: u8 = 5;
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -267,6 +276,7 @@ pub(super) mod tests {
             BindingChange::Put(row("alice@x", "k")),
             BindingChange::Remove { aor: "alice@x", key: "k" },
             BindingChange::RemoveAll { aor: "bob@x" },
+            BindingChange::Forget { aor: "alice@x", key: "k", node: "n1" },
             BindingChange::Put(BindingRow { flow: None, ..row("", "k") }),
             BindingChange::Put(row("alice@x", row("", "").contact)),
             BindingChange::Put(BindingRow { path: "", user_agent: "Telefon für zwei", ..row("bob@x", "<urn:x>1") }),

@@ -225,7 +225,8 @@ impl Index {
             };
             match change {
                 BindingChange::Put(row) => self.put(row.aor, row.key, sequence, record.len() as u64),
-                BindingChange::Remove { aor, key } => self.remove(aor, key),
+                // The file belongs to one node.
+                BindingChange::Remove { aor, key } | BindingChange::Forget { aor, key, .. } => self.remove(aor, key),
                 BindingChange::RemoveAll { aor } => {
                     let places = self.bindings.remove(&self.hasher.hash_one(aor)).unwrap_or_default();
                     places.into_iter().for_each(|place| self.count_off(place));

@@ -3,12 +3,12 @@
 //! A caller's change is encoded straight into the waiting group, under a short lock; one thread swaps the group out and commits it whole.
 //! While a commit runs the next group gathers, so the load sets the size of the groups.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use sip_ims::ports::{BindingChange, BindingRow, BindingStore, Done, StoreError};
+use sip_ims::ports::{BindingChange, BindingRow, BindingStore, Done, EachAor, StoreError};
 
 use super::{Engine, OpenError};
 use log::Log;
@@ -25,8 +25,8 @@ pub struct Bindings {
 }
 
 impl Bindings {
-    /// Blocks until the store is open.
-    pub fn open(engine: &Engine) -> Result<Bindings, OpenError> {
+    /// Blocks until the store is open. `node`: this node's name.
+    pub fn open(engine: &Engine, node: &str) -> Result<Bindings, OpenError> {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         if let Engine::Postgres(_) = engine {
             runtime.enable_all();
@@ -36,7 +36,7 @@ impl Bindings {
         let backend = runtime.block_on(async {
             Ok::<_, OpenError>(match engine {
                 Engine::Sqlite(folder) => Backend::Log(Box::new(Log::open(folder).await?)),
-                Engine::Postgres(url) => Backend::Table(Table::open(url).await.map_err(OpenError::Database)?),
+                Engine::Postgres(url) => Backend::Table(Table::open(url, node).await.map_err(OpenError::Database)?),
             })
         })?;
         let shared = Arc::new(Shared::default());
@@ -48,6 +48,11 @@ impl Bindings {
         Ok(Bindings { shared, writer: Mutex::new(Some(thread)) })
     }
 
+    /// Calls `tell` after each commit that other nodes may want to know of. Set once.
+    pub fn announce(&self, tell: impl Fn() + Send + Sync + 'static) {
+        let _ = self.shared.announce.set(Box::new(tell));
+    }
+
     /// Commits what is queued and ends the writer. Blocks.
     pub fn close(&self) {
         self.shared.waiting.lock().closed = true;
@@ -56,6 +61,20 @@ impl Bindings {
             // A writer that panicked has reported itself; there is nothing left to close.
             let _ = thread.join();
         }
+    }
+}
+
+impl Bindings {
+    fn ask(&self, read: Read, done: Done<u64>) {
+        let mut waiting = self.shared.waiting.lock();
+        if waiting.closed || waiting.reads.len() >= MAX_READS {
+            let error = if waiting.closed { StoreError::Closed } else { StoreError::Full };
+            drop(waiting);
+            return done(Err(error));
+        }
+        waiting.reads.push((read, done));
+        drop(waiting);
+        self.shared.wake.notify_one();
     }
 }
 
@@ -90,15 +109,11 @@ impl BindingStore for Bindings {
     }
 
     fn load(&self, each: Box<dyn FnMut(BindingRow<'_>) + Send>, done: Done<u64>) {
-        let mut waiting = self.shared.waiting.lock();
-        if waiting.closed || waiting.loads.len() >= MAX_LOADS {
-            let error = if waiting.closed { StoreError::Closed } else { StoreError::Full };
-            drop(waiting);
-            return done(Err(error));
-        }
-        waiting.loads.push((each, done));
-        drop(waiting);
-        self.shared.wake.notify_one();
+        self.ask(Read::All(each), done);
+    }
+
+    fn changed_elsewhere(&self, also: Vec<Box<str>>, each: EachAor, done: Done<u64>) {
+        self.ask(Read::Changed(also, each), done);
     }
 
     fn queued(&self) -> usize {
@@ -110,9 +125,14 @@ impl BindingStore for Bindings {
 struct Shared {
     waiting: Mutex<Waiting>,
     wake: Condvar,
+    announce: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
-type Load = (Box<dyn FnMut(BindingRow<'_>) + Send>, Done<u64>);
+/// What is to be read.
+enum Read {
+    All(Box<dyn FnMut(BindingRow<'_>) + Send>),
+    Changed(Vec<Box<str>>, EachAor),
+}
 
 #[derive(Default)]
 struct Waiting {
@@ -122,7 +142,8 @@ struct Waiting {
     kept: usize,
     count: usize,
     done: Vec<Done<()>>,
-    loads: Vec<Load>,
+    /// At most [`MAX_READS`].
+    reads: Vec<(Read, Done<u64>)>,
     /// The writer was woken because the group is large.
     hurried: bool,
     closed: bool,
@@ -146,7 +167,7 @@ struct Writer {
 /// What the writer woke up for.
 enum Turn {
     Commit(Vec<u8>, Vec<Done<()>>),
-    Load(Load),
+    Read(Read, Done<u64>),
     Sync,
     End,
 }
@@ -165,10 +186,26 @@ impl Writer {
                     }
                     self.shared.waiting.lock().kept = kept.len();
                 }
-                Turn::Load((each, done)) => {
-                    let result = match &mut self.backend {
-                        Backend::Log(log) => self.runtime.block_on(log.load(each)),
-                        Backend::Table(table) => self.runtime.block_on(table.load(each)),
+                Turn::Read(read, done) => {
+                    // What was queued before it is seen by it.
+                    let waiting = self.shared.waiting.lock().take();
+                    if let Turn::Commit(changes, done) = waiting {
+                        kept.extend_from_slice(&changes);
+                        if !kept.is_empty()
+                            && let Err(unwritten) = self.commit(std::mem::take(&mut kept), done)
+                        {
+                            kept = unwritten;
+                        }
+                    }
+                    let result = match (&mut self.backend, read) {
+                        (Backend::Log(log), Read::All(each)) => self.runtime.block_on(log.load(each)),
+                        (Backend::Log(_), Read::Changed(..)) => Ok(0),
+                        (Backend::Table(table), Read::All(each)) => self.runtime.block_on(table.load(each)),
+                        // The table does not have what memory has.
+                        (Backend::Table(_), Read::Changed(..)) if !kept.is_empty() => Err(StoreError::Full),
+                        (Backend::Table(table), Read::Changed(also, each)) => {
+                            self.runtime.block_on(table.changed(also, each))
+                        }
                     };
                     super::sql::finish(done, result);
                 }
@@ -191,8 +228,8 @@ impl Writer {
         let mut waiting = self.shared.waiting.lock();
         let mut since = None;
         loop {
-            if let Some(load) = waiting.loads.pop() {
-                return Turn::Load(load);
+            if let Some((read, done)) = waiting.reads.pop() {
+                return Turn::Read(read, done);
             }
             let now = Instant::now();
             if waiting.closed {
@@ -230,7 +267,12 @@ impl Writer {
         };
         self.unsynced.get_or_insert(self.committed);
         let (outcome, unwritten) = match result {
-            Ok(()) => (Ok(()), Ok(())),
+            Ok(()) => {
+                if let Some(tell) = self.shared.announce.get() {
+                    tell();
+                }
+                (Ok(()), Ok(()))
+            }
             Err((error, changes)) => {
                 tracing::error!(%error, bytes = changes.len(), "bindings not stored; will be tried again");
                 (Err(error), Err(changes))
@@ -268,8 +310,8 @@ impl Waiting {
 const MAX_WAITING: usize = 16 * 1024 * 1024;
 /// Bytes at which a group does not wait any longer.
 const GROUP: usize = 1024 * 1024;
-/// Loads that may wait.
-const MAX_LOADS: usize = 16;
+/// Reads that may wait.
+const MAX_READS: usize = 16;
 /// Least time from one commit to the next: under load it sets the size of a group, alone a change is committed at once.
 /// A phone does not notice 20 ms, and a commit costs as much as ten of its bindings.
 const BETWEEN: Duration = Duration::from_millis(20);

@@ -1,10 +1,14 @@
 //! Bindings on PostgreSQL: a row each, which any node may read and write; a group is one statement.
+//!
+//! With each group goes a row of `binding_change` that names the addresses-of-record in it, numbered by the process that wrote it:
+//! a process commits its groups one after the other, so whoever has seen a number has seen all before it, which numbers of one
+//! sequence for all would not give. Other nodes read on from the last number they know of each process, and then the bindings themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::TryStreamExt;
-use sip_ims::ports::{BindingChange, BindingRow, StoreError};
+use sip_ims::ports::{BindingChange, BindingRow, EachAor, StoreError};
 use sqlx::{Connection, PgConnection, Row};
 
 use super::codec::Records;
@@ -16,12 +20,31 @@ pub struct Table {
     /// `None` after an error: a new one is made for the next call.
     connection: Option<PgConnection>,
     swept: Instant,
+    node: String,
+    /// Names this process among all that write.
+    origin: i64,
+    /// Of our last change.
+    sequence: i64,
+    /// The last change seen of each other process; those that are gone for good go with the next [`Table::load`].
+    seen: HashMap<i64, i64>,
+    beaten: Option<Instant>,
 }
 
 impl Table {
-    pub async fn open(url: &str) -> Result<Table, sqlx::Error> {
+    pub async fn open(url: &str, node: &str) -> Result<Table, sqlx::Error> {
         let connection = engine::connect_postgres_bindings(url).await?;
-        Ok(Table { url: url.to_owned(), connection: Some(connection), swept: Instant::now() })
+        let mut table = Table {
+            url: url.to_owned(),
+            connection: Some(connection),
+            swept: Instant::now(),
+            node: node.to_owned(),
+            origin: rand::random::<i64>(),
+            sequence: 0,
+            seen: HashMap::new(),
+            beaten: None,
+        };
+        table.beat().await?;
+        Ok(table)
     }
 
     /// Commits a group whole.
@@ -35,16 +58,71 @@ impl Table {
     }
 
     async fn try_commit(&mut self, changes: &[u8]) -> Result<(), sqlx::Error> {
+        self.sequence += 1;
+        let number = (self.origin, self.sequence);
         let connection = self.connected().await?;
-        let result = write(connection, changes).await;
+        let result = write(connection, changes, number).await;
         self.checked(result)
     }
 
     /// Lends each binding.
     pub async fn load(&mut self, each: Box<dyn FnMut(BindingRow<'_>) + Send>) -> Result<u64, StoreError> {
         let connection = self.connected().await.map_err(StoreError::engine)?;
-        let result = read(connection, each).await;
+        // First: what is written meanwhile is then seen twice and not never.
+        let result = match last_changes(connection).await {
+            Ok(seen) => read(connection, each).await.map(|count| (seen, count)),
+            Err(error) => Err(error),
+        };
+        let (seen, count) = self.checked(result).map_err(StoreError::engine)?;
+        self.seen = seen;
+        Ok(count)
+    }
+
+    /// Lends what other processes have changed since the last call, and what stands in `also`.
+    pub async fn changed(&mut self, also: Vec<Box<str>>, each: EachAor) -> Result<u64, StoreError> {
+        let result = self.try_changed(also, each).await;
         self.checked(result).map_err(StoreError::engine)
+    }
+
+    async fn try_changed(&mut self, also: Vec<Box<str>>, mut each: EachAor) -> Result<u64, sqlx::Error> {
+        self.beat().await?;
+        let mut aors: BTreeSet<Box<str>> = also.into_iter().collect();
+        let mut seen = self.seen.clone();
+        let origin = self.origin;
+        let connection = self.connected().await?;
+        for _ in 0..MAX_PAGES {
+            let (origins, last): (Vec<i64>, Vec<i64>) = seen.iter().map(|(o, s)| (*o, *s)).unzip();
+            let rows = sqlx::query(CHANGES).bind(origin).bind(&origins).bind(&last).fetch_all(&mut *connection).await?;
+            for row in &rows {
+                seen.insert(row.try_get(0)?, row.try_get(1)?);
+                aors.extend(row.try_get::<Vec<String>, _>(2)?.into_iter().map(Box::from));
+            }
+            if rows.is_empty() {
+                break;
+            }
+        }
+        if !aors.is_empty() {
+            lend(connection, &aors, &mut each).await?;
+        }
+        self.seen = seen;
+        Ok(aors.len() as u64)
+    }
+
+    /// Says now and then that this process is there, so that others look at its changes.
+    async fn beat(&mut self) -> Result<(), sqlx::Error> {
+        if self.beaten.is_some_and(|at| at.elapsed() < BEAT) {
+            return Ok(());
+        }
+        let (origin, node) = (self.origin, self.node.clone());
+        let connection = self.connected().await?;
+        sqlx::query("INSERT INTO binding_origin (origin, node, at) VALUES ($1, $2, $3) ON CONFLICT (origin) DO UPDATE SET at = excluded.at")
+            .bind(origin)
+            .bind(node)
+            .bind(unix_now())
+            .execute(connection)
+            .await?;
+        self.beaten = Some(Instant::now());
+        Ok(())
     }
 
     /// PostgreSQL syncs by itself, within three rounds of its log writer (0.6 s); what is left is to clear away what nobody removed.
@@ -53,10 +131,9 @@ impl Table {
             return Ok(());
         }
         self.swept = Instant::now();
-        let before = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64) - EXPIRED_FOR;
         let connection = self.connected().await.map_err(StoreError::engine)?;
-        let result = sqlx::query("DELETE FROM binding WHERE expires_at < $1").bind(before).execute(connection).await;
-        self.checked(result).map(drop).map_err(StoreError::engine)
+        let result = sweep(connection, unix_now()).await;
+        self.checked(result).map_err(StoreError::engine)
     }
 
     pub async fn close(self) {
@@ -85,25 +162,92 @@ impl Table {
     }
 }
 
-/// One binding's last state in a group: its row, or gone.
-type Group<'a> = BTreeMap<(&'a str, &'a str), Option<(BindingRow<'a>, &'a [u8])>>;
+async fn sweep(connection: &mut PgConnection, now: i64) -> Result<(), sqlx::Error> {
+    for (statement, before) in [
+        ("DELETE FROM binding WHERE expires_at < $1", now - EXPIRED_FOR),
+        ("DELETE FROM binding_change WHERE at < $1", now - CHANGE_FOR),
+        ("DELETE FROM binding_origin WHERE at < $1", now - ORIGIN_FOR),
+    ] {
+        sqlx::query(statement).bind(before).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
 
-async fn write(connection: &mut PgConnection, changes: &[u8]) -> Result<(), sqlx::Error> {
+/// The last change of each process.
+async fn last_changes(connection: &mut PgConnection) -> Result<HashMap<i64, i64>, sqlx::Error> {
+    let rows =
+        sqlx::query("SELECT origin, max(sequence) FROM binding_change GROUP BY origin").fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Shows each address-of-record with all its rows.
+async fn lend(connection: &mut PgConnection, aors: &BTreeSet<Box<str>>, each: &mut EachAor) -> Result<(), sqlx::Error> {
+    let names: Vec<&str> = aors.iter().map(|a| &**a).collect();
+    for page in names.chunks(AORS_AT_ONCE) {
+        let rows =
+            sqlx::query("SELECT body FROM binding WHERE aor = ANY($1)").bind(page).fetch_all(&mut *connection).await?;
+        let mut by_aor: BTreeMap<&str, Vec<BindingRow<'_>>> = page.iter().map(|aor| (*aor, Vec::new())).collect();
+        for row in &rows {
+            let Some(Ok((BindingChange::Put(row), _))) = Records::new(row.try_get(0)?).next() else { continue };
+            by_aor.entry(row.aor).or_default().push(row);
+        }
+        by_aor.iter().for_each(|(aor, rows)| each(aor, rows));
+    }
+    Ok(())
+}
+
+fn unix_now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+}
+
+/// What becomes of one binding in a group.
+#[expect(clippy::large_enum_variant, reason = "most are rows")]
+enum State<'a> {
+    Row(BindingRow<'a>, &'a [u8]),
+    Gone,
+    /// Gone, if this node wrote it last.
+    Forgotten(&'a str),
+}
+
+/// Each binding's last state in a group.
+type Group<'a> = BTreeMap<(&'a str, &'a str), State<'a>>;
+
+async fn write(connection: &mut PgConnection, changes: &[u8], number: (i64, i64)) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin().await?;
+    let mut aors = BTreeSet::new();
     // A row may be written once in a statement: the last change of the group counts. Sorted, so that two nodes lock in one order.
     let mut group = Group::new();
     // Encoded by this process a moment ago: every record reads.
     for (change, record) in Records::new(changes).map_while(Result::ok) {
         match change {
-            BindingChange::Put(row) => drop(group.insert((row.aor, row.key), Some((row, record)))),
-            BindingChange::Remove { aor, key } => drop(group.insert((aor, key), None)),
+            BindingChange::Put(row) => {
+                aors.insert(row.aor);
+                group.insert((row.aor, row.key), State::Row(row, record));
+            }
+            BindingChange::Remove { aor, key } => {
+                aors.insert(aor);
+                group.insert((aor, key), State::Gone);
+            }
+            BindingChange::Forget { aor, key, node } => {
+                aors.insert(aor);
+                group.insert((aor, key), State::Forgotten(node));
+            }
             BindingChange::RemoveAll { aor } => {
+                aors.insert(aor);
                 flush(&mut transaction, &mut group).await?;
                 sqlx::query("DELETE FROM binding WHERE aor = $1").bind(aor).execute(&mut *transaction).await?;
             }
         }
     }
     flush(&mut transaction, &mut group).await?;
+    let aors: Vec<&str> = aors.into_iter().collect();
+    sqlx::query("INSERT INTO binding_change (origin, sequence, at, aors) VALUES ($1, $2, $3, $4)")
+        .bind(number.0)
+        .bind(number.1)
+        .bind(unix_now())
+        .bind(&aors)
+        .execute(&mut *transaction)
+        .await?;
     transaction.commit().await
 }
 
@@ -111,18 +255,24 @@ async fn flush(transaction: &mut PgConnection, group: &mut Group<'_>) -> Result<
     let (mut aors, mut keys, mut nodes, mut expiries, mut bodies) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut gone_aors, mut gone_keys) = (Vec::new(), Vec::new());
+    let (mut left_aors, mut left_keys, mut left_nodes) = (Vec::new(), Vec::new(), Vec::new());
     for ((aor, key), state) in std::mem::take(group) {
         match state {
-            Some((row, record)) => {
+            State::Row(row, record) => {
                 aors.push(aor);
                 keys.push(key);
                 nodes.push(row.node);
                 expiries.push(row.expires_at);
                 bodies.push(record);
             }
-            None => {
+            State::Gone => {
                 gone_aors.push(aor);
                 gone_keys.push(key);
+            }
+            State::Forgotten(node) => {
+                left_aors.push(aor);
+                left_keys.push(key);
+                left_nodes.push(node);
             }
         }
     }
@@ -132,6 +282,16 @@ async fn flush(transaction: &mut PgConnection, group: &mut Group<'_>) -> Result<
             .bind(&gone_keys)
             .execute(&mut *transaction)
             .await?;
+    }
+    if !left_aors.is_empty() {
+        sqlx::query(
+            "DELETE FROM binding WHERE (aor, key, node) IN (SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[]))",
+        )
+        .bind(&left_aors)
+        .bind(&left_keys)
+        .bind(&left_nodes)
+        .execute(&mut *transaction)
+        .await?;
     }
     if !aors.is_empty() {
         sqlx::query(UPSERT)
@@ -168,8 +328,24 @@ async fn read(
 const UPSERT: &str = "INSERT INTO binding (aor, key, node, expires_at, body) \
     SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[]) \
     ON CONFLICT (aor, key) DO UPDATE SET node = excluded.node, expires_at = excluded.expires_at, body = excluded.body";
-/// How often expired rows are cleared away.
-const SWEEP: Duration = Duration::from_secs(600);
+/// Every process but ours that says it is there, and what it changed after what we have seen.
+const CHANGES: &str = "SELECT c.origin, c.sequence, c.aors FROM binding_origin o \
+    LEFT JOIN UNNEST($2::bigint[], $3::bigint[]) AS seen (origin, last) ON seen.origin = o.origin \
+    CROSS JOIN LATERAL (SELECT b.origin, b.sequence, b.aors FROM binding_change b \
+        WHERE b.origin = o.origin AND b.sequence > COALESCE(seen.last, 0) ORDER BY b.sequence LIMIT 64) c \
+    WHERE o.origin <> $1 ORDER BY c.origin, c.sequence";
+/// Pages of changes read at once; the rest comes with the next call.
+const MAX_PAGES: usize = 64;
+/// Addresses-of-record whose rows are read at once.
+const AORS_AT_ONCE: usize = 512;
+/// How often a process says that it is there.
+const BEAT: Duration = Duration::from_secs(60);
+/// Seconds for which changes stay: a node that is cut off from the database for longer hears of the bindings with their next refresh.
+const CHANGE_FOR: i64 = 600;
+/// Seconds after which a process that says nothing is no longer asked.
+const ORIGIN_FOR: i64 = 3600;
+/// How often expired rows and old changes are cleared away.
+const SWEEP: Duration = Duration::from_secs(120);
 /// Seconds after which an expired binding that nobody removed is cleared away; clocks may have jumped.
 const EXPIRED_FOR: i64 = 86_400;
 /// Longest wait for a new connection.

@@ -24,6 +24,39 @@ impl MessageQueue for SqlStore {
             .submit(aor.as_str().len(), done, async move |c: &mut AnyConnection| pending(c, &aor, after, limit).await);
     }
 
+    fn claim(&self, aor: &Aor, now: i64, until: i64, done: Done<bool>) {
+        let Some(node) = self.node.clone() else { return done(Ok(true)) };
+        let aor = aor.clone();
+        self.writer.submit(aor.as_str().len(), done, async move |c: &mut AnyConnection| {
+            // Who holds it may renew it; others get it once it has run out.
+            let taken = query(
+                "INSERT INTO message_lease (aor, node, until) VALUES ($1, $2, $3) ON CONFLICT (aor) DO UPDATE \
+                 SET node = excluded.node, until = excluded.until WHERE message_lease.node = $2 OR message_lease.until <= $4",
+            )
+            .bind(aor.as_str())
+            .bind(node.as_str())
+            .bind(until)
+            .bind(now)
+            .execute(c)
+            .await?;
+            Ok(Ok(taken.rows_affected() > 0))
+        });
+    }
+
+    fn release(&self, aor: &Aor) {
+        let Some(node) = self.node.clone() else { return };
+        let aor = aor.clone();
+        // A lease that stays runs out.
+        self.writer.submit(aor.as_str().len(), Box::new(|_| {}), async move |c: &mut AnyConnection| {
+            query("DELETE FROM message_lease WHERE aor = $1 AND node = $2")
+                .bind(aor.as_str())
+                .bind(node.as_str())
+                .execute(c)
+                .await?;
+            Ok(Ok(()))
+        });
+    }
+
     fn addressees(&self, after: &str, limit: u32, done: Done<Vec<Aor>>) {
         let after = after.to_owned();
         self.reader.submit(after.len(), done, async move |c: &mut AnyConnection| addressees(c, &after, limit).await);

@@ -5,7 +5,7 @@
 
 use sip_ims::ports::{Done, StoreError};
 
-use super::{OpenError, StoreConfig};
+use super::{Engine, OpenError, StoreConfig};
 use lane::Lane;
 
 mod charging;
@@ -22,6 +22,8 @@ pub struct SqlStore {
     writer: Lane,
     reader: Lane,
     messages_per_user: u32,
+    /// Who holds leases; `None` where nobody else delivers.
+    node: Option<String>,
 }
 
 impl SqlStore {
@@ -33,6 +35,7 @@ impl SqlStore {
             writer: Lane::open("store-write", config.engine.clone(), lane::Mode::Grouped)?,
             reader: Lane::open("store-read", config.engine.clone(), lane::Mode::Single)?,
             messages_per_user: config.messages_per_user,
+            node: matches!(config.engine, Engine::Postgres(_)).then(|| config.node.clone()),
         })
     }
 

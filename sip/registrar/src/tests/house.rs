@@ -1,6 +1,6 @@
 //! A registrar with a store, a stack and phones that exist in memory only.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sip_ims::authenticate::AuthenticatorConfig;
-use sip_ims::ports::{BindingChange, BindingRow, BindingStore, Done, StoreError};
+use sip_ims::ports::{BindingChange, BindingRow, BindingStore, Done, EachAor, StoreError};
 use sip_ims::service::{Caller, Location, OnOutcome, Outcome, Outlet, Request, Service, Step, Transaction, Verdict};
 use sip_ims::user::{CallSettings, DigestSecrets};
 use sip_ims::{Authenticator, Directory, Home, User};
@@ -82,6 +82,7 @@ enum Owned {
     Put(String, String, Box<Row>),
     Remove(String, String),
     RemoveAll(String),
+    Forget(String, String, String),
 }
 
 /// A store whose writes wait until they are let through.
@@ -90,6 +91,8 @@ pub struct Store {
     queue: Mutex<VecDeque<(Owned, Option<Done<()>>)>>,
     pub rows: Mutex<BTreeMap<(String, String), Row>>,
     pub full: AtomicBool,
+    /// Addresses-of-record whose rows another node has removed.
+    pub gone: Mutex<Vec<String>>,
 }
 
 impl Store {
@@ -103,6 +106,9 @@ impl Store {
                     Owned::Put(aor, key, row) => drop(rows.insert((aor, key), *row)),
                     Owned::Remove(aor, key) => drop(rows.remove(&(aor, key))),
                     Owned::RemoveAll(aor) => rows.retain(|(a, _), _| *a != aor),
+                    Owned::Forget(aor, key, node) => {
+                        rows.retain(|(a, k), r| *a != aor || *k != key || *r.node != *node)
+                    }
                 }
             }
             if let Some(done) = done {
@@ -141,6 +147,7 @@ impl BindingStore for Store {
             BindingChange::Put(row) => Owned::Put(row.aor.into(), row.key.into(), Box::new(Row::of(&row))),
             BindingChange::Remove { aor, key } => Owned::Remove(aor.into(), key.into()),
             BindingChange::RemoveAll { aor } => Owned::RemoveAll(aor.into()),
+            BindingChange::Forget { aor, key, node } => Owned::Forget(aor.into(), key.into(), node.into()),
         };
         self.queue.lock().push_back((change, done));
         Ok(())
@@ -152,6 +159,22 @@ impl BindingStore for Store {
             each(row.lend(aor, key));
         }
         done(Ok(rows.len() as u64));
+    }
+
+    /// Everything, with what is queued committed first: as if another node had changed it all. An address-of-record
+    /// that has no row any more is lent when it stands in `also`.
+    fn changed_elsewhere(&self, also: Vec<Box<str>>, mut each: EachAor, done: Done<u64>) {
+        self.commit(Ok(()));
+        let rows = self.rows.lock().clone();
+        let mut aors: BTreeSet<&str> = rows.keys().map(|(aor, _)| &**aor).collect();
+        let gone = self.gone.lock().clone();
+        aors.extend(also.iter().map(|a| &**a).chain(gone.iter().map(|a| &**a)));
+        for aor in &aors {
+            let of = rows.iter().filter(|((a, _), _)| a == aor);
+            let of: Vec<BindingRow<'_>> = of.map(|((a, key), row)| row.lend(a, key)).collect();
+            each(aor, &of);
+        }
+        done(Ok(aors.len() as u64));
     }
 
     fn queued(&self) -> usize {

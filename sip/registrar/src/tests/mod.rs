@@ -3,6 +3,7 @@
 mod house;
 
 mod contacts;
+mod elsewhere;
 mod events;
 mod outbound;
 mod store;

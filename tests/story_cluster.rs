@@ -1,0 +1,133 @@
+//! Two servers on one PostgreSQL and one NATS: a phone registers at either, and either reaches it.
+
+mod harness;
+#[path = "harness/nats.rs"]
+#[allow(dead_code)] // Shared: other tests use the rest of it.
+mod nats;
+#[path = "harness/postgres.rs"]
+#[allow(dead_code)]
+mod postgres;
+
+use std::time::Duration;
+
+use harness::{DOMAIN, Peer, Server, Setup, Sipp, eventually, sipp::Outcome};
+
+const USERS: [&str; 4] = ["alice", "bob", "carol", "dave"];
+
+/// Two nodes; what they stand on ends after them.
+struct Cluster {
+    a: Server,
+    b: Server,
+    nats: nats::Nats,
+    _postgres: postgres::Postgres,
+}
+
+impl Cluster {
+    fn start() -> Cluster {
+        let (postgres, nats) = (postgres::Postgres::start(), nats::Nats::start());
+        let node = |name: &str| {
+            let mut setup = Setup::with_users(&USERS);
+            setup.sections = format!(
+                "[store]\nengine = \"postgres\"\nurl = \"{}\"\n[bus]\nengine = \"nats\"\nurl = \"{}\"\n[node]\nname = \"{name}\"\n",
+                postgres.url(),
+                nats.url()
+            );
+            setup.start()
+        };
+        Cluster { a: node("a"), b: node("b"), nats, _postgres: postgres }
+    }
+}
+
+fn register(server: &Server, user: &str, phone: u16, expires: u32) {
+    let sipp = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{phone}"));
+    sipp.set("PARAMS", "").set("EXPIRES", expires).users(&[user]).succeed();
+}
+
+/// Waits until a node knows of so many bindings.
+fn knows(server: &Server, bindings: u32) {
+    let known = || server.metric("isthmus_bindings") == f64::from(bindings);
+    eventually(&format!("{bindings} bindings are known"), Duration::from_secs(20), known);
+}
+
+fn from_alice(server: &Server, scenario: &'static str, to: &str) -> Sipp {
+    Sipp::new(server, scenario, server.ports.next()).set("URI", format!("sip:{to}@{DOMAIN}")).users(&["alice"])
+}
+
+fn keep(server: &Server, to: &str, text: &str, count: u32) {
+    from_alice(server, "message", to).set("TEXT", text).set("CODE", 202).calls(count).rate(5).succeed();
+}
+
+fn texts(seen: &Outcome) -> Vec<&str> {
+    seen.received().iter().filter_map(|m| Some(m.split("\r\n\r\n").nth(1)?.trim())).collect()
+}
+
+#[test]
+fn phone_registered_at_one_node_is_called_through_the_other() {
+    let Cluster { a, b, mut nats, _postgres } = Cluster::start();
+    let phone = b.ports.next();
+    register(&a, "bob", phone, 600);
+    knows(&b, 1);
+    let callee = Sipp::new(&b, "answer", phone).start();
+    from_alice(&b, "call", "bob").succeed();
+    callee.succeed(1);
+    // Gone at one, gone at the other.
+    register(&a, "bob", phone, 0);
+    knows(&b, 0);
+    from_alice(&b, "call_final", "bob").set("CODE", 480).succeed();
+
+    // Hints only make it quicker: without them it is the same.
+    nats.kill();
+    register(&a, "bob", phone, 600);
+    knows(&b, 1);
+    // The phone goes to the other node with the same contact, and the first one dies: it is called as before.
+    register(&b, "bob", phone, 600);
+    drop(a);
+    let callee = Sipp::new(&b, "answer", phone).start();
+    from_alice(&b, "call", "bob").succeed();
+    callee.succeed(1);
+}
+
+#[test]
+fn phone_stays_reachable_when_the_node_it_registered_at_is_killed() {
+    let Cluster { mut a, b, nats: _nats, _postgres } = Cluster::start();
+    let phone = b.ports.next();
+    register(&a, "bob", phone, 600);
+    knows(&b, 1);
+    a.process.kill();
+    let callee = Sipp::new(&b, "answer", phone).start();
+    from_alice(&b, "call", "bob").succeed();
+    callee.succeed(1);
+    // And when that one starts again, it knows him from the store.
+    a.restart();
+    knows(&a, 1);
+    let callee = Sipp::new(&a, "answer", phone).start();
+    from_alice(&a, "call", "bob").succeed();
+    callee.succeed(1);
+}
+
+#[test]
+fn kept_messages_are_delivered_once_whichever_node_kept_them() {
+    let Cluster { mut a, b, nats: _nats, _postgres } = Cluster::start();
+    let (carols, daves) = (b.ports.next(), b.ports.next());
+    keep(&a, "carol", "through a", 2);
+    keep(&b, "carol", "through b", 2);
+    keep(&a, "dave", "before the crash", 3);
+    let phone = Sipp::new(&b, "take_messages", carols).set("CODE", 200).calls(4).start();
+    register(&b, "carol", carols, 600);
+    // Both nodes hear that she is back, and one of them delivers.
+    let expected = ["through a 1", "through a 2", "through b 1", "through b 2"];
+    assert_eq!(texts(&phone.succeed(4)), expected);
+    let again = Peer::new(carols);
+    register(&a, "carol", carols, 600);
+    assert_eq!(again.receive(Duration::from_secs(2)), None);
+
+    // The node that took in Dave's dies; the other one has heard of them.
+    a.process.kill();
+    let phone = Sipp::new(&b, "take_messages", daves).set("CODE", 200).calls(3).start();
+    register(&b, "dave", daves, 600);
+    assert_eq!(texts(&phone.succeed(3)), ["before the crash 1", "before the crash 2", "before the crash 3"]);
+    a.restart();
+    let again = Peer::new(daves);
+    register(&a, "dave", daves, 600);
+    assert_eq!(again.receive(Duration::from_secs(2)), None);
+}
