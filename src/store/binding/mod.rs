@@ -196,6 +196,7 @@ impl Writer {
                         {
                             kept = unwritten;
                         }
+                        self.shared.waiting.lock().kept = kept.len();
                     }
                     let result = match (&mut self.backend, read) {
                         (Backend::Log(log), Read::All(each)) => self.runtime.block_on(log.load(each)),
