@@ -1,12 +1,12 @@
 //! Who is told where a user is registered (RFC 3680): the user himself and the nodes of the core, and what they hear when a
-//! phone comes, goes, and fades away. The watchers are SIPp.
+//! phone comes, goes, and fades away. The watchers are SIPp and Kamailio.
 
 mod harness;
 
 use std::time::Duration;
 
 use harness::sipp::Running;
-use harness::{DOMAIN, Peer, Server, Setup, Sipp, eventually, header, raw};
+use harness::{DOMAIN, Peer, Ports, Server, Setup, Sipp, eventually, header, kamailio, raw};
 
 /// Notifications keep 5 s distance from each other (RFC 3680 §4.10); the rest is for a slow machine.
 const SOON: Duration = Duration::from_secs(40);
@@ -151,4 +151,44 @@ fn nobody_else_may_watch() {
     let answer = stranger.receive_with("stranger1", Duration::from_secs(10)).expect("an answer");
     assert_eq!(raw::status(&answer), Some(403), "{answer}");
     assert_eq!(server.metric("isthmus_subscriptions"), 0.0);
+}
+
+#[test]
+fn kamailio_of_the_core_knows_where_alice_is() {
+    let ports = Ports::claim();
+    let port = ports.next();
+    let mut setup = Setup::with_users(&["alice"]);
+    setup.sip = format!("trusted = [\"127.0.0.1:{port}\"]\n");
+    setup.registrar = "min_expires = 2\n".into();
+    let server = setup.start();
+    let _kamailio = kamailio::watcher(server.path(), port, &server.address(), "alice");
+    let peer = Peer::new(server.ports.next());
+    let mut nth = 0;
+    let mut ask = |user: &str| {
+        nth += 1;
+        let call_id = format!("ask{nth}");
+        let request =
+            peer.request("OPTIONS", &format!("sip:{user}@127.0.0.1:{port}"), ["probe", "probe"], &call_id, "", "");
+        // Kamailio serves the domain under this name.
+        let request = String::from_utf8(request)
+            .unwrap()
+            .replace(&format!("sip:{user}@127.0.0.1:{port}"), &format!("sip:{user}@{DOMAIN}"));
+        peer.send(port, request.as_bytes());
+        peer.receive_with(&call_id, Duration::from_secs(5)).expect("Kamailio answers")
+    };
+    registers(&server, "alice", &["Contact: <sip:alice@192.0.2.7:5062>", "Expires: 600"]);
+    assert_eq!(raw::status(&ask("alice")), Some(480), "it has not asked yet");
+    assert_eq!(raw::status(&ask("watch")), Some(200));
+    // The first document.
+    eventually("Kamailio knows of the phone", SOON, || {
+        header(&ask("alice"), "X-Reached-At").is_some_and(|u| u.starts_with("sip:alice@192.0.2.7:5062"))
+    });
+    // Changes: another phone, and the first one leaves.
+    registers(&server, "alice", &["Contact: <sip:alice@192.0.2.8:5064>;q=0.3;expires=600"]);
+    registers(&server, "alice", &["Contact: <sip:alice@192.0.2.7:5062>;expires=0"]);
+    eventually("Kamailio knows of the other phone", SOON, || {
+        header(&ask("alice"), "X-Reached-At").is_some_and(|u| u.starts_with("sip:alice@192.0.2.8:5064"))
+    });
+    registers(&server, "alice", &["Contact: *", "Expires: 0"]);
+    eventually("Kamailio knows that it left", SOON, || raw::status(&ask("alice")) == Some(480));
 }
