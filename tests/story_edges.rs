@@ -5,7 +5,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{DOMAIN, Outcome, Process, Server, Setup, Sipp, eventually, header, kamailio, raw};
+use harness::{DOMAIN, Outcome, Phone, Process, Server, Setup, Sipp, eventually, header, kamailio, raw};
 
 /// The server, and two edges in front of it.
 struct House {
@@ -88,6 +88,37 @@ fn call_comes_over_the_other_flow_when_an_edge_says_that_the_first_is_broken() {
     for _ in 0..2 {
         assert_eq!(house.came_by(&house.is_called()), 1);
     }
+}
+
+#[test]
+fn baresip_with_two_flows_is_called_once_and_reached_when_an_edge_dies() {
+    let mut house = house();
+    let ports = [house.edges[0].1, house.edges[1].1];
+    let mut alice = Phone::behind_edges(&house.server, "alice", 440, ports);
+    eventually("both flows", Duration::from_secs(30), || house.server.metric("isthmus_bindings") == 2.0);
+    assert_eq!(house.server.metric("isthmus_registered_users"), 1.0);
+    let mut calls = |house: &House| {
+        let call =
+            Sipp::new(&house.server, "call", house.server.ports.next()).set("URI", format!("sip:alice@{DOMAIN}"));
+        let call = call.users(&["bob"]).limit(Duration::from_secs(90)).start();
+        // A dead edge may stay silent until timer B.
+        alice.wait_event_within("CALL_INCOMING", Duration::from_secs(70));
+        alice.command("accept", "");
+        alice.wait_event("CALL_ESTABLISHED");
+        let done = call.succeed(1);
+        alice.wait_event("CALL_CLOSED");
+        let answer = done.received().into_iter().rfind(|m| m.starts_with("SIP/2.0 200") && m.contains("INVITE"));
+        let route = header(answer.expect("an answer"), "Record-Route").expect("the edge is in the way").to_owned();
+        ports
+            .iter()
+            .position(|p| route.contains(&format!(":{p}")))
+            .unwrap_or_else(|| panic!("by neither edge: {route}"))
+    };
+    let before = calls(&house);
+    house.edges[before].0.kill();
+    assert_ne!(calls(&house), before);
+    let rung = alice.process.output().matches("Incoming call from").count();
+    assert_eq!(rung, 2, "a call rings once, however many flows there are");
 }
 
 #[test]

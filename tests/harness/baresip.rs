@@ -25,6 +25,24 @@ impl Phone {
     }
 
     pub fn with_password(server: &Server, user: &str, transport: &str, tone: u32, password: &str) -> Self {
+        let port = if transport == "tls" { server.sips } else { server.sip };
+        let more = format!(
+            "auth_user={user};auth_pass={password};regint=60;outbound=\"sip:127.0.0.1:{port};transport={transport}\""
+        );
+        Self::with_account(server, user, transport, tone, &more)
+    }
+
+    /// Registers through two edge proxies over TCP, a flow over each (RFC 5626).
+    pub fn behind_edges(server: &Server, user: &str, tone: u32, [one, two]: [u16; 2]) -> Self {
+        let more = format!(
+            "auth_user={user};auth_pass={PASSWORD};regint=60;sipnat=outbound;\
+             outbound=\"sip:127.0.0.1:{one};transport=tcp\";outbound2=\"sip:127.0.0.1:{two};transport=tcp\""
+        );
+        Self::with_account(server, user, "tcp", tone, &more)
+    }
+
+    /// `parameters` of its account line.
+    fn with_account(server: &Server, user: &str, transport: &str, tone: u32, parameters: &str) -> Self {
         let dir = server.path().join(format!("phone-{user}"));
         std::fs::create_dir_all(&dir).unwrap();
         // baresip listens for TLS on the port above the one it is given.
@@ -40,17 +58,13 @@ impl Phone {
             "module_path /usr/lib/baresip/modules\nsip_listen 127.0.0.1:{sip}\nsip_cafile {ca}\nsip_verify_server yes\nnet_interface 127.0.0.1\n\
              audio_source aufile,{hum}\nsnd_path {heard}\nausrc_srate 8000\nauplay_srate 8000\n\
              ausrc_channels 1\nauplay_channels 1\naudio_buffer 20-160\nrtp_ports {rtp}-{rtp_last}\nctrl_tcp_listen 127.0.0.1:{control}\n\
-             module g711.so\nmodule aufile.so\nmodule sndfile.so\nmodule_app account.so\nmodule_app contact.so\nmodule_app menu.so\n\
+             module g711.so\nmodule_tmp uuid.so\nmodule aufile.so\nmodule sndfile.so\nmodule_app account.so\nmodule_app contact.so\nmodule_app menu.so\n\
              module_app ctrl_tcp.so\n",
             ca = authority.display(),
             heard = heard.display(),
             hum = hum.display(),
         );
-        let port = if transport == "tls" { server.sips } else { server.sip };
-        let account = format!(
-            "<sip:{user}@{DOMAIN};transport={transport}>;auth_user={user};auth_pass={password};regint=60;\
-             outbound=\"sip:127.0.0.1:{port};transport={transport}\";audio_codecs=PCMU/8000/1\n"
-        );
+        let account = format!("<sip:{user}@{DOMAIN};transport={transport}>;{parameters};audio_codecs=PCMU/8000/1\n");
         for (name, text) in [("config", config), ("accounts", account), ("contacts", String::new())] {
             std::fs::write(dir.join(name), text).unwrap();
         }
@@ -71,7 +85,11 @@ impl Phone {
 
     /// Waits for an event by its type, such as `CALL_ESTABLISHED`; everything before it is passed over.
     pub fn wait_event(&mut self, kind: &str) -> serde_json::Value {
-        let limit = Duration::from_secs(20);
+        self.wait_event_within(kind, Duration::from_secs(20))
+    }
+
+    /// The same for what may take the timers of a transaction.
+    pub fn wait_event_within(&mut self, kind: &str, limit: Duration) -> serde_json::Value {
         let start = Instant::now();
         self.control.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         loop {
