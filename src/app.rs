@@ -413,6 +413,7 @@ fn open_sip(
         chronicle: chronicle.clone(),
         names: names.clone(),
         secret: secrets::random(),
+        cluster_secret: secret,
     };
     let driver = Sip::driver(sip, parts, penalties.clone());
     if let Some(authenticator) = &authenticator {

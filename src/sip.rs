@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use sip_call::{Access, Names, Proxy, ProxyParts, Trusted};
+use sip_call::{Access, Names, Proxy, ProxyParts, Seals, Trusted};
 use sip_ims::authenticate::Authenticator;
 use sip_ims::service::{Chronicle, Location, Service};
 use sip_ims::{Directory, Home};
@@ -32,7 +32,10 @@ pub struct SipParts {
     pub services: Vec<Arc<dyn Service>>,
     pub chronicle: Arc<dyn Chronicle>,
     pub names: Arc<dyn Names>,
+    /// Of this process.
     pub secret: [u8; 16],
+    /// Of all nodes that share the store.
+    pub cluster_secret: [u8; 32],
 }
 
 /// Takes points from a source that misbehaves, once the carriers run.
@@ -60,6 +63,7 @@ impl Sip {
             services: parts.services,
             chronicle: parts.chronicle,
             record_route: config.record_route,
+            seals: Seals::new(&parts.cluster_secret),
             penalise: Arc::new(move |flow, points| penalties.take(flow, points)),
         });
         let driver = DriverConfig {

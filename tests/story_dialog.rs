@@ -3,7 +3,9 @@
 
 mod harness;
 
-use harness::{DOMAIN, Server, Setup, Sipp, header, sipp::Outcome};
+use std::time::Duration;
+
+use harness::{DOMAIN, Server, Setup, Sipp, eventually, header, sipp::Outcome};
 
 fn started() -> Server {
     Setup::with_users(&["alice", "bob"]).start()
@@ -87,4 +89,34 @@ fn subscription_to_a_phone_is_made_refreshed_and_ended() {
         assert_eq!(through(&server, &watcher), ["NOTIFY", "NOTIFY", "NOTIFY"]);
         assert_eq!(through(&server, &watched), ["SUBSCRIBE", "SUBSCRIBE", "SUBSCRIBE"]);
     }
+}
+
+#[test]
+fn strict_router_on_the_way_is_spoken_to_in_its_manner_and_understood() {
+    let server = started();
+    let (strict, port) = (server.ports.next(), server.ports.next());
+    let uri = "sip:carol@elsewhere.test";
+    let router = Sipp::new(&server, "strict_router", strict).set("STRICT", strict).set("URI", uri).start();
+    let caller = Sipp::new(&server, "call_by_strict_router", port).set("STRICT", strict).set("PORT", port);
+    let caller = caller.set("PROXY", server.address()).set("URI", uri).users(&["alice"]).succeed();
+    router.succeed(1);
+    assert_eq!(through(&server, &caller), ["BYE"]);
+}
+
+#[test]
+fn call_outlives_the_server_that_set_it_up() {
+    let mut server = started();
+    let phone = server.ports.next();
+    let callee = Sipp::new(&server, "answer", phone).start();
+    bind(&server, "bob", phone);
+    let caller = Sipp::new(&server, "call", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
+    let caller = caller.set("HOLD", 4000).users(&["alice"]).start();
+    let log = callee.base.with_extension("msg");
+    let acknowledged = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("ACK sip:"));
+    eventually("the call is set up", Duration::from_secs(30), acknowledged);
+    // kill -9: no dialog is known to the next process, and nobody has to prove who hangs up.
+    server.restart();
+    let seen = caller.succeed(1);
+    assert!(seen.received().last().is_some_and(|m| m.starts_with("SIP/2.0 200")), "{:?}", seen.received());
+    assert_eq!(through(&server, &callee.succeed(1)), ["INVITE", "ACK", "BYE"]);
 }

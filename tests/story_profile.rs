@@ -47,6 +47,48 @@ fn number_in_a_sip_uri_reaches_its_user() {
     bob.succeed(1);
 }
 
+fn message(server: &Server, uri: &str, code: u16) {
+    let sipp = Sipp::new(server, "message", server.ports.next()).set("URI", uri).set("TEXT", "hello");
+    sipp.set("CODE", code).users(&["alice"]).succeed();
+}
+
+#[test]
+fn tel_uri_reaches_its_user_by_call_and_message() {
+    let server = started("");
+    let uris = ["tel:+819012345678", "tel:+81-90-1234-5678", "tel:1234-5678;phone-context=+81-90"];
+    let port = server.ports.next();
+    let bob = Sipp::new(&server, "answer", port).calls(3).start();
+    bind(&server, "bob", port);
+    for uri in uris {
+        call(&server, "call", uri).succeed();
+    }
+    for invite in bob.succeed(3).received().iter().filter(|m| m.starts_with("INVITE ")) {
+        assert!(invite.starts_with(&format!("INVITE sip:bob@127.0.0.1:{port} ")), "{invite}");
+    }
+    let bob = Sipp::new(&server, "take_messages", port).set("CODE", 200).calls(3).start();
+    for uri in uris {
+        message(&server, uri, 200);
+    }
+    bob.succeed(3);
+}
+
+#[test]
+fn tel_uri_of_our_domain_only_is_a_name_there() {
+    let server = started(&format!("[[user]]\nid = \"7042\"\npassword = \"{PASSWORD}\""));
+    let desk = phone(&server, "7042", "answer", 200);
+    call(&server, "call", &format!("tel:70-42;phone-context={DOMAIN}")).succeed();
+    desk.succeed(1);
+}
+
+#[test]
+fn tel_uri_of_nobody_here_is_not_found() {
+    let server = started("");
+    for uri in ["tel:+15551234567", "tel:7042", "tel:7042;phone-context=elsewhere.test"] {
+        call(&server, "call_final", uri).set("CODE", 404).succeed();
+        message(&server, uri, 404);
+    }
+}
+
 #[test]
 fn unknown_number_of_ours_is_not_found() {
     let server = started("");

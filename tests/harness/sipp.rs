@@ -47,6 +47,7 @@ impl Sipp {
                 ("TRANSPORT", "UDP".into()),
                 ("HOLD", "200".into()),
                 ("WAIT", "100".into()),
+                ("MORE", String::new()),
             ],
             lost: 0,
             limit: Duration::from_secs(60),

@@ -10,7 +10,8 @@ use sip_proto::privacy::{self, Neighbour};
 use sip_proto::{Edits, Flow, HeaderName, Hop, Message, Method, derived};
 use smallvec::SmallVec;
 
-use crate::route::{Routed, seal, write_flow, write_record_route};
+use crate::route::{Routed, write_flow, write_record_route};
+use crate::seal::{MAX_HIDDEN, Seals};
 use crate::target::Target;
 
 /// What all branches of one request have in common.
@@ -24,6 +25,8 @@ pub struct Plan<'a> {
     pub asserted: Option<&'a User>,
     /// The sender may assert identities itself (RFC 3325 §4).
     pub trusted: bool,
+    /// Whom it goes to: within the trust domain nothing is hidden yet.
+    pub to: Neighbour,
     pub record_route: bool,
     /// Added as Diversion by call forwarding: the diverting user and the reason.
     pub diverted: Option<(&'a str, &'static str)>,
@@ -59,10 +62,12 @@ pub struct Tokens {
     seal: [u8; 16],
     inward: SmallVec<[u8; 72]>,
     outward: SmallVec<[u8; 72]>,
+    /// The caller's From, to be brought back to it later in the dialog; empty when it is not hidden.
+    hidden: Vec<u8>,
 }
 
 impl Tokens {
-    pub fn of(plan: &Plan<'_>, hop: &Hop, endpoint: &Endpoint) -> Option<Tokens> {
+    pub fn of(plan: &Plan<'_>, hop: &Hop, seals: &Seals, endpoint: &Endpoint) -> Option<Tokens> {
         if !(plan.record_route && makes_dialog(plan.message)) {
             return None;
         }
@@ -71,8 +76,53 @@ impl Tokens {
             if flow.transport.is_reliable() { write_flow(flow, endpoint, call_id) } else { SmallVec::new() }
         };
         let outward = if let Hop::Flow(flow) = hop { token(flow) } else { SmallVec::new() };
-        Some(Tokens { seal: seal(endpoint, call_id), inward: token(plan.source), outward })
+        let mut hidden = Vec::new();
+        if hides_from(plan) {
+            seals.hide(call_id, &caller(plan.message), &mut hidden);
+        }
+        Some(Tokens { seal: seals.of_call(call_id), inward: token(plan.source), outward, hidden })
     }
+}
+
+/// Whether the callee is to see another From than the caller sent.
+pub fn hides_from(plan: &Plan<'_>) -> bool {
+    let asked = privacy::asked(plan.message);
+    plan.to == Neighbour::Untrusted && !asked.none && (asked.user || side(plan) == Some(Side::Caller))
+}
+
+/// Whether To is brought back to what the caller once wrote into From.
+pub fn restores_to(plan: &Plan<'_>) -> bool {
+    side(plan) == Some(Side::Callee)
+}
+
+/// Who sends a request in a dialog whose caller is hidden from the callee.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Side {
+    Caller,
+    Callee,
+}
+
+fn side(plan: &Plan<'_>) -> Option<Side> {
+    let caller = derived::tag(plan.routed.hidden.as_deref()?)?;
+    let is_callers = |name| plan.message.value(name).and_then(derived::tag) == Some(caller);
+    match (is_callers(HeaderName::From), is_callers(HeaderName::To)) {
+        (true, _) => Some(Side::Caller),
+        (_, true) => Some(Side::Callee),
+        _ => None,
+    }
+}
+
+/// The From value to remember. Of one that is very long, only the tag: then what comes back to the caller is anonymous too,
+/// and the dialog is still known by its tags (RFC 3261 §12).
+fn caller(message: &Message<'_>) -> SmallVec<[u8; 128]> {
+    let value = message.value(HeaderName::From).unwrap_or_default();
+    if value.len() <= MAX_HIDDEN {
+        return SmallVec::from_slice(value);
+    }
+    let mut short = SmallVec::from_slice(privacy::ANONYMOUS);
+    short.extend_from_slice(b";tag=");
+    short.extend_from_slice(derived::tag(value).unwrap_or_default());
+    short
 }
 
 /// Requests that may set up a dialog get our Record-Route.
@@ -99,7 +149,7 @@ pub fn write(
             record_routes(plan, hop, sent_by, tokens, t);
         }
         if !target.path.is_empty() {
-            sip_proto::edit::header(t, HeaderName::Route.as_str(), |t| t.extend_from_slice(&target.path));
+            path_routes(target, t);
         }
     });
     common(plan, target, edits);
@@ -137,19 +187,55 @@ fn record_routes(plan: &Plan<'_>, hop: &Hop, sent_by: &[u8], tokens: &Tokens, t:
         || !tokens.outward.is_empty();
     // RFC 5658: where the two sides differ, one entry for each; the side that the request leaves by stands on top.
     t.extend_from_slice(b"Record-Route: ");
-    write_record_route(t, hop.transport(), sent_by, &tokens.outward, &tokens.seal);
+    write_record_route(t, hop.transport(), sent_by, &tokens.outward, &tokens.seal, &tokens.hidden);
     if two {
         t.extend_from_slice(b", ");
-        write_record_route(t, plan.source.transport, inside, &tokens.inward, &tokens.seal);
+        write_record_route(t, plan.source.transport, inside, &tokens.inward, &tokens.seal, b"");
     }
     t.extend_from_slice(b"\r\n");
 }
 
+/// The Route of a registered Path. A strict router at its head stands in the Request-URI instead, and the contact at the end.
+fn path_routes(target: &Target, t: &mut Vec<u8>) {
+    let strict = target.strict_path();
+    let rest = match strict {
+        None => Some(&target.path[..]),
+        Some((_, rest)) => rest,
+    };
+    sip_proto::edit::header(t, HeaderName::Route.as_str(), |t| {
+        t.extend_from_slice(rest.unwrap_or_default());
+        if strict.is_some() {
+            t.extend_from_slice(if rest.is_some() { b", <" } else { b"<" });
+            t.extend_from_slice(&target.uri);
+            t.push(b'>');
+        }
+    });
+}
+
+/// RFC 3261 §16.6 steps 2 and 6: the Request-URI, and what a strict router as next hop does to it and to Route.
+fn request_uri(plan: &Plan<'_>, target: &Target, edits: &mut Edits) {
+    let message = plan.message;
+    let uri = if target.uri.is_empty() { message.request_uri() } else { &target.uri };
+    if let (Some(next), Some(first), Some(last)) =
+        (plan.routed.next, &plan.routed.strict, message.lines(HeaderName::Route).last())
+    {
+        edits.delete(first.clone());
+        edits.insert_header(last.line().end, HeaderName::Route, |t| {
+            t.push(b'<');
+            t.extend_from_slice(uri);
+            t.push(b'>');
+        });
+        edits.replace(message.request_uri_range(), |t| t.extend_from_slice(next));
+    } else if let Some((router, _)) = target.strict_path() {
+        edits.replace(message.request_uri_range(), |t| t.extend_from_slice(router));
+    } else if !target.uri.is_empty() {
+        edits.replace(message.request_uri_range(), |t| t.extend_from_slice(uri));
+    }
+}
+
 fn common(plan: &Plan<'_>, target: &Target, edits: &mut Edits) {
     let message = plan.message;
-    if !target.uri.is_empty() {
-        edits.replace(message.request_uri_range(), |t| t.extend_from_slice(&target.uri));
-    }
+    request_uri(plan, target, edits);
     if let Some(via) = message.value(HeaderName::Via).and_then(|v| list(v).next()) {
         edits.replace(message.range_of(via), |t| write_top_via(via, plan.source.remote, t));
     }
@@ -172,9 +258,12 @@ fn common(plan: &Plan<'_>, target: &Target, edits: &mut Edits) {
     if !plan.trusted {
         privacy::arriving(message, Neighbour::Untrusted, true, edits);
         message.lines(HeaderName::PPreferredIdentity).for_each(|l| edits.delete(l.line()));
-    } else if target.binding && wants_id_withheld(message) {
-        // RFC 3325 §7: the phones that we serve are outside the trust domain.
-        message.lines(HeaderName::PAssertedIdentity).for_each(|l| edits.delete(l.line()));
+    }
+    let known = Privacy { user: side(plan) == Some(Side::Caller), ..Privacy::default() };
+    // What cannot be fulfilled and must be was refused before it came here.
+    let _ = privacy::leaving(message, plan.to, known, edits);
+    if let (true, Some(caller), Some(to)) = (restores_to(plan), &plan.routed.hidden, message.line(HeaderName::To)) {
+        edits.replace(to.value(), |t| t.extend_from_slice(caller));
     }
     if let Some(user) = plan.asserted {
         assert_identity(plan, user, edits);
@@ -194,7 +283,8 @@ fn assert_identity(plan: &Plan<'_>, user: &User, edits: &mut Edits) {
     if plan.message.method() == Method::Ack || plan.message.method() == Method::Cancel {
         return;
     }
-    if wants_id_withheld(plan.message) {
+    let hidden = privacy::asked(plan.message).hides_identity() || side(plan) == Some(Side::Caller);
+    if hidden && plan.to == Neighbour::Untrusted {
         return;
     }
     edits.insert_header(plan.message.headers_start(), HeaderName::PAssertedIdentity, |t| {
@@ -209,11 +299,6 @@ fn assert_identity(plan: &Plan<'_>, user: &User, edits: &mut Edits) {
             t.push(b'>');
         }
     });
-}
-
-/// A Privacy of "id": nobody outside the trust domain is to see who this is (RFC 3325 §7).
-fn wants_id_withheld(message: &Message<'_>) -> bool {
-    message.values(HeaderName::Privacy).any(|p| Privacy::parse(p).id)
 }
 
 fn names_realm(credentials: &[u8], realm: &str) -> bool {

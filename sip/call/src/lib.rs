@@ -7,6 +7,8 @@ mod fork;
 mod forward;
 mod proxy;
 mod route;
+mod seal;
 mod target;
 
 pub use proxy::{Access, Names, Penalise, Proxy, ProxyParts, Trusted};
+pub use seal::Seals;

@@ -11,15 +11,17 @@ use sip_net::driver::TransactionUser;
 use sip_proto::build::Writer;
 use sip_proto::endpoint::{ClientId, Lapsed, ServerId, hex16};
 use sip_proto::headers::NameAddr;
+use sip_proto::privacy::{self, Neighbour, Unfulfilled};
 use sip_proto::slots::{Slot, Slots};
 use sip_proto::transport::Transmit;
 use sip_proto::uri::{Scheme, Uri};
-use sip_proto::{Edits, Flow, HeaderName, Hop, Message, Method, derived, validate};
+use sip_proto::{Edits, Flow, FlowId, HeaderName, Hop, Message, Method, derived, validate};
 use smallvec::SmallVec;
 
 use crate::fork::Fork;
 use crate::forward::{self, Plan};
-use crate::route::{Routed, literal_hop};
+use crate::route::{Routed, literal_hop, mend_strict};
+use crate::seal::Seals;
 use crate::target::{Groups, Target, bindings, of_gruu};
 
 mod answers;
@@ -61,6 +63,7 @@ pub struct ProxyParts {
     pub services: Vec<Arc<dyn Service>>,
     pub chronicle: Arc<dyn Chronicle>,
     pub record_route: bool,
+    pub seals: Seals,
     /// Told of wrong credentials and malformed requests: the flow and how many points.
     pub penalise: Penalise,
 }
@@ -120,6 +123,9 @@ impl TransactionUser for Proxy {
             (self.parts.penalise)(flow, 1);
             return step.reply(flow, message, rejection.status, Some(rejection.reason), |_| {});
         }
+        let mended = mend_strict(message, &self.parts.home, &self.parts.seals);
+        let mended = mended.as_deref().and_then(|bytes| Message::parse(bytes).ok());
+        let message = mended.as_ref().unwrap_or(message);
         match message.method() {
             Method::Ack => self.ack(step, flow, message),
             Method::Cancel => reply(step, flow, message, 481, |_| {}),
@@ -186,7 +192,7 @@ impl Proxy {
     fn route(&mut self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>) {
         let parts = self.parts.clone();
         let Some(uri) = Uri::parse(message.request_uri()) else { return };
-        let routed = Routed::of(message, &parts.home, step.endpoint);
+        let routed = Routed::of(message, &parts.home, &parts.seals, step.endpoint);
         if forward::is_looping(message, step.endpoint) {
             return reply(step, flow, message, 482, |_| {});
         }
@@ -212,8 +218,9 @@ impl Proxy {
         if local || validate::next_max_forwards(message).is_err() {
             return self.for_ourselves(step, &request, local);
         }
-        if let Some(bad) = message.value(HeaderName::ProxyRequire) {
-            // We support no extension that a proxy must understand to pass a request on.
+        // Of the extensions that a proxy must understand to pass a request on we support one (RFC 3323 §4.3).
+        let mut unknown = message.list(HeaderName::ProxyRequire).filter(|t| !t.eq_ignore_ascii_case(b"privacy"));
+        if let Some(bad) = unknown.next() {
             return reply(step, flow, message, 420, |w| w.text(HeaderName::Unsupported, bad));
         }
         self.proxy(step, request, &routed);
@@ -235,7 +242,8 @@ impl Proxy {
         if message.method() == Method::Register {
             return Ok(Caller::Foreign);
         }
-        let from = message.value(HeaderName::From).and_then(NameAddr::parse).and_then(|a| a.uri());
+        let name = identity_header(message);
+        let from = message.value(name).and_then(NameAddr::parse).and_then(|a| a.uri());
         let claimed = from.as_ref().and_then(|uri| match uri.scheme() {
             Scheme::Tel => number_of(uri).and_then(|n| parts.directory.by_msisdn(n)),
             _ if parts.home.is_domain(uri.host()) || parts.home.is_us(uri) => {
@@ -260,7 +268,7 @@ impl Proxy {
         if let Some(user) = claimed.filter(|u| parts.location.authenticated(flow, u)) {
             return Ok(Caller::User(user));
         }
-        match authenticator.proxy_request(message, step.unix) {
+        match authenticator.proxy_request(message, name, step.unix) {
             Ok(user) => Ok(Caller::User(user)),
             Err(refusal) => {
                 if refusal.is_suspect() {
@@ -276,7 +284,10 @@ impl Proxy {
     fn callee(&self, uri: &Uri<'_>) -> (Option<Aor>, Option<Arc<User>>) {
         let parts = &self.parts;
         if uri.scheme() == Scheme::Tel {
-            let user = number_of(uri).and_then(|n| parts.directory.by_msisdn(n));
+            let user = match number_of(uri) {
+                Some(number) => parts.directory.by_msisdn(number),
+                None => self.extension(uri),
+            };
             return (user.as_ref().map(|u| u.aor.clone()), user);
         }
         let Some(aor) = parts.home.aor(uri) else { return (None, None) };
@@ -285,6 +296,13 @@ impl Proxy {
             Some(user) => (Some(user.aor.clone()), Some(user)),
             None => (Some(aor), None),
         }
+    }
+
+    /// The user whose name is a local number, one that means something in our domain only (RFC 3966 §5.1.5).
+    fn extension(&self, uri: &Uri<'_>) -> Option<Arc<User>> {
+        let domain = self.parts.home.domain().as_bytes();
+        let phone = uri.phone().filter(|p| p.context().is_some_and(|c| self.parts.home.is_domain(c)))?;
+        self.parts.directory.by_parts(&phone.digits().collect::<SmallVec<[u8; 16]>>(), domain)
     }
 
     /// A request that ends here: nobody of ours behind it, or no hops left.
@@ -310,6 +328,9 @@ impl Proxy {
         let parts = self.parts.clone();
         if let Some(status) = self.barred(&request) {
             return self.refuse(step, &request, status);
+        }
+        if let Err(failure) = self.private_enough(request.message, routed) {
+            return self.refuse_with(step, &request, 500, Some(&failure.to_string()));
         }
         let mut diverted = None;
         let groups = if let Some(next) = routed.next {
@@ -402,6 +423,28 @@ impl Proxy {
         }
     }
 
+    /// RFC 3323 §5: privacy that is critical and cannot be given fails the request, unless the next hop is one of our trust
+    /// domain, which may be able to.
+    fn private_enough(&self, message: &Message<'_>, routed: &Routed<'_>) -> Result<(), Unfulfilled> {
+        let failure = privacy::fulfillable(privacy::asked(message));
+        let next = routed.next.and_then(Uri::parse).and_then(|uri| literal_hop(&uri));
+        match next.map(|(transport, remote)| self.neighbour(false, &Hop::Address { transport, remote })) {
+            Some(Neighbour::Trusted) => Ok(()),
+            _ => failure,
+        }
+    }
+
+    /// Whether the next hop belongs to our trust domain. The phones that we serve do not (RFC 3325 §7).
+    fn neighbour(&self, binding: bool, hop: &Hop) -> Neighbour {
+        let flow = match *hop {
+            Hop::Flow(flow) => flow,
+            Hop::Address { transport, remote } | Hop::Host { transport, remote, .. } => {
+                Flow { transport, id: FlowId(0), local: remote, remote }
+            }
+        };
+        if !binding && self.parts.trusted.is_trusted(&flow) { Neighbour::Trusted } else { Neighbour::Untrusted }
+    }
+
     /// Whether this request may go to a place that is not one of our users' bindings: we are no open relay.
     fn may_leave(&self, request: &Request<'_>, routed: &Routed<'_>) -> bool {
         match request.caller {
@@ -418,7 +461,7 @@ impl Proxy {
         if tag.is_none() || tag == Some(&step.endpoint.local_tag(call_id)) {
             return;
         }
-        let routed = Routed::of(message, &self.parts.home, step.endpoint);
+        let routed = Routed::of(message, &self.parts.home, &self.parts.seals, step.endpoint);
         let open = matches!(self.parts.access, Access::Open);
         if !open && !routed.sealed && !self.parts.trusted.is_trusted(flow) {
             return;
@@ -459,7 +502,7 @@ impl Proxy {
         }
         let Some((flow, bytes)) = self.pending_acks.remove(slot) else { return };
         if let (Ok(message), Some(hop)) = (Message::parse(&bytes), hops.first()) {
-            let routed = Routed::of(&message, &self.parts.home, step.endpoint);
+            let routed = Routed::of(&message, &self.parts.home, &self.parts.seals, step.endpoint);
             self.send_ack(step, &flow, &message, &routed, *hop);
         }
     }
@@ -481,6 +524,7 @@ impl Proxy {
             source: flow,
             asserted: None,
             trusted: parts.trusted.is_trusted(flow),
+            to: self.neighbour(false, &hop),
             record_route: false,
             diverted: None,
         };
@@ -497,6 +541,10 @@ impl Proxy {
 
     /// Answers a request that goes nowhere. Without a transaction: sent again, it is refused and noted again.
     fn refuse(&self, step: &mut Step<'_>, request: &Request<'_>, status: u16) {
+        self.refuse_with(step, request, status, None);
+    }
+
+    fn refuse_with(&self, step: &mut Step<'_>, request: &Request<'_>, status: u16, reason: Option<&str>) {
         let message = request.message;
         let in_dialog = message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
         match message.method() {
@@ -504,7 +552,7 @@ impl Proxy {
             Method::Message => self.note(message, NoteEvent::MessageRefused, status),
             _ => {}
         }
-        reply(step, request.flow, message, status, |_| {});
+        step.reply(request.flow, message, status, reason, |_| {});
     }
 
     fn note(&self, message: &Message<'_>, event: NoteEvent, status: u16) {
@@ -525,6 +573,18 @@ fn capabilities(w: &mut Writer<'_>) {
     w.text(HeaderName::Allow, ALLOW);
     w.text(HeaderName::Accept, b"application/sdp, message/cpim, text/plain");
     w.text(HeaderName::Supported, b"path, outbound, gruu");
+}
+
+/// Where a request says who sends it: a user who wants to stay unknown to the callee says it to us only (RFC 3325 §6).
+fn identity_header(message: &Message<'_>) -> HeaderName {
+    let anonymous = || {
+        let from = message.value(HeaderName::From).and_then(NameAddr::parse).and_then(|a| a.uri());
+        from.is_some_and(|uri| uri.host().eq_ignore_ascii_case(b"anonymous.invalid"))
+    };
+    match message.line(HeaderName::PPreferredIdentity) {
+        Some(_) if anonymous() => HeaderName::PPreferredIdentity,
+        _ => HeaderName::From,
+    }
 }
 
 fn one(target: Target) -> Groups {

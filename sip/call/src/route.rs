@@ -2,7 +2,7 @@
 //!
 //! A Record-Route of ours carries `is=`, a seal over the Call-ID: whoever brings it back is in a dialog that we let pass,
 //! and need not prove itself again. Where the next hop is a connection that only we know (RFC 5626, RFC 7118), its user part
-//! carries the flow.
+//! carries the flow. In a dialog whose caller asked for privacy, `hi=` carries the From that the callee does not see.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
@@ -11,8 +11,10 @@ use sip_ims::Home;
 use sip_proto::endpoint::{Endpoint, hex, hex16};
 use sip_proto::headers::{NameAddr, list};
 use sip_proto::uri::Uri;
-use sip_proto::{Flow, FlowId, HeaderName, Message, Transport};
+use sip_proto::{Edits, Flow, FlowId, HeaderName, Message, Transport};
 use smallvec::SmallVec;
+
+use crate::seal::Seals;
 
 /// What the Route headers of a request say once our own entries are off (RFC 3261 §16.4).
 #[derive(Debug, Default)]
@@ -21,29 +23,42 @@ pub struct Routed<'a> {
     pub popped: SmallVec<[Range<usize>; 2]>,
     /// The first Route that is left: the next hop.
     pub next: Option<&'a [u8]>,
+    /// The next hop is a strict router (RFC 3261 §16.6 step 6): what to leave out to take it off Route.
+    pub strict: Option<Range<usize>>,
     /// The flow that our last entry named.
     pub flow: Option<Flow>,
     /// An entry of ours was there and its seal fits this Call-ID.
     pub sealed: bool,
+    /// The From value that the caller of this dialog began it with, and that the callee is not to see.
+    pub hidden: Option<Box<[u8]>>,
 }
 
 impl<'a> Routed<'a> {
-    pub fn of(message: &Message<'a>, home: &Home, endpoint: &Endpoint) -> Routed<'a> {
+    pub fn of(message: &Message<'a>, home: &Home, seals: &Seals, endpoint: &Endpoint) -> Routed<'a> {
         let mut routed = Routed::default();
         let call_id = message.call_id().unwrap_or_default();
         for line in message.lines(HeaderName::Route) {
             let value = &message.bytes()[line.value()];
             let mut first_left = None;
-            for item in list(value) {
+            let mut items = list(value);
+            while let Some(item) = items.next() {
                 let Some(addr) = NameAddr::parse(item) else { break };
-                let ours = addr.uri().filter(|u| home.is_us(u));
-                let Some(uri) = ours else {
-                    first_left = Some((message.range_of(item).start, addr.addr));
+                let uri = addr.uri();
+                let Some(uri) = uri.as_ref().filter(|u| home.is_us(u)) else {
+                    let start = message.range_of(item).start;
+                    if uri.is_some_and(|u| !u.has_lr()) {
+                        let rest = items.next().map(|second| message.range_of(second).start);
+                        routed.strict = Some(rest.map_or(line.line(), |second| start..second));
+                    }
+                    first_left = Some((start, addr.addr));
                     break;
                 };
                 // The last entry of ours is the side that the request leaves by: only its flow counts.
                 routed.flow = uri.user().and_then(|t| read_flow(t, endpoint, call_id));
-                routed.sealed |= uri.params().get("is").is_some_and(|s| s == seal(endpoint, call_id));
+                routed.sealed |= uri.params().get("is").is_some_and(|s| s == seals.of_call(call_id));
+                if let Some(token) = uri.params().get("hi") {
+                    routed.hidden = seals.reveal(call_id, token);
+                }
             }
             match first_left {
                 None => routed.popped.push(line.line()),
@@ -60,13 +75,48 @@ impl<'a> Routed<'a> {
     }
 }
 
-/// The seal of a call: 16 hexadecimal digits.
-pub fn seal(endpoint: &Endpoint, call_id: &[u8]) -> [u8; 16] {
-    hex16(endpoint.seal(&[b"route", call_id]))
+/// A request that comes from a strict router has in its Request-URI what we once wrote into a Record-Route, and the real
+/// Request-URI at the end of its Route. Gives the same request as a loose router would have sent it (RFC 3261 §16.4);
+/// `None` when there is nothing to mend.
+pub fn mend_strict(message: &Message<'_>, home: &Home, seals: &Seals) -> Option<Vec<u8>> {
+    let ours = message.request_uri();
+    if !ours.windows(4).any(|w| w == b";is=") {
+        return None;
+    }
+    let uri = Uri::parse(ours).filter(|u| u.has_lr() && home.is_us(u))?;
+    if uri.params().get("is")? != seals.of_call(message.call_id()?) {
+        return None;
+    }
+    let first = message.line(HeaderName::Route)?;
+    let line = message.lines(HeaderName::Route).last()?;
+    let value = &message.bytes()[line.value()];
+    let (mut before, mut last) = (None, None);
+    for item in list(value) {
+        before = last.replace(item);
+    }
+    let target = NameAddr::parse(last?)?.addr;
+    let mut edits = Edits::new();
+    edits.replace(message.request_uri_range(), |t| t.extend_from_slice(target));
+    edits.insert_header(first.line().start, HeaderName::Route, |t| {
+        t.push(b'<');
+        t.extend_from_slice(ours);
+        t.push(b'>');
+    });
+    edits.delete(before.map_or(line.line(), |item| message.range_of(item).end..line.value().end));
+    let mut mended = Vec::with_capacity(message.bytes().len() + 16);
+    edits.apply(message.bytes(), &mut mended);
+    Some(mended)
 }
 
-/// One side of our Record-Route: `<sip:flow@host:port;transport=tcp;lr;is=seal>`.
-pub fn write_record_route(out: &mut Vec<u8>, transport: Transport, sent_by: &[u8], flow: &[u8], seal: &[u8]) {
+/// One side of our Record-Route: `<sip:flow@host:port;transport=tcp;lr;is=seal;hi=hidden>`.
+pub fn write_record_route(
+    out: &mut Vec<u8>,
+    transport: Transport,
+    sent_by: &[u8],
+    flow: &[u8],
+    seal: &[u8],
+    hidden: &[u8],
+) {
     out.extend_from_slice(b"<sip:");
     if !flow.is_empty() {
         out.extend_from_slice(flow);
@@ -79,6 +129,10 @@ pub fn write_record_route(out: &mut Vec<u8>, transport: Transport, sent_by: &[u8
     }
     out.extend_from_slice(b";lr;is=");
     out.extend_from_slice(seal);
+    if !hidden.is_empty() {
+        out.extend_from_slice(b";hi=");
+        out.extend_from_slice(hidden);
+    }
     out.push(b'>');
 }
 
@@ -151,6 +205,10 @@ mod tests {
         Endpoint::new(config, Instant::now())
     }
 
+    fn seals() -> Seals {
+        Seals::new(&[3; 32])
+    }
+
     fn home() -> Home {
         Home::new("example.com", [(Transport::Udp, "127.0.0.1:5060".parse().unwrap())])
     }
@@ -165,7 +223,7 @@ mod tests {
         let bytes =
             request("Route: <sip:127.0.0.1;lr>, <sip:127.0.0.1:5060;lr>, <sip:other;lr>\r\nRoute: <sip:third;lr>\r\n");
         let message = Message::parse(&bytes).unwrap();
-        let routed = Routed::of(&message, &home(), &e);
+        let routed = Routed::of(&message, &home(), &seals(), &e);
         assert_eq!(routed.next, Some(&b"sip:other;lr"[..]));
         assert!(!routed.sealed);
         let mut edits = sip_proto::Edits::new();
@@ -192,7 +250,7 @@ mod tests {
             [(format!("{inside}, {outside}"), None), (format!("{outside}, {inside}"), Some(flow.id))]
         {
             let bytes = request(&format!("Route: {route}\r\n"));
-            let routed = Routed::of(&Message::parse(&bytes).unwrap(), &home(), &e);
+            let routed = Routed::of(&Message::parse(&bytes).unwrap(), &home(), &seals(), &e);
             assert_eq!(routed.flow.map(|f| f.id), expected, "{route}");
         }
     }
@@ -208,14 +266,70 @@ mod tests {
         };
         let token = write_flow(&flow, &e, b"c");
         let mut text = b"Route: ".to_vec();
-        write_record_route(&mut text, Transport::Udp, b"127.0.0.1:5060", &token, &seal(&e, b"c"));
+        write_record_route(&mut text, Transport::Udp, b"127.0.0.1:5060", &token, &seals().of_call(b"c"), b"");
         text.extend_from_slice(b"\r\n");
         let bytes = request(std::str::from_utf8(&text).unwrap());
-        let routed = Routed::of(&Message::parse(&bytes).unwrap(), &home(), &e).flow.unwrap();
+        let message = Message::parse(&bytes).unwrap();
+        let routed = Routed::of(&message, &home(), &seals(), &e);
+        assert!(routed.sealed);
+        let routed = routed.flow.unwrap();
         assert_eq!((routed.id, routed.remote, routed.transport), (flow.id, flow.remote, flow.transport));
         let other = bytes.iter().map(|b| if *b == b'c' { b'd' } else { *b }).collect::<Vec<_>>();
         let message = Message::parse(&other).unwrap();
-        let routed = Routed::of(&message, &home(), &e);
+        let routed = Routed::of(&message, &home(), &seals(), &e);
         assert!(routed.flow.is_none() && !routed.sealed);
+    }
+
+    fn mended(text: &str) -> Option<String> {
+        let bytes = text.replace('\n', "\r\n").into_bytes();
+        let mended = mend_strict(&Message::parse(&bytes).unwrap(), &home(), &seals())?;
+        Some(String::from_utf8(mended).unwrap().replace("\r\n", "\n"))
+    }
+
+    #[test]
+    fn a_strict_routers_request_is_made_a_loose_ones() {
+        let is = String::from_utf8(seals().of_call(b"c").to_vec()).unwrap();
+        let (one, two) =
+            (format!("sip:127.0.0.1:5060;lr;is={is}"), format!("sip:f@127.0.0.1;transport=tcp;lr;is={is}"));
+        for (routes, rest) in [
+            ("Route: <sip:alice@192.0.2.1>\n".to_owned(), String::new()),
+            (format!("Route: <{two}>, <sip:alice@192.0.2.1>\n"), format!("Route: <{two}>\n")),
+            (format!("Route: <{two}>\nRoute: <sip:alice@192.0.2.1>\n"), format!("Route: <{two}>\n")),
+        ] {
+            let text = format!("BYE {one} SIP/2.0\n{routes}Call-ID: c\n\n");
+            let loose = format!("BYE sip:alice@192.0.2.1 SIP/2.0\nRoute: <{one}>\n{rest}Call-ID: c\n\n");
+            assert_eq!(mended(&text), Some(loose));
+        }
+        // Not what we wrote, or not in this call, or nowhere to go: left alone.
+        for (uri, routes) in [
+            ("sip:127.0.0.1:5060;lr", "Route: <sip:alice@192.0.2.1>\n"),
+            ("sip:127.0.0.1:5060;lr;is=0123456789abcdef", "Route: <sip:alice@192.0.2.1>\n"),
+            (&one, ""),
+            (&one.replace("127", "128"), "Route: <sip:alice@192.0.2.1>\n"),
+        ] {
+            assert_eq!(mended(&format!("BYE {uri} SIP/2.0\n{routes}Call-ID: c\n\n")), None, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_next_hop_without_lr_is_seen_as_strict() {
+        let e = endpoint();
+        for (routes, left) in [
+            ("Route: <sip:127.0.0.1;lr>, <sip:strict>\r\n", ""),
+            ("Route: <sip:127.0.0.1;lr>, <sip:strict>, <sip:b;lr>\r\n", "Route: <sip:b;lr>\r\n"),
+            ("Route: <sip:strict>\r\nRoute: <sip:b;lr>\r\n", "Route: <sip:b;lr>\r\n"),
+        ] {
+            let bytes = request(routes);
+            let message = Message::parse(&bytes).unwrap();
+            let routed = Routed::of(&message, &home(), &seals(), &e);
+            assert_eq!(routed.next, Some(&b"sip:strict"[..]), "{routes}");
+            let mut edits = Edits::new();
+            routed.popped.iter().chain(&routed.strict).for_each(|r| edits.delete(r.clone()));
+            let mut out = Vec::new();
+            edits.apply(message.bytes(), &mut out);
+            assert_eq!(out, request(left), "{routes}");
+        }
+        let bytes = request("Route: <sip:loose;lr>\r\n");
+        assert_eq!(Routed::of(&Message::parse(&bytes).unwrap(), &home(), &seals(), &e).strict, None);
     }
 }

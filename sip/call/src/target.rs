@@ -71,6 +71,23 @@ impl Target {
         Target { next: route.into(), ..Target::bare() }
     }
 
+    /// A registered Path that begins with a strict router (RFC 3261 §16.6 step 6): its URI, and the Path behind it.
+    pub fn strict_path(&self) -> Option<(&[u8], Option<&[u8]>)> {
+        if self.path.is_empty() {
+            return None;
+        }
+        let mut entries = list(&self.path);
+        let first = NameAddr::parse(entries.next()?)?;
+        if first.uri()?.has_lr() {
+            return None;
+        }
+        let rest = entries.next().map(|second| {
+            let at = second.as_ptr() as usize - self.path.as_ptr() as usize;
+            &self.path[at..]
+        });
+        Some((first.addr, rest))
+    }
+
     /// The URI whose host the request is sent to (RFC 3261 §16.6 step 7).
     pub fn next_hop<'a>(&'a self, request_uri: &'a [u8]) -> &'a [u8] {
         if !self.next.is_empty() {

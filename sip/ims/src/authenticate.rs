@@ -144,10 +144,11 @@ impl Authenticator {
         }
     }
 
-    /// The user that sends this request through us: `Proxy-Authorization`, and From must be theirs. `unix` in seconds.
-    pub fn proxy_request(&self, message: &Message<'_>, unix: u64) -> Result<Arc<User>, Refusal> {
+    /// The user that sends this request through us: `Proxy-Authorization`, and `identity` must be theirs, which is From, or
+    /// P-Preferred-Identity where From is anonymous. `unix` in seconds.
+    pub fn proxy_request(&self, message: &Message<'_>, identity: HeaderName, unix: u64) -> Result<Arc<User>, Refusal> {
         let user = self.prove(message, HeaderName::ProxyAuthorization, unix)?;
-        if self.names(message, HeaderName::From, &user) { Ok(user) } else { Err(Refusal::Identity) }
+        if self.names(message, identity, &user) { Ok(user) } else { Err(Refusal::Identity) }
     }
 
     /// Adds the challenges (`WWW-Authenticate` or `Proxy-Authenticate`) that go with a 401 or 407; nothing for the
@@ -564,13 +565,13 @@ mod tests {
         let text = challenged(&a, Refusal::Missing, NOW);
         let l = line(&text, 0, "Proxy-Authorization", "MESSAGE", "alice", "wonderland", 1);
         let bytes = request("MESSAGE", ALICE, "<sip:bob@example.com>", 3, &l);
-        assert!(a.proxy_request(&Message::parse(&bytes).unwrap(), NOW).is_ok());
+        assert!(a.proxy_request(&Message::parse(&bytes).unwrap(), HeaderName::From, NOW).is_ok());
         // The retransmission passes, a second request with the same count does not.
-        assert!(a.proxy_request(&Message::parse(&bytes).unwrap(), NOW).is_ok());
+        assert!(a.proxy_request(&Message::parse(&bytes).unwrap(), HeaderName::From, NOW).is_ok());
         let bytes = request("MESSAGE", ALICE, "<sip:bob@example.com>", 4, &l);
-        assert_eq!(a.proxy_request(&Message::parse(&bytes).unwrap(), NOW), Err(Refusal::Stale));
+        assert_eq!(a.proxy_request(&Message::parse(&bytes).unwrap(), HeaderName::From, NOW), Err(Refusal::Stale));
         let bytes = request("INVITE", ALICE, "<sip:bob@example.com>", 5, &l);
-        assert_eq!(a.proxy_request(&Message::parse(&bytes).unwrap(), NOW), Err(Refusal::Wrong));
+        assert_eq!(a.proxy_request(&Message::parse(&bytes).unwrap(), HeaderName::From, NOW), Err(Refusal::Wrong));
         assert_eq!((Refusal::Wrong.proxy_status(), Refusal::Identity.proxy_status()), (407, 403));
     }
 

@@ -10,7 +10,8 @@ use sip_ims::service::{Caller, Request};
 use sip_proto::build::{self, Writer};
 use sip_proto::headers::{Date, MediaType, Privacy, delta_seconds};
 use sip_proto::message::NotSip;
-use sip_proto::{HeaderName, Limits, Message, Method, derived};
+use sip_proto::privacy::{self, Neighbour};
+use sip_proto::{Edits, HeaderName, Limits, Message, Method, derived};
 
 use crate::config::Config;
 
@@ -39,7 +40,10 @@ pub fn keep(request: &Request<'_>, aor: &Aor, unix: u64, config: &Config) -> Res
     }
     let expires_at = expires_at(message, unix, config).ok_or(NotKept::Fleeting)?;
     let mut body = Vec::with_capacity(message.bytes().len());
-    write_kept(request, aor, unix, &mut body);
+    match as_the_addressee_may_see_it(message).as_deref().map(Message::parse) {
+        Some(Ok(hidden)) => write_kept(&hidden, request, aor, unix, &mut body),
+        _ => write_kept(message, request, aor, unix, &mut body),
+    }
     if body.len() > MAX_QUEUED_MESSAGE {
         return Err(NotKept::Bad { status: 413, reason: "Message Too Large" });
     }
@@ -93,8 +97,18 @@ fn key(message: &Message<'_>) -> [u8; 16] {
     key
 }
 
-fn write_kept(request: &Request<'_>, aor: &Aor, unix: u64, out: &mut Vec<u8>) {
-    let message = request.message;
+/// What its sender asked to hide is hidden before it is kept (RFC 3323 §5): later nobody knows it any more.
+fn as_the_addressee_may_see_it(message: &Message<'_>) -> Option<Vec<u8>> {
+    message.line(HeaderName::Privacy)?;
+    let mut edits = Edits::new();
+    // What must be hidden and cannot be was refused by the proxy.
+    let _ = privacy::leaving(message, Neighbour::Untrusted, Privacy::default(), &mut edits);
+    let mut out = Vec::with_capacity(message.bytes().len());
+    edits.apply(message.bytes(), &mut out);
+    Some(out)
+}
+
+fn write_kept(message: &Message<'_>, request: &Request<'_>, aor: &Aor, unix: u64, out: &mut Vec<u8>) {
     let uri = ["sip:", aor.as_str()].concat();
     build::Request::new(Method::Message, uri.as_bytes()).write(out, |w| {
         write_headers(message, w, |name| match name {
@@ -106,7 +120,7 @@ fn write_kept(request: &Request<'_>, aor: &Aor, unix: u64, out: &mut Vec<u8>) {
             w.header(HeaderName::Date, |t| Date::from_unix(unix).write(t));
         }
         if let Caller::User(user) = &request.caller
-            && !message.value(HeaderName::Privacy).map(Privacy::parse).is_some_and(|p| p.id)
+            && !privacy::asked(request.message).hides_identity()
         {
             // RFC 3325 §5: whom we authenticated, for the phone that reads it when we are long past.
             w.header(HeaderName::PAssertedIdentity, |t| {
@@ -273,6 +287,15 @@ mod tests {
         assert_eq!(identity(claimed, Caller::Trusted), ["<sip:boss@x>"]);
         assert!(identity(claimed, Caller::Foreign).is_empty());
         assert!(identity("Privacy: id\r\n", alice()).is_empty());
+        assert!(identity("Privacy: user\r\n", alice()).is_empty());
+    }
+
+    #[test]
+    fn a_sender_who_wants_to_stay_unknown_is_kept_as_nobody() {
+        let kept = kept(&message("Privacy: user\r\nSubject: me\r\n", "")).unwrap();
+        let text = String::from_utf8(Letter::read(&kept.body).unwrap().write(b"sip:b", b"")).unwrap();
+        assert!(text.contains("From: \"Anonymous\" <sip:anonymous@anonymous.invalid>;tag=1\r\n"), "{text}");
+        assert!(!text.contains("alice") && !text.contains("Subject"), "{text}");
     }
 
     #[test]

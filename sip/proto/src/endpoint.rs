@@ -100,6 +100,8 @@ struct Server {
     user: u64,
     /// The request as received, until a final response is sent.
     original: Box<[u8]>,
+    /// See [`Endpoint::keep_original`].
+    kept: bool,
     /// The response that a retransmission gets.
     last: Box<[u8]>,
     due: Due,
@@ -315,6 +317,7 @@ impl Endpoint {
             hop: reply_hop(flow, message.top_via().as_ref()),
             user,
             original: message.bytes().into(),
+            kept: false,
             last: Box::default(),
             due: Due::default(),
         };
@@ -333,6 +336,18 @@ impl Endpoint {
     /// The request of a server transaction, until its final response.
     pub fn original(&self, id: ServerId) -> Option<&[u8]> {
         self.servers.get(id.0).map(|s| &*s.original).filter(|o| !o.is_empty())
+    }
+
+    /// Holds the request until the transaction's end: every response to it, a 2xx sent again too, is written with its help.
+    pub fn keep_original(&mut self, id: ServerId) {
+        if let Some(server) = self.servers.get_mut(id.0) {
+            server.kept = true;
+        }
+    }
+
+    /// The request, if [`Endpoint::keep_original`] was asked for.
+    pub fn kept_original(&self, id: ServerId) -> Option<&[u8]> {
+        self.servers.get(id.0).filter(|s| s.kept).map(|s| &*s.original)
     }
 
     /// Where the responses of a server transaction go.
@@ -363,7 +378,7 @@ impl Endpoint {
             ServerMachine::NonInvite(_) => !reliable,
         };
         server.last = if keep { out.bytes(range).into() } else { Box::default() };
-        if status >= 200 {
+        if status >= 200 && !server.kept {
             server.original = Box::default();
         }
         if step.ended {

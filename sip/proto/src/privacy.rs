@@ -2,10 +2,12 @@
 //!
 //! Two functions, each for one direction: [`arriving`] for messages from a neighbour, [`leaving`] for messages to one. Both
 //! write into an [`Edits`] and leave alone what needs no change. A proxy cannot hide Via, Contact, Record-Route or the
-//! session, because it could not bring them back: for `header` and `session` see [`Unfulfilled`].
+//! session, because it could not bring them back: for `header` and `session` see [`Unfulfilled`]. From it can: what it made
+//! anonymous on the way to the callee, [`restore`] brings back on the way to the caller.
 
 use smallvec::SmallVec;
 
+use crate::derived;
 use crate::edit::Edits;
 use crate::headers::{NameAddr, Privacy, has_token, list, write_tokens};
 use crate::message::Message;
@@ -75,9 +77,17 @@ pub struct Hidden {
     pub from: bool,
 }
 
+/// What the originator of a message asks for.
+pub fn asked(message: &Message<'_>) -> Privacy {
+    match message.line(HeaderName::Privacy) {
+        None => Privacy::default(),
+        Some(_) => message.values(HeaderName::Privacy).map(Privacy::parse).fold(Privacy::default(), join),
+    }
+}
+
 /// A message goes out to a neighbour. In the domain everything stays. Out of it go what was for the domain only, and what
-/// its originator asked to hide; then the request for it is struck from Privacy.
-pub fn leaving(message: &Message<'_>, to: Neighbour, edits: &mut Edits) -> Result<Hidden, Unfulfilled> {
+/// its originator asked to hide, now or (`known`) earlier in the dialog; then the request for it is struck from Privacy.
+pub fn leaving(message: &Message<'_>, to: Neighbour, known: Privacy, edits: &mut Edits) -> Result<Hidden, Unfulfilled> {
     if to == Neighbour::Trusted {
         // The next one can still do it: nothing is struck, nothing is critical yet.
         return Ok(Hidden::default());
@@ -88,18 +98,13 @@ pub fn leaving(message: &Message<'_>, to: Neighbour, edits: &mut Edits) -> Resul
     // A hint for the first proxy, which was us or someone before us (RFC 3325 §6).
     remove(message, HeaderName::PPreferredIdentity, edits);
     remove(message, HeaderName::PPreferredService, edits);
-    let asked = message.values(HeaderName::Privacy).map(Privacy::parse).fold(Privacy::default(), join);
+    let asked = join(asked(message), known);
     if asked.none {
         // RFC 3323 §5: no privacy function, and the header stays as it is.
         return Ok(Hidden::default());
     }
-    if asked.critical && asked.header {
-        return Err(Unfulfilled::Header);
-    }
-    if asked.critical && asked.session {
-        return Err(Unfulfilled::Session);
-    }
-    if asked.id {
+    fulfillable(asked)?;
+    if asked.hides_identity() {
         remove(message, HeaderName::PAssertedIdentity, edits);
     }
     if asked.history {
@@ -125,36 +130,66 @@ pub fn leaving(message: &Message<'_>, to: Neighbour, edits: &mut Edits) -> Resul
     Ok(Hidden { from })
 }
 
-/// Takes the values that were fulfilled out of Privacy; with the last the header goes, and its option tag in Proxy-Require
-/// (RFC 3323 §5). `id` stays, against that SHOULD: it tells those behind us that an identity was withheld, not missing.
+/// Whether a proxy can give what is wanted without fail (RFC 3323 §5).
+pub fn fulfillable(asked: Privacy) -> Result<(), Unfulfilled> {
+    match asked {
+        Privacy { none: true, .. } | Privacy { critical: false, .. } => Ok(()),
+        Privacy { header: true, .. } => Err(Unfulfilled::Header),
+        Privacy { session: true, .. } => Err(Unfulfilled::Session),
+        _ => Ok(()),
+    }
+}
+
+/// A response goes back to whoever sent `request`, which was sent on with another From or To: both are given back as they
+/// stood in it (RFC 3323 §5.3). Where To was another, the one who answers wants to stay unknown: so what else tells of it is
+/// left out.
+pub fn restore(response: &Message<'_>, request: &Message<'_>, edits: &mut Edits) {
+    let mut put_back = |name| match (response.line(name), request.value(name)) {
+        (Some(line), Some(value)) if response.bytes()[line.value()] != *value => {
+            edits.replace(line.value(), |v| v.extend_from_slice(value));
+            true
+        }
+        _ => false,
+    };
+    put_back(HeaderName::From);
+    let in_dialog = request.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
+    if in_dialog && put_back(HeaderName::To) {
+        let telling = [HeaderName::Server, HeaderName::PAssertedIdentity, HeaderName::PPreferredIdentity];
+        INFORMATIONAL.into_iter().chain(telling).for_each(|name| remove(response, name, edits));
+    }
+}
+
+/// Takes the values that were fulfilled out of Privacy; with the last the header goes (RFC 3323 §5). `id` stays, against that
+/// SHOULD: it tells those behind us that an identity was withheld, not missing. The option tag in Proxy-Require goes unless
+/// somebody behind us might do what we could not.
 fn strike(message: &Message<'_>, asked: Privacy, edits: &mut Edits) {
-    let left = Privacy { user: false, history: false, ..asked };
-    if left == asked {
-        return;
+    let open = asked.header || asked.session;
+    let left = Privacy { user: false, history: false, critical: asked.critical && open, ..asked };
+    if left != asked {
+        rewrite(
+            message,
+            HeaderName::Privacy,
+            (left != Privacy::default()).then_some(|v: &mut Vec<u8>| left.write(v)),
+            edits,
+        );
     }
-    let mut lines = message.lines(HeaderName::Privacy);
-    let Some(first) = lines.next() else { return };
-    for line in lines {
-        edits.delete(line.line());
-    }
-    if (Privacy { critical: false, ..left }) != Privacy::default() {
-        edits.replace(first.value(), |v| left.write(v));
-        return;
-    }
-    edits.delete(first.line());
-    if message.is_request() && has_token(message, HeaderName::ProxyRequire, "privacy") {
+    if !open && message.is_request() && has_token(message, HeaderName::ProxyRequire, "privacy") {
         let mut tags = SmallVec::<[&[u8]; 4]>::new();
         tags.extend(message.list(HeaderName::ProxyRequire).filter(|t| !t.eq_ignore_ascii_case(b"privacy")));
-        let mut lines = message.lines(HeaderName::ProxyRequire);
-        let Some(first) = lines.next() else { return };
-        for line in lines {
-            edits.delete(line.line());
-        }
-        match tags.is_empty() {
-            true => edits.delete(first.line()),
-            false => edits.replace(first.value(), |v| write_tokens(tags, v)),
-        }
+        let left = !tags.is_empty();
+        rewrite(message, HeaderName::ProxyRequire, left.then_some(|v: &mut Vec<u8>| write_tokens(tags, v)), edits);
     }
+}
+
+/// Puts one line in the place of all of that name, or none.
+fn rewrite(message: &Message<'_>, name: HeaderName, write: Option<impl FnOnce(&mut Vec<u8>)>, edits: &mut Edits) {
+    let mut lines = message.lines(name);
+    match (lines.next(), write) {
+        (Some(first), Some(write)) => edits.replace(first.value(), write),
+        (Some(first), None) => edits.delete(first.line()),
+        (None, _) => {}
+    }
+    lines.for_each(|line| edits.delete(line.line()));
 }
 
 /// Replaces From's name and URI and keeps its parameters: the tag tells the dialog.
@@ -212,7 +247,7 @@ mod tests {
 
     fn leave(privacy: &str) -> String {
         left(&request(privacy), |m, e| {
-            leaving(m, Neighbour::Untrusted, e).unwrap();
+            leaving(m, Neighbour::Untrusted, Privacy::default(), e).unwrap();
         })
     }
 
@@ -232,7 +267,9 @@ mod tests {
     #[test]
     fn within_the_domain_nothing_changes() {
         let bytes = request("Privacy: id;user;critical;header\r\n");
-        let text = left(&bytes, |m, e| assert_eq!(leaving(m, Neighbour::Trusted, e), Ok(Hidden::default())));
+        let text = left(&bytes, |m, e| {
+            assert_eq!(leaving(m, Neighbour::Trusted, Privacy::default(), e), Ok(Hidden::default()))
+        });
         assert_eq!(text.into_bytes(), bytes);
     }
 
@@ -255,7 +292,11 @@ mod tests {
         }
         assert!(text.contains("Proxy-Require: foo\r\n") && text.contains("X-Other: 1"));
         let text = leave("Privacy: user;id\r\nProxy-Require: privacy\r\n");
-        assert!(text.contains("Privacy: id\r\n") && text.contains("Proxy-Require: privacy\r\n"));
+        assert!(text.contains("Privacy: id\r\n") && !text.contains("Proxy-Require"));
+        let text = leave("Privacy: id;critical\r\nProxy-Require: privacy\r\n");
+        assert!(text.contains("Privacy: id\r\n") && !text.contains("Proxy-Require"));
+        let text = leave("Privacy: user;session\r\nProxy-Require: privacy\r\n");
+        assert!(text.contains("Privacy: session\r\n") && text.contains("Proxy-Require: privacy\r\n"));
     }
 
     #[test]
@@ -281,15 +322,43 @@ mod tests {
             ("Privacy: user;id;critical\r\n", Ok(Hidden { from: true })),
         ] {
             let bytes = request(privacy);
-            assert_eq!(leaving(&Message::parse(&bytes).unwrap(), Neighbour::Untrusted, &mut Edits::new()), result);
+            let message = Message::parse(&bytes).unwrap();
+            let left = leaving(&message, Neighbour::Untrusted, Privacy::default(), &mut Edits::new());
+            assert_eq!(left, result);
         }
+    }
+
+    #[test]
+    fn what_was_hidden_earlier_in_the_dialog_stays_hidden() {
+        let bytes = request("");
+        let text = left(&bytes, |m, e| {
+            let known = Privacy { user: true, ..Privacy::default() };
+            assert_eq!(leaving(m, Neighbour::Untrusted, known, e), Ok(Hidden { from: true }));
+        });
+        assert!(!text.contains("Alice") && !text.contains("Asserted") && !text.contains("Subject"), "{text}");
+    }
+
+    #[test]
+    fn a_response_gets_back_the_names_of_its_request() {
+        let asked = "INVITE sip:b SIP/2.0\r\nFrom: <sip:alice@a>;tag=1\r\nTo: <sip:bob@b>\r\n\r\n";
+        let answer = "SIP/2.0 200 OK\r\nFrom: <sip:anonymous@anonymous.invalid>;tag=1\r\nTo: <sip:bob@b>;tag=2\r\n\
+            Server: s\r\nP-Asserted-Identity: <sip:bob@b>\r\n\r\n";
+        let back =
+            |asked: &str| left(answer.as_bytes(), |m, e| restore(m, &Message::parse(asked.as_bytes()).unwrap(), e));
+        assert_eq!(back(asked), answer.replace("<sip:anonymous@anonymous.invalid>", "<sip:alice@a>"));
+        // Inside the dialog, from the callee's side: it is the caller who answers.
+        let asked =
+            "BYE sip:b SIP/2.0\r\nFrom: <sip:anonymous@anonymous.invalid>;tag=1\r\nTo: \"A\" <sip:x>;tag=2\r\n\r\n";
+        let text = back(asked);
+        assert!(text.contains("To: \"A\" <sip:x>;tag=2\r\n"), "{text}");
+        assert!(!text.contains("bob") && !text.contains("Server"), "{text}");
     }
 
     #[test]
     fn in_a_response_from_is_the_other_party_and_stays() {
         let bytes = format!("SIP/2.0 200 OK\r\n{LINES}Server: x\r\nPrivacy: user;id\r\n\r\n").into_bytes();
         let text = left(&bytes, |m, e| {
-            assert_eq!(leaving(m, Neighbour::Untrusted, e), Ok(Hidden { from: false }));
+            assert_eq!(leaving(m, Neighbour::Untrusted, Privacy::default(), e), Ok(Hidden { from: false }));
         });
         assert!(text.contains("\"Alice\"") && !text.contains("P-Asserted-Identity") && !text.contains("Server"));
     }
@@ -307,12 +376,12 @@ mod tests {
             prop_assert_eq!(m.defect(), None);
             let none = words.contains(&"none");
             let shown = m.value(HeaderName::PAssertedIdentity).is_some();
-            prop_assert_eq!(shown, none || !words.contains(&"id"));
+            prop_assert_eq!(shown, none || !["id", "USER", "header"].iter().any(|w| words.contains(w)));
             let from = NameAddr::parse(m.value(HeaderName::From).unwrap()).unwrap();
             prop_assert_eq!(from.tag(), Some(&b"at"[..]));
             prop_assert_eq!(from.addr == b"sip:alice@a.example", none || !words.contains(&"USER"));
             // A second proxy finds nothing more to do.
-            let again = left(text.as_bytes(), |m, e| { leaving(m, Neighbour::Untrusted, e).unwrap(); });
+            let again = left(text.as_bytes(), |m, e| { leaving(m, Neighbour::Untrusted, Privacy::default(), e).unwrap(); });
             prop_assert_eq!(again, text);
         }
     }

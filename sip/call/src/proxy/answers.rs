@@ -6,7 +6,7 @@ use sip_proto::endpoint::{ClientId, ServerId};
 use sip_proto::headers::list;
 use sip_proto::slots::Slot;
 use sip_proto::uri::Uri;
-use sip_proto::{Edits, HeaderName, Message, Method};
+use sip_proto::{Edits, HeaderName, Message, Method, privacy};
 
 use super::Proxy;
 use super::settings;
@@ -184,6 +184,11 @@ impl Proxy {
         let edits = &mut self.edits;
         edits.clear();
         take_off_via(message, edits);
+        if let Some(original) = step.endpoint.kept_original(server)
+            && let Ok(request) = Message::parse(original)
+        {
+            privacy::restore(message, &request, edits);
+        }
         if !challenges.is_empty() {
             for name in [HeaderName::WwwAuthenticate, HeaderName::ProxyAuthenticate] {
                 message.lines(name).for_each(|l| edits.delete(l.line()));

@@ -159,6 +159,8 @@ impl Proxy {
         message: &Message<'_>,
         routed: &Routed<'_>,
     ) {
+        let binding = self.forks.get(slot).and_then(|f| f.attempts.get(index)).is_some_and(|a| a.target.binding);
+        let to = self.neighbour(binding, &hop);
         let Proxy { parts, forks, edits, .. } = self;
         let Some(fork) = forks.get_mut(slot) else { return };
         let plan = Plan {
@@ -168,10 +170,14 @@ impl Proxy {
             source: &fork.source,
             asserted: if let Caller::User(user) = &fork.caller { Some(user) } else { None },
             trusted: matches!(fork.caller, Caller::Trusted),
+            to,
             record_route: parts.record_route,
             diverted: fork.diverted.as_ref().map(|(who, why)| (who.as_str(), *why)),
         };
-        let tokens = Tokens::of(&plan, &hop, step.endpoint);
+        let tokens = Tokens::of(&plan, &hop, &parts.seals, step.endpoint);
+        if forward::hides_from(&plan) || forward::restores_to(&plan) {
+            step.endpoint.keep_original(fork.server);
+        }
         let branch = step.endpoint.branch(forward::loop_hash(message, step.endpoint));
         let attempt = &mut fork.attempts[index];
         let target = &attempt.target;
@@ -309,7 +315,7 @@ impl Proxy {
         let Some(fork) = self.forks.get(slot) else { return };
         let Some(original) = step.endpoint.original(fork.server).map(<[u8]>::to_vec) else { return };
         let Ok(message) = Message::parse(&original) else { return };
-        let routed = Routed::of(&message, &self.parts.home, step.endpoint);
+        let routed = Routed::of(&message, &self.parts.home, &self.parts.seals, step.endpoint);
         run(self, step, &message, &routed);
     }
 }

@@ -85,6 +85,7 @@ fn bench(world: World, users: Vec<User>) -> Bench {
         services: Vec::new(),
         chronicle: world.clone(),
         record_route: true,
+        seals: Seals::new(&[5; 32]),
         penalise: Arc::new(|_, _| {}),
     };
     let now = Instant::now();
@@ -451,4 +452,134 @@ fn a_message_that_no_phone_answers_is_given_up_in_time() {
     // No service took it over: it ends in silence (RFC 4320), and well before the sender's timer F.
     assert!(b.proxy.forks.is_empty());
     assert_eq!(b.events(), [NoteEvent::MessageRelayed]);
+}
+
+fn line<'a>(text: &'a str, name: &str) -> &'a str {
+    text.lines().find(|l| l.starts_with(name)).unwrap_or_default()
+}
+
+/// The Route of a request of the dialog that this message's Record-Route made.
+fn route(message: &str) -> String {
+    format!("{}\n", line(message, "Record-Route").replace("Record-Route", "Route"))
+}
+
+const ANONYMOUS: &str = "\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag=1";
+
+#[test]
+fn a_caller_who_wants_to_stay_unknown_is_known_to_himself_only() {
+    let mut b = bench(world(&[BOB]), vec![user("alice", CallSettings::default())]);
+    let telling = "Privacy: user;critical\nProxy-Require: privacy\nSubject: it is me, alice\n";
+    let sent =
+        b.feed(&request("INVITE", "sip:bob@home.test", telling).replace("Contact: <sip:alice@", "Contact: <sip:"));
+    let invite = sent[1].1.clone();
+    assert_eq!(line(&invite, "From"), format!("From: {ANONYMOUS}"));
+    assert!(!invite.contains("alice") && !invite.contains("Privacy") && !invite.contains("Proxy-Require"), "{invite}");
+    for status in [180, 200, 200] {
+        let back = b.feed(&answer(&invite, status));
+        assert_eq!(line(&back[0].1, "From"), "From: <sip:alice@home.test>;tag=1", "a {status}, the second 200 too");
+    }
+    // From the caller: hidden again.
+    let route = route(&invite);
+    let to = "<sip:bob@home.test>;tag=t200";
+    for method in ["ACK", "BYE"] {
+        let text = request(method, "sip:bob@10.0.0.3:5070", &route).replace("<sip:bob@home.test>", to);
+        let sent = b.feed(&text.replace("Contact: <sip:alice@10.0.0.2:5062>\n", ""));
+        assert_eq!(line(&sent[0].1, "From"), format!("From: {ANONYMOUS}"));
+        assert!(!sent[0].1.contains("alice"), "{}", sent[0].1);
+    }
+    // From the callee: to somebody whom it does not know, who is told who he is.
+    let text = request("INFO", "sip:10.0.0.2:5062", &route)
+        .replace("From: <sip:alice@home.test>;tag=1\nTo: <sip:bob@home.test>", &format!("From: {to}\nTo: {ANONYMOUS}"))
+        .replace("Contact: <sip:alice@10.0.0.2:5062>\n", "");
+    let sent = b.feed(&text);
+    assert_eq!(line(&sent[0].1, "To"), "To: <sip:alice@home.test>;tag=1");
+    let answered = answer(&sent[0].1, 200).replace("\nContent-Length", "\nServer: alice's\nContent-Length");
+    let back = b.feed(&answered);
+    assert_eq!(line(&back[0].1, "To"), format!("To: {ANONYMOUS}"));
+    assert!(!back[0].1.contains("alice"), "{}", back[0].1);
+}
+
+#[test]
+fn a_trusted_neighbour_is_told_who_calls_and_left_to_hide_it() {
+    let users = || vec![user("alice", CallSettings::default())];
+    let mut b = bench(World { trusted: true, ..world(&[]) }, users());
+    let claim = "P-Asserted-Identity: <sip:alice@home.test>\nPrivacy: user;id\n";
+    let sent = b.feed(&request("INVITE", "sip:carol@10.0.0.9", claim));
+    assert!(sent[1].1.contains("From: <sip:alice@") && sent[1].1.contains("P-Asserted-Identity: <sip:alice@"));
+    assert!(sent[1].1.contains("Privacy: user;id\r\n") && !sent[1].1.contains(";hi="));
+    let mut b = bench(world(&[]), users());
+    let sent = b.feed(&request("INVITE", "sip:carol@10.0.0.9", "Privacy: id\n"));
+    assert!(sent[1].1.contains("From: <sip:alice@") && !sent[1].1.contains("P-Asserted-Identity"));
+}
+
+#[test]
+fn privacy_that_must_be_given_and_cannot_fails_the_call() {
+    let mut b = bench(world(&[BOB]), vec![]);
+    for (n, (privacy, outcome)) in [
+        ("header;critical", "SIP/2.0 500 Privacy Failure: header Not Supported"),
+        ("session;critical", "SIP/2.0 500 Privacy Failure: session Not Supported"),
+        ("none;critical;header", "SIP/2.0 100 Trying"),
+        ("header;session", "SIP/2.0 100 Trying"),
+        ("user;id;critical", "SIP/2.0 100 Trying"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = request("INVITE", "sip:bob@home.test", &format!("Privacy: {privacy}\n"));
+        let sent = b.feed(&text.replace("z9hG4bK-", &format!("z9hG4bK{n}")).replace("c1", &format!("c{n}")));
+        assert_eq!(first_line(&sent[0]), outcome, "{privacy}");
+    }
+    let unknown = request("INVITE", "sip:bob@home.test", "Proxy-Require: privacy, foo\n");
+    let sent = b.feed(&unknown);
+    assert_eq!(
+        (first_line(&sent[0]), line(&sent[0].1, "Unsupported")),
+        ("SIP/2.0 420 Bad Extension", "Unsupported: foo")
+    );
+}
+
+#[test]
+fn a_strict_router_on_the_way_gets_the_request_that_it_expects() {
+    let mut b = bench(world(&[]), vec![]);
+    let routes = "Route: <sip:10.0.0.1:5060;lr>, <sip:10.0.0.9>\nRoute: <sip:10.0.0.8;lr>\n";
+    let sent = b.feed(&request("MESSAGE", "sip:carol@10.0.0.7", routes));
+    assert_eq!(starts(&sent), ["10.0.0.9:5060 MESSAGE sip:10.0.0.9"]);
+    let left: Vec<&str> = sent[0].1.lines().filter(|l| l.starts_with("Route")).collect();
+    assert_eq!(left, ["Route: <sip:10.0.0.8;lr>", "Route: <sip:carol@10.0.0.7>"]);
+}
+
+#[test]
+fn a_strict_router_behind_us_may_put_our_record_route_into_the_request_uri() {
+    let mut b = bench(world(&[BOB]), vec![]);
+    let sent = b.feed(&request("INVITE", "sip:bob@home.test", ""));
+    let invite = sent[1].1.clone();
+    b.feed(&answer(&invite, 200));
+    let ours = line(&invite, "Record-Route").trim_start_matches("Record-Route: <").trim_end_matches('>');
+    for method in ["BYE", "ACK"] {
+        let text = request(method, ours, "Route: <sip:alice@10.0.0.2:5062>\n")
+            .replace("sip:bob@home.test>", "sip:bob@home.test>;tag=t200");
+        let sent = b.feed(&text);
+        assert_eq!(starts(&sent), [format!("10.0.0.2:5062 {method} sip:alice@10.0.0.2:5062")]);
+        assert!(!sent[0].1.contains("\r\nRoute"), "{}", sent[0].1);
+    }
+}
+
+#[test]
+fn a_number_of_our_domain_only_is_a_name_there() {
+    let mut b = bench(
+        World { bindings: vec![("7042@home.test", "sip:10.0.0.6:5070", 1000)], ..World::default() },
+        vec![user("7042", CallSettings::default())],
+    );
+    for (n, (uri, outcome)) in [
+        ("tel:70-42;phone-context=home.test", "10.0.0.6:5070 INVITE sip:10.0.0.6:5070"),
+        ("tel:7043;phone-context=home.test", "10.0.0.2:5062 SIP/2.0 404"),
+        ("tel:7042;phone-context=other.test", "10.0.0.2:5062 SIP/2.0 404"),
+        ("tel:7042", "10.0.0.2:5062 SIP/2.0 404"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text =
+            request("INVITE", uri, "").replace("z9hG4bK-", &format!("z9hG4bK{n}")).replace("c1", &format!("c{n}"));
+        assert_eq!(starts(&b.feed(&text)).last().unwrap(), outcome, "{uri}");
+    }
 }

@@ -40,6 +40,12 @@ impl Privacy {
         privacy
     }
 
+    /// Nobody outside the trust domain is to learn from us who this is: not `id` alone asks for that (RFC 3325 §7), for what
+    /// `user` and `header` hide, an asserted identity would give away (RFC 3323 §5.1).
+    pub fn hides_identity(self) -> bool {
+        !self.none && (self.id || self.user || self.header)
+    }
+
     pub fn write(mut self, out: &mut Vec<u8>) {
         let from = out.len();
         for (word, field) in WORDS {
