@@ -92,3 +92,19 @@ fn message_to_nobody_gets_404() {
         .set("CODE", 404);
     sipp.users(&["alice"]).succeed();
 }
+
+#[test]
+fn phone_that_answers_late_does_not_get_the_message_again() {
+    let server = started();
+    let port = server.ports.next();
+    let phone = Sipp::new(&server, "take_message_late", port).start();
+    bind(&server, "bob", port);
+    // The sender is told after 10 s that the message is kept; the phone answers after 12.
+    send(&server, "slow", 1, 202);
+    assert_eq!(texts(&phone.succeed(1)), numbered("slow", 1));
+    let again = harness::Peer::new(port);
+    let kept = || server.metric("isthmus_messages_waiting_users") > 0.0;
+    harness::eventually("nothing is kept", std::time::Duration::from_secs(20), || !kept());
+    bind(&server, "bob", port);
+    assert_eq!(again.receive(std::time::Duration::from_secs(2)), None);
+}

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sip_ims::authenticate::Authenticator;
-use sip_ims::service::{Caller, Chronicle, Location, Note, NoteEvent, Request, Service, Step, Verdict};
+use sip_ims::service::{Caller, Chronicle, Location, Note, NoteEvent, Request, Service, Step, Transaction, Verdict};
 use sip_ims::{Aor, Directory, Home, Msisdn, User};
 use sip_net::driver::TransactionUser;
 use sip_proto::build::Writer;
@@ -156,6 +156,10 @@ impl TransactionUser for Proxy {
             // The fork is long over; a 2xx to an INVITE still goes through (RFC 6026 §7.3).
             None => {
                 if let (200..=299, Some(server)) = (message.status(), server) {
+                    if message.method() == Method::Message {
+                        let transaction = Transaction { shard: step.shard, id: server };
+                        return self.parts.services.iter().for_each(|s| s.reached_late(transaction));
+                    }
                     self.pass_back(step, server, message);
                 }
             }

@@ -74,10 +74,16 @@ pub trait Service: Send + Sync {
         let _ = (step, request, server, status);
         Verdict::Pass
     }
+
+    /// A request that a service took in [`Service::unreached`], on a status of 408, was taken by a phone after all: its 2xx
+    /// came late, within the life of its transaction.
+    fn reached_late(&self, transaction: Transaction) {
+        let _ = transaction;
+    }
 }
 
 /// A server transaction, from outside its shard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Transaction {
     pub shard: u16,
     pub id: ServerId,

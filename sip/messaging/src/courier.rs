@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sip_ims::Aor;
-use sip_ims::ports::StoreError;
+use sip_ims::ports::{MessageId, StoreError};
 use sip_ims::service::{Chronicle, Location, Note, NoteEvent, Outlet};
 use sip_proto::{HeaderName, Hop};
 use tokio::sync::mpsc;
@@ -60,6 +60,7 @@ impl Courier {
             unix: parts.unix,
             waiting: inbox.waiting,
             counts: inbox.counts,
+            late: inbox.late,
             devices: inbox.config.devices,
             stopping: AtomicBool::new(false),
             memory: Mutex::new(Memory::default()),
@@ -147,12 +148,13 @@ impl Courier {
     fn take(&mut self, order: Order) {
         match order {
             Order::Registered(aor) => self.schedule.wake(aor),
-            Order::Committed { put, result: Ok(_) } => self.committed(put),
+            Order::Committed { put, result: Ok(id) } => self.committed(put, id),
             Order::Committed { put, result: Err(error) } => self.turned_away(&put, &error),
+            Order::TakenLate { id, put } => self.taken_late(id, put),
         }
     }
 
-    fn committed(&mut self, put: Put) {
+    fn committed(&mut self, put: Put, id: MessageId) {
         let rounds = &self.rounds;
         rounds.waiting.add(&put.aor);
         rounds.outlet.answer(put.transaction, 202, &|_| {});
@@ -164,12 +166,34 @@ impl Courier {
             from: &put.from,
             to: &put.to,
         });
-        if put.tried {
+        if put.open {
+            let aor = put.aor.clone();
+            match rounds.late.committed(id, put) {
+                Some(put) => self.taken_late(id, put),
+                None => self.schedule.later(Instant::now().into_std(), aor),
+            }
+        } else if put.tried {
             self.schedule.later(Instant::now().into_std(), put.aor);
         } else if rounds.is_there(&put.aor) {
             // Registered between the look that found no phone and the commit: that call was not for this message.
             self.schedule.wake(put.aor);
         }
+    }
+
+    /// A phone answered after its message was kept: the next round takes it from the disk.
+    fn taken_late(&mut self, id: MessageId, put: Put) {
+        let rounds = &self.rounds;
+        if rounds.memory.lock().settle(id) {
+            add(&rounds.counts.delivered, 1);
+            rounds.chronicle.note(&Note {
+                trace: &put.call_id,
+                event: NoteEvent::MessageDelivered,
+                status: 200,
+                from: &put.from,
+                to: &put.to,
+            });
+        }
+        self.schedule.wake(put.aor);
     }
 
     fn turned_away(&self, put: &Put, error: &StoreError) {

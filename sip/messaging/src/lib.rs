@@ -11,6 +11,7 @@
 mod config;
 mod counts;
 mod courier;
+mod late;
 mod letter;
 mod pager;
 mod round;

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::counts::Counts;
+use crate::late::Late;
 use crate::letter::{self, NotKept};
 use crate::waiting::Waiting;
 
@@ -22,6 +23,7 @@ pub struct Pager {
     queue: Arc<dyn MessageQueue>,
     waiting: Arc<Waiting>,
     counts: Arc<Counts>,
+    late: Arc<Late>,
     orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -33,6 +35,7 @@ pub struct Inbox {
     pub(crate) config: Config,
     pub(crate) waiting: Arc<Waiting>,
     pub(crate) counts: Arc<Counts>,
+    pub(crate) late: Arc<Late>,
     pub(crate) queue: Arc<dyn MessageQueue>,
 }
 
@@ -41,6 +44,8 @@ pub(crate) enum Order {
     Committed { put: Put, result: Result<MessageId, StoreError> },
     /// A user with messages has registered.
     Registered(Aor),
+    /// A phone has taken a message that was kept.
+    TakenLate { id: MessageId, put: Put },
 }
 
 /// A message on its way to the disk.
@@ -49,6 +54,8 @@ pub(crate) struct Put {
     pub aor: Aor,
     /// The user's phones were tried just before.
     pub tried: bool,
+    /// They may still answer.
+    pub open: bool,
     pub call_id: Box<[u8]>,
     pub from: Box<[u8]>,
     pub to: Box<[u8]>,
@@ -58,14 +65,16 @@ impl Pager {
     pub fn new(config: Config, queue: Arc<dyn MessageQueue>) -> (Arc<Pager>, Inbox) {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (waiting, counts) = (Arc::<Waiting>::default(), Arc::<Counts>::default());
+        let late = Arc::<Late>::default();
         let inbox = Inbox {
             orders: inbox,
             config: config.clone(),
             waiting: waiting.clone(),
             counts: counts.clone(),
+            late: late.clone(),
             queue: queue.clone(),
         };
-        (Arc::new(Pager { config, queue, waiting, counts, orders }), inbox)
+        (Arc::new(Pager { config, queue, waiting, counts, late, orders }), inbox)
     }
 
     /// A user has registered, or refreshed a registration. `aor`: canonical `user@domain`. Never blocks for long.
@@ -105,7 +114,7 @@ impl Service for Pager {
         Verdict::Pass
     }
 
-    fn unreached(&self, step: &mut Step<'_>, request: &Request<'_>, server: Option<ServerId>, _status: u16) -> Verdict {
+    fn unreached(&self, step: &mut Step<'_>, request: &Request<'_>, server: Option<ServerId>, status: u16) -> Verdict {
         let message = request.message;
         let Some(aor) = &request.callee else { return Verdict::Pass };
         if message.method() != Method::Message || request.profile.is_none() && !self.config.strangers {
@@ -133,14 +142,24 @@ impl Service for Pager {
             transaction,
             aor: aor.clone(),
             tried: server.is_some(),
+            open: server.is_some() && status == 408,
             call_id: message.call_id().unwrap_or_default().into(),
             from: message.value(HeaderName::From).unwrap_or_default().into(),
             to: message.value(HeaderName::To).unwrap_or_default().into(),
         };
+        if put.open {
+            self.late.open(step.now, transaction);
+        }
         let promise = Promise(Some((put, self.orders.clone())));
         // The completion may run inside this call, with the shard locked: so it only leaves an order.
         self.queue.put(queued, Box::new(move |result| promise.settle(result)));
         Verdict::Taken
+    }
+
+    fn reached_late(&self, transaction: Transaction) {
+        if let Some((id, put)) = self.late.answered(transaction) {
+            let _ = self.orders.send(Order::TakenLate { id, put });
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::config::Devices;
 use crate::counts::{Counts, add};
 use crate::courier::NextHops;
+use crate::late::Late;
 use crate::letter::Letter;
 use crate::schedule::Ended;
 use crate::waiting::Waiting;
@@ -31,6 +32,7 @@ pub struct Rounds {
     pub unix: Arc<dyn Fn() -> u64 + Send + Sync>,
     pub waiting: Arc<Waiting>,
     pub counts: Arc<Counts>,
+    pub late: Arc<Late>,
     pub devices: Devices,
     /// Rounds end after the message they are at.
     pub stopping: AtomicBool,
@@ -43,11 +45,16 @@ pub struct Memory {
     /// How often phones answered this message with an error that may pass. At most [`MAX_FAILED`].
     failed: HashMap<MessageId, u8>,
     /// Taken by a phone or refused for good, but the store did not forget it yet: not to be sent again. At most one of a
-    /// user whose rounds go on.
+    /// user whose rounds go on, and as many as phones take late.
     settled: HashSet<MessageId>,
 }
 
 impl Memory {
+    /// Whether that is news.
+    pub fn settle(&mut self, id: MessageId) -> bool {
+        self.settled.insert(id)
+    }
+
     pub fn forget(&mut self, id: MessageId) {
         self.failed.remove(&id);
         self.settled.remove(&id);
@@ -132,6 +139,12 @@ impl Rounds {
                     }
                     continue;
                 }
+                // A phone may still answer what it was sent before: it must not get it twice.
+                if let Some(left) = self.late.until(id).map(|until| until.saturating_duration_since(now()))
+                    && !left.is_zero()
+                {
+                    return self.put_off(Some(left.as_secs() as u32 + 1));
+                }
                 // Expired ones are left to the sweep, which accounts for them; one that cannot be read, to its expiry.
                 let Some(letter) = Letter::read(&queued.body).ok().filter(|_| queued.expires_at > self.unix_now())
                 else {
@@ -182,7 +195,7 @@ impl Rounds {
     }
 
     async fn settle(&self, id: MessageId) -> bool {
-        self.memory.lock().settled.insert(id);
+        self.memory.lock().settle(id);
         self.remove(id).await
     }
 
@@ -297,6 +310,10 @@ impl Rounds {
         // A stack that goes down drops the completion.
         outcome.await.unwrap_or(Outcome::Unreachable)
     }
+}
+
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// A binding, copied out of the registrar.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use sip_ims::service::{Caller, Service, Step, Verdict};
+use sip_ims::service::{Caller, Service, Step, Transaction, Verdict};
 use sip_proto::endpoint::{Endpoint, EndpointConfig, ServerId};
 use sip_proto::transaction::Timing;
 use sip_proto::{Outbox, Transport};
@@ -66,6 +66,18 @@ impl House {
     }
 
     fn unreached_in(&mut self, text: &str, more: &str, server: Option<ServerId>) -> Verdict {
+        self.unreached_with(text, more, server, 480)
+    }
+
+    /// No phone answered this MESSAGE in the time that the proxy gives it.
+    fn unanswered(&mut self, text: &str) -> Transaction {
+        let id =
+            with_request(&request(text, ""), Caller::Foreign, |r| self.endpoint.accept(r.flow, r.message, 0)).unwrap();
+        assert_eq!(self.unreached_with(text, "", Some(id), 408), Verdict::Taken);
+        Transaction { shard: 7, id }
+    }
+
+    fn unreached_with(&mut self, text: &str, more: &str, server: Option<ServerId>, status: u16) -> Verdict {
         let request = request(text, more);
         let mut step = Step {
             now: std::time::Instant::now(),
@@ -76,7 +88,7 @@ impl House {
             loaded: false,
         };
         let pager = self.pager.clone();
-        with_request(&request, Caller::Foreign, |r| pager.unreached(&mut step, r, server, 480))
+        with_request(&request, Caller::Foreign, |r| pager.unreached(&mut step, r, server, status))
     }
 
     async fn keep(&mut self, texts: &[&str]) {
@@ -482,4 +494,40 @@ async fn several_users_are_served_side_by_side_up_to_the_limit() {
     assert_eq!(house.phones.got().len(), 2);
     sleep(Duration::from_secs(2)).await;
     assert_eq!(house.phones.got().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_phone_that_answers_late_does_not_get_it_again() {
+    for before_commit in [false, true] {
+        let mut house = House::open();
+        house.bindings.add(BOB, PHONE, 1000, "");
+        house.queue.hold.store(before_commit, Relaxed);
+        let transaction = house.unanswered("hello");
+        settle().await;
+        house.pager.reached_late(transaction);
+        house.queue.hold.store(false, Relaxed);
+        house.queue.commit();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!((house.phones.answered(), house.stored()), (vec![202], 0));
+        house.pager.reached_late(transaction);
+        house.register(PHONE);
+        sleep(Duration::from_secs(60)).await;
+        assert!(house.phones.got().is_empty());
+        assert!(!house.pager.waiting(BOB));
+        let delivered = ("hello".to_owned(), NoteEvent::MessageDelivered, 200);
+        assert_eq!(house.notes.0.lock().iter().filter(|n| **n == delivered).count(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_brings_nothing_that_the_phone_may_still_answer() {
+    let mut house = House::open();
+    house.bindings.add(BOB, PHONE, 1000, "");
+    house.unanswered("hello");
+    settle().await;
+    house.pager.on_registered(BOB);
+    sleep(Duration::from_secs(20)).await;
+    assert!(house.phones.got().is_empty());
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!((house.phones.got(), house.stored()), (got(PHONE, &["hello"]), 0));
 }
