@@ -1,4 +1,5 @@
-//! A browser's SIP stack (JsSIP) over a secure WebSocket: it registers, and messages go both ways between it and a phone.
+//! A browser's SIP stack (JsSIP) over a WebSocket: it registers, and messages go both ways between it and a phone. Inside
+//! real browsers it calls another.
 
 mod harness;
 
@@ -48,4 +49,30 @@ fn browser_with_wrong_password_is_refused() {
     let mut alice = browser(&server, "alice", "guess", "");
     let said = alice.wait_for("failed", LIMIT);
     assert!(!said.contains("registered"), "{said}");
+}
+
+/// Two JsSIP user agents in headless Chromium, alice over a secure WebSocket, bob over a plain one: a call each way, with sound.
+#[test]
+fn browsers_call_one_another_and_hear_each_other() {
+    let server = Setup::with_users(&["alice", "bob"]).start();
+    let node = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node");
+    let installed = |package: &str| node.join("node_modules").join(package).exists();
+    assert!(["jssip", "playwright-core", "esbuild"].into_iter().all(installed), "tests/run gets what tests/node needs");
+    let mut command = Command::new("node");
+    command.arg("webrtc.js").arg(format!("wss://127.0.0.1:{}/sip", server.https));
+    command.arg(format!("ws://127.0.0.1:{}/sip", server.http)).args([PASSWORD, DOMAIN]).current_dir(&node);
+    let mut browsers = Process::start("browsers", server.path(), &mut command);
+    let said = browsers.wait_for("done", Duration::from_secs(180));
+    for line in ["alice hears audio", "bob hears audio"] {
+        assert_eq!(said.matches(line).count(), 2, "{said}");
+    }
+    assert!(said.contains("the caller hung up") && said.contains("the callee hung up"), "{said}");
+    let (_, metrics) = server.admin("/metrics");
+    for method in ["INVITE", "ACK", "BYE"] {
+        let sent = metrics.lines().filter(|l| {
+            l.starts_with("isthmus_sip_messages_total{direction=\"out\"") && l.contains(&format!("method=\"{method}\""))
+        });
+        let count: f64 = sent.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+        assert!(count >= 2.0, "each {method} goes by way of the server:\n{metrics}");
+    }
 }
