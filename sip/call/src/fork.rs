@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sip_ims::service::Caller;
 use sip_ims::{Aor, User};
 use sip_proto::endpoint::{ClientId, ServerId};
+use sip_proto::privacy::Neighbour;
 use sip_proto::{Flow, Hop};
 use smallvec::SmallVec;
 
@@ -44,6 +45,8 @@ pub struct Attempt {
     pub state: AttemptState,
     /// Further addresses of the same target (RFC 3263 §4.3).
     pub spare: Vec<Hop>,
+    /// Whose word its responses are.
+    pub neighbour: Neighbour,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,9 +62,15 @@ pub enum AttemptState {
 pub struct Best {
     pub status: u16,
     pub bytes: Box<[u8]>,
+    pub from: Neighbour,
 }
 
 impl Fork {
+    /// Who hears the responses.
+    pub fn asker(&self) -> Neighbour {
+        if matches!(self.caller, Caller::Trusted) { Neighbour::Trusted } else { Neighbour::Untrusted }
+    }
+
     /// Every branch has ended.
     pub fn is_idle(&self) -> bool {
         self.attempts.iter().all(|a| a.state == AttemptState::Done)
@@ -81,10 +90,15 @@ impl Fork {
     }
 
     /// Keeps a final response if it is better than what is there.
-    pub fn consider(&mut self, status: u16, bytes: &[u8]) {
+    pub fn consider(&mut self, status: u16, bytes: &[u8], from: Neighbour) {
         if self.best.as_ref().is_none_or(|best| rank(status) < rank(best.status)) {
-            self.best = Some(Best { status, bytes: bytes.into() });
+            self.best = Some(Best { status, bytes: bytes.into(), from });
         }
+    }
+
+    /// The same, with one of ours.
+    pub fn conclude_with(&mut self, status: u16) {
+        self.consider(status, &[], Neighbour::Trusted);
     }
 }
 

@@ -160,7 +160,8 @@ impl TransactionUser for Proxy {
                         let transaction = Transaction { shard: step.shard, id: server };
                         return self.parts.services.iter().for_each(|s| s.reached_late(transaction));
                     }
-                    self.pass_back(step, server, message);
+                    // Whose it is, and whose the request was, is forgotten: strangers'.
+                    self.pass_back(step, server, message, Neighbour::Untrusted, Neighbour::Untrusted);
                 }
             }
         }

@@ -103,7 +103,9 @@ pub fn leaving(message: &Message<'_>, to: Neighbour, known: Privacy, edits: &mut
         // RFC 3323 §5: no privacy function, and the header stays as it is.
         return Ok(Hidden::default());
     }
-    fulfillable(asked)?;
+    if message.is_request() {
+        fulfillable(asked)?;
+    }
     if asked.hides_identity() {
         remove(message, HeaderName::PAssertedIdentity, edits);
     }
@@ -164,7 +166,8 @@ pub fn restore(response: &Message<'_>, request: &Message<'_>, edits: &mut Edits)
 /// somebody behind us might do what we could not.
 fn strike(message: &Message<'_>, asked: Privacy, edits: &mut Edits) {
     let open = asked.header || asked.session;
-    let left = Privacy { user: false, history: false, critical: asked.critical && open, ..asked };
+    let critical = asked.critical && open && message.is_request();
+    let left = Privacy { user: false, history: false, critical, ..asked };
     if left != asked {
         rewrite(
             message,

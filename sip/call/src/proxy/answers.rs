@@ -3,7 +3,8 @@
 use sip_ims::service::{NoteEvent, Request, Step};
 use sip_proto::build::Response;
 use sip_proto::endpoint::{ClientId, ServerId};
-use sip_proto::headers::list;
+use sip_proto::headers::{Privacy, list};
+use sip_proto::privacy::Neighbour;
 use sip_proto::slots::Slot;
 use sip_proto::uri::Uri;
 use sip_proto::{Edits, HeaderName, Message, Method, privacy};
@@ -17,24 +18,26 @@ impl Proxy {
     pub(super) fn fork_response(&mut self, step: &mut Step<'_>, slot: Slot, client: ClientId, message: &Message<'_>) {
         let Some(fork) = self.forks.get_mut(slot) else { return };
         let status = message.status();
-        let server = fork.server;
+        let (server, to) = (fork.server, fork.asker());
         if status == 100 {
             return;
         }
+        let position = fork.position(client);
+        let from = position.map_or(Neighbour::Untrusted, |index| fork.attempts[index].neighbour);
         if status < 200 {
             if !fork.settled && !fork.closed {
                 let first_ring = status == 180 && !std::mem::replace(&mut fork.ringing, true);
-                self.pass_back(step, server, message);
+                self.pass_back(step, server, message, from, to);
                 if first_ring {
                     self.note(message, NoteEvent::CallRinging, status);
                 }
             }
             return;
         }
-        let Some(index) = fork.position(client) else {
+        let Some(index) = position else {
             // A second 2xx of a forked INVITE.
             if status < 300 && fork.invite {
-                self.pass_back(step, server, message);
+                self.pass_back(step, server, message, from, to);
             }
             return;
         };
@@ -44,7 +47,7 @@ impl Proxy {
             if fork.invite || !fork.settled {
                 fork.settled = true;
                 fork.waiting.clear();
-                self.settle(step, slot, server, message);
+                self.settle(step, slot, server, message, from);
             }
             self.cancel_branches(step, slot, Some(index));
         } else {
@@ -66,7 +69,7 @@ impl Proxy {
                 self.parts.location.failed(aor.as_str(), &fork.attempts[index].target.uri);
             }
             fork.answered(index, status);
-            fork.consider(status, message.bytes());
+            fork.consider(status, message.bytes(), from);
             if status >= 600 {
                 fork.closed = true;
                 fork.waiting.clear();
@@ -76,9 +79,10 @@ impl Proxy {
         self.advance(step, slot);
     }
 
-    fn settle(&mut self, step: &mut Step<'_>, slot: Slot, server: ServerId, message: &Message<'_>) {
-        let invite = self.forks.get(slot).is_some_and(|f| f.invite);
-        self.pass_back(step, server, message);
+    fn settle(&mut self, step: &mut Step<'_>, slot: Slot, server: ServerId, message: &Message<'_>, from: Neighbour) {
+        let Some(fork) = self.forks.get(slot) else { return };
+        let (invite, to) = (fork.invite, fork.asker());
+        self.pass_back(step, server, message, from, to);
         let event = match message.method() {
             _ if invite => NoteEvent::CallAnswered,
             Method::Message => NoteEvent::MessageRelayed,
@@ -127,6 +131,7 @@ impl Proxy {
     /// Sends the best final response back and forgets the fork.
     fn conclude(&mut self, step: &mut Step<'_>, slot: Slot) {
         let Some(fork) = self.forks.remove(slot) else { return };
+        let to = fork.asker();
         let best = fork.best;
         let status = best.as_ref().map_or(480, |b| b.status);
         let made_up = best.as_ref().is_none_or(|b| b.bytes.is_empty());
@@ -165,7 +170,7 @@ impl Proxy {
         match best {
             Some(best) if !made_up => {
                 if let Ok(message) = Message::parse(&best.bytes) {
-                    self.pass_back_with(step, fork.server, &message, &fork.challenges);
+                    self.pass_back_with(step, fork.server, &message, &fork.challenges, best.from, to);
                 }
             }
             _ if status == 408 && !fork.invite => step.endpoint.abandon(fork.server),
@@ -175,15 +180,34 @@ impl Proxy {
         }
     }
 
-    /// Sends a response on towards the caller: as it came, without our Via.
-    pub(super) fn pass_back(&mut self, step: &mut Step<'_>, server: ServerId, message: &Message<'_>) {
-        self.pass_back_with(step, server, message, &[]);
+    /// Sends a response on towards the caller: as it came, without our Via, and without what `from` may not say or `to` not
+    /// hear.
+    pub(super) fn pass_back(
+        &mut self,
+        step: &mut Step<'_>,
+        server: ServerId,
+        message: &Message<'_>,
+        from: Neighbour,
+        to: Neighbour,
+    ) {
+        self.pass_back_with(step, server, message, &[], from, to);
     }
 
-    fn pass_back_with(&mut self, step: &mut Step<'_>, server: ServerId, message: &Message<'_>, challenges: &[u8]) {
+    fn pass_back_with(
+        &mut self,
+        step: &mut Step<'_>,
+        server: ServerId,
+        message: &Message<'_>,
+        challenges: &[u8],
+        from: Neighbour,
+        to: Neighbour,
+    ) {
         let edits = &mut self.edits;
         edits.clear();
         take_off_via(message, edits);
+        privacy::arriving(message, from, true, edits);
+        // A response is never critical (RFC 3323 §4.2).
+        let _ = privacy::leaving(message, to, Privacy::default(), edits);
         if let Some(original) = step.endpoint.kept_original(server)
             && let Ok(request) = Message::parse(original)
         {

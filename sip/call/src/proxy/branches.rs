@@ -6,6 +6,7 @@ use sip_ims::Aor;
 use sip_ims::service::{Caller, NOBODY, NoteEvent, Request, Step};
 use sip_proto::build::Response;
 use sip_proto::endpoint::{ClientId, reply_hop};
+use sip_proto::privacy::Neighbour;
 use sip_proto::slots::Slot;
 use sip_proto::uri::Uri;
 use sip_proto::{HeaderName, Hop, Message, Method};
@@ -93,6 +94,7 @@ impl Proxy {
             target,
             state: AttemptState::Resolving,
             spare: Vec::new(),
+            neighbour: Neighbour::Untrusted,
         }));
         for index in first..fork.attempts.len() {
             self.try_target(step, slot, index, message, routed);
@@ -145,7 +147,7 @@ impl Proxy {
                 attempt.state = AttemptState::Done;
                 // RFC 3263 §4.2: nothing to contact counts as a 503; a domain that does not exist is the caller's mistake.
                 let status = if attempt.target.binding { 480 } else { 404 };
-                fork.consider(status, &[]);
+                fork.conclude_with(status);
             }
         }
     }
@@ -180,6 +182,7 @@ impl Proxy {
         }
         let branch = step.endpoint.branch(forward::loop_hash(message, step.endpoint));
         let attempt = &mut fork.attempts[index];
+        attempt.neighbour = to;
         let target = &attempt.target;
         let client = step.endpoint.request(
             step.now,
@@ -235,7 +238,7 @@ impl Proxy {
             (true, false) => 500,
             (false, _) => 408,
         };
-        fork.consider(status, &[]);
+        fork.conclude_with(status);
         self.advance(step, slot);
     }
 
@@ -245,7 +248,7 @@ impl Proxy {
         if !fork.invite {
             fork.attempts.iter_mut().for_each(|a| a.state = AttemptState::Done);
             fork.waiting.clear();
-            fork.consider(408, &[]);
+            fork.conclude_with(408);
             return self.advance(step, slot);
         }
         if fork.settled || fork.closed || fork.diverted.is_some() {
@@ -287,7 +290,7 @@ impl Proxy {
         }
         fork.closed = true;
         fork.waiting.clear();
-        fork.consider(487, &[]);
+        fork.conclude_with(487);
         self.cancel_branches(step, slot, None);
         self.advance(step, slot);
     }

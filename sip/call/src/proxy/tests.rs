@@ -583,3 +583,21 @@ fn a_number_of_our_domain_only_is_a_name_there() {
         assert_eq!(starts(&b.feed(&text)).last().unwrap(), outcome, "{uri}");
     }
 }
+
+#[test]
+fn asserted_identities_in_responses_are_believed_of_the_trusted_only() {
+    let says = "\nP-Asserted-Identity: <sip:president@home.test>\nContent-Length";
+    for (trusted, bindings, uri, shown) in [
+        (true, &[BOB][..], "sip:bob@home.test", false),
+        (true, &[], "sip:x@10.0.0.9", true),
+        (false, &[], "sip:x@10.0.0.9", false),
+    ] {
+        let mut b = bench(World { trusted, ..world(bindings) }, vec![]);
+        let sent = b.feed(&request("INVITE", uri, ""));
+        let invite = sent[1].1.clone();
+        for status in [180, 486] {
+            let back = b.feed(&answer(&invite, status).replace("\nContent-Length", says));
+            assert_eq!(back.last().unwrap().1.contains("president"), shown, "{trusted} {uri} {status}");
+        }
+    }
+}
