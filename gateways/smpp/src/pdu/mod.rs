@@ -18,6 +18,8 @@ mod octets;
 mod reader;
 mod status;
 mod tlv;
+#[cfg(test)]
+mod vectors;
 
 pub use address::Address;
 pub use bind::{Bind, BindKind, BindResp, Outbind};

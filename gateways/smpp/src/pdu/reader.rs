@@ -42,19 +42,17 @@ impl<'a> Reader<'a> {
         Ok(u32::from_be_bytes(four))
     }
 
-    /// Up to and over the NUL. A body that ends before the field begins is too short; a field without its NUL, or longer than
-    /// its bound, is at fault itself.
+    /// Up to and over the NUL. A body that ends before the NUL is too short; a field that is longer than its bound is at fault
+    /// itself.
     pub(super) fn c_octets<const N: usize>(
         &mut self,
         field: &'static str,
         fault: CommandStatus,
     ) -> Result<COctets<N>, Malformed> {
         let rest = self.rest();
-        if rest.is_empty() {
-            return Err(ended(field));
-        }
         // Looking further than the bound would be for nothing.
-        let end = rest.iter().take(N).position(|b| *b == 0).ok_or(Malformed { status: fault, field })?;
+        let end = rest.iter().take(N).position(|b| *b == 0);
+        let end = end.ok_or(if rest.len() < N { ended(field) } else { Malformed { status: fault, field } })?;
         let value = COctets::new(&rest[..end]).map_err(|_| Malformed { status: fault, field })?;
         self.at += end + 1;
         Ok(value)
