@@ -43,6 +43,9 @@ impl Half {
             let began = now();
             let down = self.once().await;
             backoff.lasted(now() - began);
+            if self.shared.serves(self.kind) {
+                self.shared.port.state(&self.shared.config.name, LinkState::Down(down));
+            }
             if self.stopped() {
                 break;
             }
@@ -111,12 +114,10 @@ impl Half {
         let (faults, strays) = session.oddities();
         self.shared.faults.fetch_add(faults, Ordering::Relaxed);
         self.shared.strays.fetch_add(strays, Ordering::Relaxed);
-        let down = Down::Ended(bound.ended);
         if was_up {
-            self.shared.port.state(&self.shared.config.name, LinkState::Down(down));
+            self.shared.room.notify_waiters();
         }
-        self.shared.room.notify_waiters();
-        down
+        Down::Ended(bound.ended)
     }
 
     /// Waits, and gives back what is in the queue: it shall not wait for a centre that is away.

@@ -35,7 +35,7 @@ pub trait LinkPort: Send + Sync + 'static {
         let _ = (link, alert);
     }
 
-    /// The link came up or went down.
+    /// The link came up, went down, or could not come up: told after each attempt.
     fn state(&self, link: &Arc<str>, state: LinkState) {
         let _ = (link, state);
     }

@@ -2,11 +2,13 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod peer;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gw_smpp::pdu::{Address, COctets, CommandStatus, Octets, Request, ShortMessage};
+use gw_smpp::pdu::{Address, COctets, CommandStatus, Octets, QuerySmResp, Request, Response, ShortMessage};
 use gw_smpp::{
     Account, Accounts, BindAttempt, BindReply, Door, DoorConfig, DoorPort, Link, LinkConfig, LinkPort, LinkState,
     Outcome, Reply, Verdict,
@@ -159,14 +161,28 @@ impl DoorPort for CentreApp {
             Request::SubmitMulti(multi) => multi.short_message.to_vec(),
             _ => Vec::new(),
         };
+        let found = match &request {
+            Request::QuerySm(query) => Some(Response::QuerySm(QuerySmResp {
+                message_id: query.message_id,
+                state: 2,
+                ..QuerySmResp::default()
+            })),
+            _ => None,
+        };
         self.asked.0.send(request).unwrap();
+        if let Some(response) = found {
+            return reply.with(CommandStatus::ROK, response);
+        }
         match &body[..] {
             b"hold" => self.held.lock().push(reply),
             b"throttle twice" if *self.throttled.lock() < 2 => {
                 *self.throttled.lock() += 1;
                 reply.status(CommandStatus::RTHROTTLED);
             }
-            body => reply.accepted(COctets::new(&[b"id-", &body[..body.len().min(40)]].concat()).unwrap()),
+            body => {
+                let name: Vec<u8> = body.iter().copied().filter(|b| *b != 0).take(40).collect();
+                reply.accepted(COctets::new(&[b"id-", &name[..]].concat()).unwrap());
+            }
         }
     }
 
@@ -199,6 +215,10 @@ impl Esme {
 
     pub async fn down(&self) {
         while next(&self.states.1, "state").await == LinkState::Up {}
+    }
+
+    pub async fn state(&self) -> LinkState {
+        next(&self.states.1, "state").await
     }
 
     pub async fn outcome(&self) -> (u64, Verdict) {
