@@ -2,6 +2,9 @@
 //! authentication centre, which holds the same keys.
 
 mod harness;
+#[path = "harness/postgres.rs"]
+#[allow(dead_code)] // Shared: other tests use the rest of it.
+mod postgres;
 
 use std::process::Command;
 use std::time::Duration;
@@ -16,13 +19,17 @@ const SIM: [&str; 3] = ["fec86ba6eb707ed08905757b1bb44b8f", "dbc59adcb6f9a0ef735
 const OTHER: [&str; 2] = ["0396eb317b6d1c36f19c1c84cd6ffd16", "53c15671c60a4b731c55b4a441c0bde2"];
 
 fn started() -> Server {
+    setup().start()
+}
+
+fn setup() -> Setup {
     let mut setup = Setup::with_users(&["bob"]);
     setup.provisions = format!(
         "[[user]]\nid = \"simon\"\naka = {{ k = \"{}\", op = \"{}\" }}\n\
          [[user]]\nid = \"both\"\npassword = \"{PASSWORD}\"\naka = {{ k = \"{}\", opc = \"{}\", amf = \"8000\" }}\n",
         SIM[0], SIM[1], OTHER[0], OTHER[1]
     );
-    setup.start()
+    setup
 }
 
 /// What Osmocom's authentication centre makes of one RAND and SQN.
@@ -166,6 +173,29 @@ fn sequence_numbers_do_not_go_back_after_kill_9() {
             last = challenge.sqn;
         }
         server.restart();
+    }
+}
+
+#[test]
+fn two_nodes_share_the_numbers_and_each_judges_what_the_other_asked() {
+    // It ends after the servers, which are declared later.
+    let postgres = postgres::Postgres::start();
+    let node = |name: &str| {
+        let mut setup = setup();
+        setup.sections =
+            format!("[store]\nengine = \"postgres\"\nurl = \"{}\"\n[node]\nname = \"{name}\"\n", postgres.url());
+        setup.start()
+    };
+    let nodes = [node("one"), node("two")];
+    let peer = Peer::new(nodes[0].ports.next());
+    let mut seen = std::collections::HashSet::new();
+    for turn in 0..8 {
+        let (asks, judges) = (&nodes[turn % 2], &nodes[(turn + 1) % 2]);
+        let sequence = turn as u32 * 10;
+        let challenge = read(&register(asks, &peer, "simon", sequence + 1, ""));
+        assert!(seen.insert(challenge.sqn), "SQN {} was given out twice", challenge.sqn);
+        let accepted = register(judges, &peer, "simon", sequence + 2, &answer(&challenge, "simon", &challenge.res));
+        assert_eq!(raw::status(&accepted), Some(200), "{accepted}");
     }
 }
 
