@@ -134,6 +134,37 @@ fn a_captured_message_is_told_in_words() {
     assert!(fails(folder.path(), &["decode", "sip", "m.sip"], 1).contains("not a SIP message"));
 }
 
+/// The RP-DATA of a handset's "hi", and the TPDU alone as a modem prints it, its service centre in front.
+#[test]
+fn a_captured_short_message_is_told_in_words() {
+    let folder = TempDir::new().unwrap();
+    let rp =
+        [&[0, 7, 0, 3, 0x91, 0x21, 0x43, 14][..], &[0x21, 9, 6, 0x91, 0x21, 0x43, 0x65, 0, 0, 2, 0xE8, 0x34]].concat();
+    std::fs::write(folder.path().join("rp"), &rp[..8]).unwrap();
+    assert!(fails(folder.path(), &["decode", "tpdu", "rp"], 1).contains("neither an RP message nor a TPDU"));
+    let mut whole = rp.clone();
+    whole[7] = 12;
+    std::fs::write(folder.path().join("rp"), &whole).unwrap();
+    let words = fine(folder.path(), &["decode", "tpdu", "rp"]);
+    for told in [
+        "RP-DATA from a handset, reference 7",
+        "service centre    +1234",
+        "SMS-SUBMIT, reference 9",
+        "to                +123456",
+        "status report asked for",
+        "text of 2 characters, default alphabet\n  hi\n",
+    ] {
+        assert!(words.contains(told), "{told} in {words}");
+    }
+    let hex = "07911326040000F0 040B911346610089F60000208062917314480CC8F71D14969741F977FD07\n";
+    std::fs::write(folder.path().join("hex"), hex).unwrap();
+    let words = fine(folder.path(), &["decode", "tpdu", "hex"]);
+    for told in ["service centre    +31624000000", "SMS-DELIVER", "from              +31641600986", "  How are you?\n"]
+    {
+        assert!(words.contains(told), "{told} in {words}");
+    }
+}
+
 /// A server on ports of the system's choice; killed when dropped.
 struct Server {
     child: Child,

@@ -7,9 +7,13 @@ use sip_proto::{HeaderName, Message, StartLine, validate};
 
 use super::CtlError;
 
+mod tpdu;
+
 /// The capture's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
+    #[error("neither an RP message nor a TPDU in any direction: {0}")]
+    NotTpdu(gw_sms::tpdu::Broken),
     #[error("not a SIP message: {0}")]
     NotSip(#[from] sip_proto::message::NotSip),
     #[error("longer than 1 MiB")]
@@ -20,6 +24,19 @@ pub enum DecodeError {
 const MAX: u64 = 1 << 20;
 
 pub(super) fn sip(file: &Path) -> Result<(), CtlError> {
+    let bytes = read(file)?;
+    let message = Message::parse(&bytes).map_err(DecodeError::from)?;
+    print(|out| write(&message, out))
+}
+
+/// RP messages and TPDUs, as octets or in hexadecimal.
+pub(super) fn tpdu(file: &Path) -> Result<(), CtlError> {
+    let bytes = read(file)?;
+    let readings = tpdu::readings(&tpdu::octets(&bytes)).map_err(DecodeError::NotTpdu)?;
+    print(|out| tpdu::write(&readings, out))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, CtlError> {
     let unreadable = |source| CtlError::File { file: file.to_owned(), source };
     let mut bytes = Vec::new();
     if file.as_os_str() == "-" {
@@ -30,9 +47,12 @@ pub(super) fn sip(file: &Path) -> Result<(), CtlError> {
     if bytes.len() as u64 > MAX {
         return Err(DecodeError::TooLong.into());
     }
-    let message = Message::parse(&bytes).map_err(DecodeError::from)?;
+    Ok(bytes)
+}
+
+fn print(words: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Result<(), CtlError> {
     let mut text = Vec::new();
-    write(&message, &mut text).and_then(|()| std::io::stdout().lock().write_all(&text)).map_err(CtlError::Output)
+    words(&mut text).and_then(|()| std::io::stdout().lock().write_all(&text)).map_err(CtlError::Output)
 }
 
 fn write(message: &Message<'_>, out: &mut Vec<u8>) -> std::io::Result<()> {

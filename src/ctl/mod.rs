@@ -156,11 +156,11 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::User(command) => user::run(&command),
         Command::Trace { id, place } => trace::run(&id, &place),
         Command::Decode { protocol: Protocol::Sip, file } => decode::sip(&file),
+        Command::Decode { protocol: Protocol::Tpdu, file } => decode::tpdu(&file),
         Command::Decode { protocol, .. } => Err(CtlError::NotBuilt(match protocol {
             Protocol::Smpp => "decode smpp",
             Protocol::Wbxml => "decode wbxml",
-            Protocol::Tpdu => "decode tpdu",
-            Protocol::Sip | Protocol::Msrp => "decode msrp",
+            Protocol::Sip | Protocol::Tpdu | Protocol::Msrp => "decode msrp",
         })),
         Command::Billing(_) => Err(CtlError::NotBuilt("billing")),
     };
