@@ -1,5 +1,7 @@
 //! Our octets read by programs that were not written here, and theirs by us: libwbxml's converters and Wireshark.
 
+#![expect(clippy::disallowed_methods, reason = "a test of a pure floor hands files to programs")]
+
 use std::path::Path;
 use std::process::Command;
 
