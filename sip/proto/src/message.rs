@@ -84,6 +84,8 @@ pub enum StartLine<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HeaderLine {
     pub name: HeaderName,
+    /// Its name is in the long form, it ends in CRLF and has no other line break in it: it can be copied as it stands.
+    whole: bool,
     name_len: u16,
     start: u32,
     value: u32,
@@ -150,6 +152,7 @@ impl<'a> Message<'a> {
             body_end: buf.len(),
             defect: None,
         };
+        let plain = is_plain(buf);
         let mut at = first_end + 1;
         loop {
             if at == buf.len() {
@@ -165,12 +168,14 @@ impl<'a> Message<'a> {
                 break;
             }
             // Folding (RFC 3261 §7.3.1): a line that begins with white space goes on with the one before.
+            let first_end = end;
             while matches!(buf.get(end), Some(b' ' | b'\t')) {
                 let Some(more) = memchr(b'\n', &buf[end..]) else { return Err(NotSip::Unfinished) };
                 end += more + 1;
             }
-            match header_line(buf, at, end, limits) {
-                Ok(line) => {
+            match header_line(buf, at, end, limits, plain) {
+                Ok(mut line) => {
+                    line.whole = plain && end == first_end && line.name_len > 1 && buf[at..end].ends_with(b"\r\n");
                     if message.headers.len() >= limits.headers.min(250) {
                         defect.get_or_insert(Defect::TooManyHeaders);
                     } else {
@@ -286,6 +291,13 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// The bytes of a line with its CRLF, when nothing in them could be taken for another line: they may be copied into
+    /// another message as they stand.
+    #[inline]
+    pub(crate) fn whole_line(&self, line: &HeaderLine) -> Option<&'a [u8]> {
+        line.whole.then(|| &self.buf[line.line()])
+    }
+
     /// All lines of that name, in order.
     pub fn lines(&self, name: HeaderName) -> impl Iterator<Item = &HeaderLine> {
         let from = match self.first[name as usize] {
@@ -377,7 +389,9 @@ fn start_line(line: &[u8]) -> Result<(StartLine<'_>, Option<Defect>), NotSip> {
     Ok((StartLine::Request { method: Method::from_bytes(token), token, uri, version }, defect))
 }
 
-fn header_line(buf: &[u8], start: usize, end: usize, limits: &Limits) -> Result<HeaderLine, Defect> {
+/// `plain`: what [`is_plain`] said of the whole message.
+#[inline]
+fn header_line(buf: &[u8], start: usize, end: usize, limits: &Limits, plain: bool) -> Result<HeaderLine, Defect> {
     let line = &buf[start..end];
     if line.len() > limits.line {
         return Err(Defect::LineTooLong);
@@ -389,8 +403,34 @@ fn header_line(buf: &[u8], start: usize, end: usize, limits: &Limits) -> Result<
         return Err(Defect::HeaderLine);
     }
     let value = &line[colon + 1..];
-    // NUL may stand as a quoted pair only (RFC 3261 §25.1; RFC 4475 §3.1.1.2 has one), CR before a line feed only: there
-    // are peers that end a line at either.
+    if !plain {
+        unbroken(value)?;
+    }
+    let left = value.iter().take_while(|b| is_lws(**b)).count();
+    let right = value.iter().rev().take_while(|b| is_lws(**b)).count();
+    let value_start = start + colon + 1 + left;
+    Ok(HeaderLine {
+        name: HeaderName::from_bytes(&line[..name_len]),
+        whole: false,
+        name_len: name_len as u16,
+        start: start as u32,
+        value: value_start.min(end) as u32,
+        value_end: (end - right).max(value_start.min(end)) as u32,
+        end: end as u32,
+    })
+}
+
+/// Whether no NUL and no CR without its line feed stands anywhere. Nearly every message is so, and one look at all of it
+/// costs less than a look at each value.
+fn is_plain(buf: &[u8]) -> bool {
+    let next = buf.get(1..).unwrap_or_default();
+    let odd = buf.iter().zip(next).fold(false, |odd, (a, b)| odd | (*a == 0) | ((*a == b'\r') & (*b != b'\n')));
+    !odd && !matches!(buf.last(), Some(0 | b'\r'))
+}
+
+/// NUL may stand as a quoted pair only (RFC 3261 §25.1; RFC 4475 §3.1.1.2 has one), CR before a line feed only: there
+/// are peers that end a line at either.
+fn unbroken(value: &[u8]) -> Result<(), Defect> {
     let inner = value.strip_suffix(b"\r\n").unwrap_or(value);
     for at in memchr::memchr2_iter(0, b'\r', inner) {
         match value[at] {
@@ -399,17 +439,7 @@ fn header_line(buf: &[u8], start: usize, end: usize, limits: &Limits) -> Result<
             _ => {}
         }
     }
-    let left = value.iter().take_while(|b| is_lws(**b)).count();
-    let right = value.iter().rev().take_while(|b| is_lws(**b)).count();
-    let value_start = start + colon + 1 + left;
-    Ok(HeaderLine {
-        name: HeaderName::from_bytes(&line[..name_len]),
-        name_len: name_len as u16,
-        start: start as u32,
-        value: value_start.min(end) as u32,
-        value_end: (end - right).max(value_start.min(end)) as u32,
-        end: end as u32,
-    })
+    Ok(())
 }
 
 fn trim_line(line: &[u8]) -> &[u8] {

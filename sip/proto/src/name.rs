@@ -137,7 +137,7 @@ impl HeaderName {
                 loop {
                     match HASHED[slot] {
                         EMPTY => return HeaderName::Other,
-                        n if HeaderName::TABLE[n as usize].0.as_bytes().eq_ignore_ascii_case(name) => {
+                        n if is(HeaderName::TABLE[n as usize].0.as_bytes(), name) => {
                             return HeaderName::ALL[n as usize];
                         }
                         _ => slot = (slot + 1) % SLOTS,
@@ -176,6 +176,12 @@ impl HeaderName {
                 | Date
         )
     }
+}
+
+/// Nearly everybody writes names as the registry does.
+#[inline]
+fn is(known: &[u8], name: &[u8]) -> bool {
+    known == name || known.eq_ignore_ascii_case(name)
 }
 
 const SLOTS: usize = 512;
