@@ -6,8 +6,7 @@
 use std::net::SocketAddr;
 
 use crate::edit::{self, scrub};
-use crate::headers::list;
-use crate::message::Message;
+use crate::message::{HeaderLine, Message};
 use crate::method::Method;
 use crate::name::HeaderName;
 
@@ -67,16 +66,16 @@ impl<'r> Response<'r> {
 
     fn write_copied(&self, w: &mut Writer<'_>) {
         let request = self.request;
-        for (i, via) in request.values(HeaderName::Via).enumerate() {
-            match self.source {
-                Some(source) if i == 0 => w.header(HeaderName::Via, |out| {
-                    // An empty Via has no value to complete.
-                    let Some(top) = list(via).next() else { return };
-                    let rest = request.range_of(top).end - request.range_of(via).start;
-                    top_via::write(top, source, out);
-                    out.extend_from_slice(&via[rest..]);
+        for (i, line) in request.lines(HeaderName::Via).enumerate() {
+            match (self.source, request.top_via()) {
+                (Some(source), Some(top)) if i == 0 => w.header(HeaderName::Via, |out| {
+                    let value = line.value();
+                    // Its parameters end where the top value does.
+                    let end = request.range_of(top.params.as_bytes()).end;
+                    top_via::complete(&request.bytes()[value.start..end], &top, source, out);
+                    out.extend_from_slice(&request.bytes()[end..value.end]);
                 }),
-                _ => w.text(HeaderName::Via, via),
+                _ => w.line(request, line),
             }
         }
         if self.makes_dialog() {
@@ -211,14 +210,22 @@ impl<'o> Writer<'o> {
 
     /// Every line of that name in `from`, in order; folded lines leave in one piece.
     pub fn copy(&mut self, from: &Message<'_>, name: HeaderName) {
-        for value in from.values(name) {
-            self.text(name, value);
+        for line in from.lines(name) {
+            self.line(from, line);
         }
     }
 
     fn copy_first(&mut self, from: &Message<'_>, name: HeaderName) {
-        if let Some(value) = from.value(name) {
-            self.text(name, value);
+        if let Some(line) = from.line(name) {
+            self.line(from, line);
+        }
+    }
+
+    /// A line of another message: as it stands there, if it can.
+    fn line(&mut self, from: &Message<'_>, line: &HeaderLine) {
+        match from.whole_line(line).filter(|_| self.body.is_none()) {
+            Some(whole) => self.out.extend_from_slice(whole),
+            None => self.text(line.name, &from.bytes()[line.value()]),
         }
     }
 

@@ -8,7 +8,14 @@ use crate::headers::{Via, host};
 /// Appends `via` (one value) with `received` and `rport` as they should be for a request from `source`. A `received` that
 /// the client wrote itself is dropped. A value that cannot be read is copied.
 pub fn write(via: &[u8], source: SocketAddr, out: &mut Vec<u8>) {
-    let Some(view) = Via::parse(via) else { return out.extend_from_slice(via) };
+    match Via::parse(via) {
+        Some(view) => complete(via, &view, source, out),
+        None => out.extend_from_slice(via),
+    }
+}
+
+/// [`write`] for a value that has been read: `view` is of `via`.
+pub(super) fn complete(via: &[u8], view: &Via<'_>, source: SocketAddr, out: &mut Vec<u8>) {
     let params = view.params.as_bytes();
     let address = source.ip().to_canonical();
     out.extend_from_slice(&via[..via.len() - params.len()]);
