@@ -326,8 +326,10 @@ impl Authenticator {
 
     /// Whether that header's address is one of the user's own.
     fn names(&self, message: &Message<'_>, header: HeaderName, user: &User) -> bool {
-        let Some(uri) = message.value(header).and_then(NameAddr::parse).and_then(|a| a.uri()) else { return false };
-        self.owns(&uri, user)
+        let Some(addr) = message.value(header).and_then(NameAddr::parse) else { return false };
+        // Nearly every phone writes the address-of-record as it is kept.
+        addr.addr.strip_prefix(b"sip:") == Some(user.aor.as_str().as_bytes())
+            || addr.uri().is_some_and(|uri| self.owns(&uri, user))
     }
 
     /// The user that an address names.

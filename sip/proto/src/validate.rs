@@ -71,7 +71,9 @@ pub fn request(message: &Message<'_>) -> Result<(), Rejection> {
 fn vias(message: &Message<'_>) -> Result<(), Rejection> {
     let mut count = 0;
     for value in message.list(HeaderName::Via) {
-        let via = Via::parse(value).filter(|v| v.version == b"2.0").ok_or(bad("Malformed Via"))?;
+        // The topmost was read when the message was.
+        let via = if count == 0 { message.top_via() } else { Via::parse(value) };
+        let via = via.filter(|v| v.version == b"2.0").ok_or(bad("Malformed Via"))?;
         if count == 0 {
             if via.transport().is_none() {
                 return Err(bad("Unknown Transport In Via"));

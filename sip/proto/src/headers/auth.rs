@@ -4,7 +4,7 @@
 //! [`crate::Message::values`], never with [`super::list`].
 
 use crate::digest::{Algorithm, write_name, write_nc, write_quoted};
-use crate::message::{is_token, trim};
+use crate::message::{self, is_token, trim};
 
 /// Parameters read from one value; more make the value unreadable.
 const MAX_PARAMS: usize = 32;
@@ -210,13 +210,7 @@ impl<'a> Challenge<'a> {
 
 /// Writes text that is already escaped as it should stand; a quote that is not escaped is mended.
 fn write_raw_quoted(out: &mut Vec<u8>, text: &[u8]) {
-    let mut escaped = false;
-    let clean = text.iter().all(|b| {
-        let bad = *b < 32 || *b == 127 || (*b == b'"' && !escaped);
-        escaped = *b == b'\\' && !escaped;
-        !bad
-    });
-    if clean && !escaped {
+    if is_quotable(text) {
         out.push(b'"');
         out.extend_from_slice(text);
         out.push(b'"');
@@ -225,11 +219,28 @@ fn write_raw_quoted(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
+/// Neither a control character nor a quote that is not escaped.
+fn is_quotable(text: &[u8]) -> bool {
+    // Nearly always; looked at many octets at a time.
+    if !message::any(text, |b| (b < 32) | (b == 127) | (b == b'"') | (b == b'\\')) {
+        return true;
+    }
+    let mut escaped = false;
+    let clean = text.iter().all(|b| {
+        let bad = *b < 32 || *b == 127 || (*b == b'"' && !escaped);
+        escaped = *b == b'\\' && !escaped;
+        !bad
+    });
+    clean && !escaped
+}
+
 fn is(name: &[u8], word: &str) -> bool {
     name.eq_ignore_ascii_case(word.as_bytes())
 }
 
-type Param<'a> = Option<(&'a [u8], &'a [u8])>;
+/// A name and its value.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+type Param<'a> = Option<Pair<'a>>;
 
 /// The parameters after `Digest`; an item is `None` where the grammar breaks.
 fn params(value: &[u8]) -> Option<impl Iterator<Item = Param<'_>>> {
@@ -243,6 +254,13 @@ fn params(value: &[u8]) -> Option<impl Iterator<Item = Param<'_>>> {
     Some(std::iter::from_fn(move || {
         loop {
             let s = rest?;
+            if count < MAX_PARAMS
+                && let Some((pair, after)) = plain_pair(s)
+            {
+                count += 1;
+                rest = after;
+                return Some(Some(pair));
+            }
             let end = find_comma(s);
             let item = trim(&s[..end]);
             rest = s.get(end + 1..);
@@ -257,6 +275,27 @@ fn params(value: &[u8]) -> Option<impl Iterator<Item = Param<'_>>> {
             return Some(pair);
         }
     }))
+}
+
+/// A pair in the shape that nearly everybody writes: `name=token` or `name="text"` without escapes, with a comma or the end
+/// right behind it. Then what follows the comma. Anything else is `None`, and read with more care.
+#[inline]
+fn plain_pair(s: &[u8]) -> Option<(Pair<'_>, Option<&[u8]>)> {
+    let s = &s[s.iter().position(|b| *b != b' ')?..];
+    let eq = s.iter().position(|b| !is_token(*b)).filter(|n| *n > 0)?;
+    let (name, value) = (&s[..eq], s[eq..].strip_prefix(b"=")?);
+    let (text, after) = match value.strip_prefix(b"\"") {
+        Some(quoted) => {
+            let end = memchr::memchr2(b'"', b'\\', quoted).filter(|at| quoted[*at] == b'"')?;
+            (&quoted[..end], &quoted[end + 1..])
+        }
+        None => value.split_at(value.iter().position(|b| !is_token(*b)).unwrap_or(value.len())),
+    };
+    match after {
+        [] => Some(((name, text), None)),
+        [b',', rest @ ..] => Some(((name, text), Some(rest))),
+        _ => None,
+    }
 }
 
 /// Offset of the first comma outside quotes. Unlike a list's, a `<` has no meaning here.
