@@ -27,13 +27,22 @@ impl Writer {
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::Builder::new().name("trace".to_owned()).spawn(move || {
             let mut seen = Vec::new();
-            loop {
-                let last = stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout);
-                let mut batch = Vec::new();
-                trace.drain(&mut seen, |words| words.iter().for_each(|w| batch.extend_from_slice(&w.to_le_bytes())));
-                if let Err(error) = ring.append(&batch) {
+            let mut batch = Vec::with_capacity(BATCH);
+            let mut write = |batch: &mut Vec<u8>| {
+                if let Err(error) = ring.append(batch) {
                     tracing::warn!(%error, "trace events lost");
                 }
+                batch.clear();
+            };
+            loop {
+                let last = stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout);
+                trace.drain(&mut seen, |words| {
+                    words.iter().for_each(|w| batch.extend_from_slice(&w.to_le_bytes()));
+                    if batch.len() + RECORD > BATCH {
+                        write(&mut batch);
+                    }
+                });
+                write(&mut batch);
                 if last {
                     return;
                 }
@@ -75,6 +84,8 @@ pub fn find(path: &Path, id: TraceId) -> io::Result<Vec<Event>> {
 }
 
 const EVERY: Duration = Duration::from_secs(1);
+/// Bytes written at once: few enough to stay in the cache and to need no fresh pages every second.
+const BATCH: usize = 64 * 1024;
 const MAGIC: &[u8; 8] = b"isthmus1";
 const HEAD: usize = 16;
 const RECORD: usize = WORDS * 8;
