@@ -41,8 +41,8 @@ impl Log {
         Ok(Log { connection, index })
     }
 
-    /// Commits `changes` as the newest segment, behind what is carried over from the oldest ones.
-    pub async fn commit(&mut self, changes: Vec<u8>) -> Result<(), Unwritten> {
+    /// Commits `changes` as the newest segment, behind what is carried over from the oldest ones. Gives their buffer back.
+    pub async fn commit(&mut self, mut changes: Vec<u8>) -> Result<Vec<u8>, Unwritten> {
         let carried = match self.carry_over(changes.len() as u64).await {
             Ok(carried) => carried,
             Err(error) => return Err((error, changes)),
@@ -50,7 +50,7 @@ impl Log {
         let (mut segment, from) = (carried.records, carried.from);
         let own = segment.len();
         if own == 0 {
-            segment = changes;
+            std::mem::swap(&mut segment, &mut changes);
         } else {
             segment.extend_from_slice(&changes);
         }
@@ -66,7 +66,7 @@ impl Log {
         if let Some(oldest) = from {
             self.index.drop_through(oldest, &carried.expired);
         }
-        Ok(())
+        Ok(if own == 0 { Arc::try_unwrap(segment).unwrap_or_default() } else { changes })
     }
 
     async fn write(&mut self, sequence: u64, segment: Arc<Vec<u8>>, oldest: Option<u64>) -> Result<(), sqlx::Error> {

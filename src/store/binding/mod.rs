@@ -140,6 +140,8 @@ struct Waiting {
     changes: Vec<u8>,
     /// Bytes of the group that failed and is tried again: while the engine is away it grows with each attempt.
     kept: usize,
+    /// The buffer of an earlier group, empty: fresh memory for each group would cost its pages' clearing.
+    spare: Vec<u8>,
     count: usize,
     done: Vec<Done<()>>,
     /// At most [`MAX_READS`].
@@ -179,8 +181,12 @@ impl Writer {
         loop {
             match self.next(!kept.is_empty()) {
                 Turn::Commit(changes, done) => {
-                    kept.extend_from_slice(&changes);
-                    let changes = std::mem::take(&mut kept);
+                    let changes = if kept.is_empty() {
+                        changes
+                    } else {
+                        kept.extend_from_slice(&changes);
+                        std::mem::take(&mut kept)
+                    };
                     if let Err(unwritten) = self.commit(changes, done) {
                         kept = unwritten;
                     }
@@ -268,7 +274,8 @@ impl Writer {
         };
         self.unsynced.get_or_insert(self.committed);
         let (outcome, unwritten) = match result {
-            Ok(()) => {
+            Ok(buffer) => {
+                self.shared.waiting.lock().spare(buffer);
                 if let Some(tell) = self.shared.announce.get() {
                     tell();
                 }
@@ -301,9 +308,15 @@ impl Waiting {
     fn take(&mut self) -> Turn {
         self.count = 0;
         self.hurried = false;
-        // The next group will be about as large.
-        let room = Vec::with_capacity(self.changes.len().min(GROUP));
+        let room = std::mem::take(&mut self.spare);
         Turn::Commit(std::mem::replace(&mut self.changes, room), std::mem::take(&mut self.done))
+    }
+
+    fn spare(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= 2 * GROUP {
+            buffer.clear();
+            self.spare = buffer;
+        }
     }
 }
 

@@ -47,14 +47,17 @@ impl Table {
         Ok(table)
     }
 
-    /// Commits a group whole.
-    pub async fn commit(&mut self, changes: Vec<u8>) -> Result<(), Unwritten> {
+    /// Commits a group whole. Gives its buffer back.
+    pub async fn commit(&mut self, changes: Vec<u8>) -> Result<Vec<u8>, Unwritten> {
         // Twice: a connection that idled may have died, and two nodes may have locked rows crosswise.
         let mut result = self.try_commit(&changes).await;
         if result.is_err() {
             result = self.try_commit(&changes).await;
         }
-        result.map_err(|error| (StoreError::engine(error), changes))
+        match result {
+            Ok(()) => Ok(changes),
+            Err(error) => Err((StoreError::engine(error), changes)),
+        }
     }
 
     async fn try_commit(&mut self, changes: &[u8]) -> Result<(), sqlx::Error> {
