@@ -82,7 +82,8 @@ impl Registrar {
         let theirs = |row: &&BindingRow<'_>| row.node != self.config.node;
         let mut changes = Vec::new();
         let mut moved = false;
-        self.table.write(aor, |bindings| {
+        let Some(address) = self.address(aor) else { return };
+        self.table.write(&address, |bindings| {
             if self.reading.is_stale(aor) {
                 return;
             }

@@ -131,7 +131,7 @@ impl Registrar {
             Acknowledge::Behind => None,
         };
         let mut waiting = Vec::new();
-        let result = self.table.write(aor, |bindings| {
+        let result = self.table.write(&account.aor, |bindings| {
             let applied = self.apply(bindings, account, wish, unix, reply.as_ref())?;
             let ok = |w: &mut Writer<'_>| self.write_ok(w, flow, account, wish, bindings, unix);
             match reply {

@@ -7,10 +7,9 @@ use std::time::Instant;
 
 use sip_ims::ports::{BindingChange, BindingRow, BindingStore, Done};
 use sip_ims::service::{Location, Outlet, Reach, Request, Service, Step, Verdict};
-use sip_ims::{Authenticator, Directory, Home, User};
+use sip_ims::{Aor, Authenticator, Directory, Home, User};
 use sip_proto::uri::Uri;
 use sip_proto::{Flow, Method};
-use smallvec::SmallVec;
 
 use crate::binding::{Binding, with_key};
 use crate::elsewhere::Reading;
@@ -161,7 +160,8 @@ impl Registrar {
         if ours && lost {
             binding.expires_at = binding.expires_at.min(unix as u32);
         }
-        self.table.write(row.aor, |bindings| {
+        let Some(aor) = self.address(row.aor) else { return };
+        self.table.write(&aor, |bindings| {
             // Who has registered since the start knows better.
             let same = |b: &Binding| match (b.reg_id, binding.reg_id) {
                 (0, 0) => b.contact() == binding.contact(),
@@ -172,6 +172,12 @@ impl Registrar {
                 sort(bindings);
             }
         });
+    }
+
+    /// A stored address-of-record: the user's own text where there is a user.
+    pub(crate) fn address(&self, text: &str) -> Option<Aor> {
+        let user = self.parts.directory.by_aor(text);
+        user.map(|user| user.aor.clone()).or_else(|| text.parse().ok())
     }
 
     /// Once a second: bindings and subscriptions that have run out.
@@ -198,8 +204,8 @@ impl Registrar {
 
     /// Takes every binding of an address-of-record away: the user was removed.
     pub fn deregister(&self, now: Instant, unix: u64, aor: &str) {
-        let gone: Vec<_> = self.table.write(aor, |bindings| bindings.drain(..).map(|b| (aor.into(), b)).collect());
-        self.forget(now, unix, gone, Event::Rejected);
+        let gone = self.table.take(aor, |bindings| bindings.drain(..).map(|b| (aor.into(), b)).collect());
+        self.forget(now, unix, gone.unwrap_or_default(), Event::Rejected);
         self.watchers.end(now, unix, aor);
     }
 
@@ -303,12 +309,12 @@ impl Location for Registrar {
 
     /// Contacts that may be reached in another way than by the flow that failed stay.
     fn failed(&self, aor: &str, contact: &[u8]) {
-        let gone: SmallVec<[Binding; 2]> = self.table.write(aor, |bindings| {
+        let gone = self.table.take(aor, |bindings| {
             let dead = |b: &Binding| b.contact() == contact && (b.way().is_some() || b.reg_id > 0);
             // One flow at a time: an instance may have the same contact on another.
-            bindings.iter().position(dead).map(|i| bindings.remove(i)).into_iter().collect()
+            bindings.iter().position(dead).map(|i| bindings.remove(i))
         });
-        for binding in gone {
+        if let Some(binding) = gone.flatten() {
             self.unstore(aor, &binding);
             self.watchers.defer(aor, Event::Deactivated, binding);
         }

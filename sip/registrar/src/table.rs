@@ -5,8 +5,9 @@ use std::hash::Hasher as _;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
+use hashbrown::hash_table::{Entry, OccupiedEntry};
 use parking_lot::{Mutex, RwLock};
+use sip_ims::Aor;
 use sip_proto::FlowId;
 use siphasher::sip::SipHasher13;
 use smallvec::SmallVec;
@@ -34,7 +35,8 @@ pub type Bindings = SmallVec<[Binding; 1]>;
 /// One address-of-record.
 struct Bound {
     hash: u64,
-    aor: Box<str>,
+    /// Shares its text with the user's own, which a look-up has just read.
+    aor: Aor,
     /// Best first.
     bindings: Bindings,
     /// The second at which it stands in the calendar; 0: nowhere.
@@ -106,30 +108,20 @@ impl Table {
     pub fn read<R>(&self, aor: &str, with: impl FnOnce(&[Binding]) -> R) -> R {
         let hash = self.hash(aor);
         let shard = self.shard(hash).read();
-        with(shard.find(hash, |b| &*b.aor == aor).map_or(&[][..], |b| &b.bindings))
+        with(shard.find(hash, |b| b.aor.as_str() == aor).map_or(&[][..], |b| &b.bindings))
     }
 
     /// Lends the bindings of an address-of-record for changes. `change` keeps them in order itself ([`sort`]).
-    pub fn write<R>(&self, aor: &str, change: impl FnOnce(&mut Bindings) -> R) -> R {
-        let hash = self.hash(aor);
+    pub fn write<R>(&self, aor: &Aor, change: impl FnOnce(&mut Bindings) -> R) -> R {
+        let hash = self.hash(aor.as_str());
         let mut shard = self.shard(hash).write();
-        match shard.entry(hash, |b| &*b.aor == aor, |b| b.hash) {
-            Entry::Occupied(mut entry) => {
-                let bound = entry.get_mut();
-                let (before, flows) = (bound.bindings.len(), connections(&bound.bindings));
-                let result = change(&mut bound.bindings);
-                self.follow(bound, before, &flows);
-                if entry.get().bindings.is_empty() {
-                    entry.remove();
-                    self.users.fetch_sub(1, Relaxed);
-                }
-                result
-            }
+        match shard.entry(hash, |b| b.aor == *aor, |b| b.hash) {
+            Entry::Occupied(entry) => self.alter(entry, change),
             Entry::Vacant(entry) => {
                 let mut bindings = Bindings::new();
                 let result = change(&mut bindings);
                 if !bindings.is_empty() {
-                    let mut bound = Bound { hash, aor: aor.into(), bindings, due: 0 };
+                    let mut bound = Bound { hash, aor: aor.clone(), bindings, due: 0 };
                     self.follow(&mut bound, 0, &SmallVec::new());
                     entry.insert(bound);
                     self.users.fetch_add(1, Relaxed);
@@ -137,6 +129,26 @@ impl Table {
                 result
             }
         }
+    }
+
+    /// [`Table::write`] for changes that add nothing: `None` when the address-of-record has no bindings.
+    pub fn take<R>(&self, aor: &str, change: impl FnOnce(&mut Bindings) -> R) -> Option<R> {
+        let hash = self.hash(aor);
+        let mut shard = self.shard(hash).write();
+        let entry = shard.find_entry(hash, |b| b.aor.as_str() == aor).ok()?;
+        Some(self.alter(entry, change))
+    }
+
+    fn alter<R>(&self, mut entry: OccupiedEntry<'_, Bound>, change: impl FnOnce(&mut Bindings) -> R) -> R {
+        let bound = entry.get_mut();
+        let (before, flows) = (bound.bindings.len(), connections(&bound.bindings));
+        let result = change(&mut bound.bindings);
+        self.follow(bound, before, &flows);
+        if entry.get().bindings.is_empty() {
+            entry.remove();
+            self.users.fetch_sub(1, Relaxed);
+        }
+        result
     }
 
     /// Brings counters, expiries and connections into line with changed bindings.
@@ -224,7 +236,7 @@ impl Table {
             if keep(&mut bound.bindings[i]) {
                 i += 1;
             } else {
-                gone(&bound.aor, bound.bindings.remove(i));
+                gone(bound.aor.as_str(), bound.bindings.remove(i));
             }
         }
         self.follow(bound, before, &flows);
@@ -268,6 +280,10 @@ mod tests {
         Binding::new(&Text { contact, ..Text::default() }, facts).unwrap()
     }
 
+    fn aor(text: &str) -> Aor {
+        text.parse().unwrap()
+    }
+
     fn expired(table: &Table, unix: u64) -> Vec<String> {
         let mut gone = Vec::new();
         assert!(
@@ -280,8 +296,8 @@ mod tests {
     #[test]
     fn bindings_expire_at_their_second_and_not_before() {
         let t = Table::new([1; 16]);
-        t.write("a@x", |b| b.extend([binding("1", 100, None), binding("2", 200, None)]));
-        t.write("b@x", |b| b.push(binding("3", 100, None)));
+        t.write(&aor("a@x"), |b| b.extend([binding("1", 100, None), binding("2", 200, None)]));
+        t.write(&aor("b@x"), |b| b.push(binding("3", 100, None)));
         assert_eq!((t.bindings(), t.users()), (3, 2));
         assert!(expired(&t, 99).is_empty());
         assert_eq!(expired(&t, 100), ["a@x 1", "b@x 3"]);
@@ -294,8 +310,8 @@ mod tests {
     #[test]
     fn a_refreshed_binding_outlives_its_first_expiry() {
         let t = Table::new([1; 16]);
-        t.write("a@x", |b| b.push(binding("1", 100, None)));
-        t.write("a@x", |b| b[0].expires_at = 300);
+        t.write(&aor("a@x"), |b| b.push(binding("1", 100, None)));
+        t.write(&aor("a@x"), |b| b[0].expires_at = 300);
         assert!(expired(&t, 100).is_empty());
         assert!(expired(&t, 299).is_empty());
         assert_eq!(expired(&t, 300), ["a@x 1"]);
@@ -304,10 +320,10 @@ mod tests {
     #[test]
     fn a_shortened_binding_expires_early_and_once() {
         let t = Table::new([1; 16]);
-        t.write("a@x", |b| b.push(binding("1", 300, None)));
-        t.write("a@x", |b| b[0].expires_at = 50);
+        t.write(&aor("a@x"), |b| b.push(binding("1", 300, None)));
+        t.write(&aor("a@x"), |b| b[0].expires_at = 50);
         assert_eq!(expired(&t, 50), ["a@x 1"]);
-        t.write("a@x", |b| b.push(binding("2", 400, None)));
+        t.write(&aor("a@x"), |b| b.push(binding("2", 400, None)));
         assert!(expired(&t, 300).is_empty());
         assert_eq!(expired(&t, 400), ["a@x 2"]);
     }
@@ -317,12 +333,12 @@ mod tests {
         let t = Table::new([1; 16]);
         let entries = |t: &Table| t.calendar.lock().0.values().map(|e| e.len()).sum::<usize>();
         for round in 0..50 {
-            t.write("a@x", |b| b.push(binding("1", 500 - round, Some(1))));
-            t.write("a@x", |b| b.push(binding("2", 400 - round, Some(2))));
+            t.write(&aor("a@x"), |b| b.push(binding("1", 500 - round, Some(1))));
+            t.write(&aor("a@x"), |b| b.push(binding("2", 400 - round, Some(2))));
             assert_eq!(entries(&t), 1);
             t.closed(FlowId(2), |b| b.way().unwrap().connection() != Some(FlowId(2)), |_, _| ());
             assert_eq!((entries(&t), t.bindings()), (1, 1));
-            t.write("a@x", Bindings::clear);
+            t.write(&aor("a@x"), Bindings::clear);
             assert_eq!(entries(&t), 0);
         }
     }
@@ -330,20 +346,20 @@ mod tests {
     #[test]
     fn removal_by_hand_leaves_nothing() {
         let t = Table::new([1; 16]);
-        t.write("a@x", |b| b.push(binding("1", 300, Some(7))));
-        t.write("a@x", Bindings::clear);
+        t.write(&aor("a@x"), |b| b.push(binding("1", 300, Some(7))));
+        t.write(&aor("a@x"), Bindings::clear);
         assert_eq!((t.bindings(), t.users()), (0, 0));
         assert!(t.connections.lock().is_empty());
         assert!(t.read("a@x", |b| b.is_empty()));
-        t.write("a@x", |_| ());
+        t.write(&aor("a@x"), |_| ());
         assert_eq!(t.users(), 0);
     }
 
     #[test]
     fn a_closed_connection_finds_its_bindings() {
         let t = Table::new([1; 16]);
-        t.write("a@x", |b| b.extend([binding("1", 300, Some(7)), binding("2", 300, Some(8))]));
-        t.write("b@x", |b| b.push(binding("3", 300, Some(7))));
+        t.write(&aor("a@x"), |b| b.extend([binding("1", 300, Some(7)), binding("2", 300, Some(8))]));
+        t.write(&aor("b@x"), |b| b.push(binding("3", 300, Some(7))));
         let mut gone = Vec::new();
         t.closed(FlowId(7), |b| b.way().unwrap().connection() != Some(FlowId(7)), |aor, _| gone.push(aor.to_owned()));
         gone.sort();

@@ -52,7 +52,7 @@ impl Undo {
         let Ok(message) = Message::parse(answer) else { return };
         let (call_id, cseq) = (message.call_id().unwrap_or_default(), message.cseq().map_or(0, |c| c.number));
         let mut events: SmallVec<[(Event, Binding); 2]> = SmallVec::new();
-        shelves.table.write(aor.as_str(), |bindings| {
+        shelves.table.write(&aor, |bindings| {
             let ours = |b: &Binding| b.cseq == cseq && b.text().call_id.as_bytes() == call_id;
             for old in before.changed {
                 if let Some(now) = bindings.iter_mut().find(|b| ours(b) && b.is_same(&old)) {
