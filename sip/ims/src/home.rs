@@ -58,7 +58,7 @@ impl Home {
 
     /// The host is our domain (a host name, in any case).
     pub fn is_domain(&self, host: &[u8]) -> bool {
-        host.eq_ignore_ascii_case(self.domain.as_bytes())
+        host == self.domain.as_bytes() || host.eq_ignore_ascii_case(self.domain.as_bytes())
     }
 
     /// Host and port name one of our listeners, or our domain without a port of its own.

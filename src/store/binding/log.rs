@@ -1,7 +1,7 @@
 //! Bindings on SQLite: a log of changes, one row a commit, with an index of what is current in memory.
 //!
 //! A row per binding would cost a refresh two written pages and their checkpoint. Here a commit appends its whole group as one blob, at about the cost
-//! of copying it, and the log is kept short from its old end: when it is more than twice what is current, the oldest segments'
+//! of copying it, and the log is kept short from its old end: when it is more than four times what is current, the oldest segments'
 //! current records are written again with the next commit and the segments are dropped. See docs/decisions.
 //!
 //! Segments are dropped strictly oldest first, so a removal's record may go with its segment: nothing older is left that it hid.
@@ -88,7 +88,7 @@ impl Log {
     /// The current records of as many oldest segments as should go with this commit.
     async fn carry_over(&mut self, incoming: u64) -> Result<Carried, StoreError> {
         let mut carried = Carried { records: Vec::new(), expired: Vec::new(), from: None };
-        let mut excess = (self.index.total + incoming).saturating_sub(2 * self.index.live + SLACK);
+        let mut excess = (self.index.total + incoming).saturating_sub(KEPT * self.index.live + SLACK);
         // A step at a time: most commits stay a single statement.
         if excess < CARRY_STEP {
             return Ok(carried);
@@ -342,7 +342,10 @@ fn now() -> i64 {
 const LENGTH_BITS: u32 = 20;
 /// Bytes by which the log must be too long before it is shortened, and of old segments read again with one commit beside.
 const CARRY_STEP: u64 = 512 * 1024;
-/// The log may be twice its current records and this.
+/// The log may be this many times its current records, and [`SLACK`]. The longer it is, the fewer records of its oldest
+/// segment are still current and must be written again: of refreshes at random a third at 2, a twentieth at 4.
+const KEPT: u64 = 4;
+/// Bytes.
 const SLACK: u64 = 4 * 1024 * 1024;
 /// Seconds after which an expired binding that nobody removed is not carried over any more; the clock may have jumped.
 const EXPIRED_FOR: i64 = 86_400;
