@@ -152,6 +152,10 @@ fn canonical_user(user: &[u8], out: &mut [u8]) -> Result<usize, IdentityError> {
 fn canonical_domain(domain: &[u8], out: &mut [u8]) -> Result<usize, IdentityError> {
     // "example.com." and "example.com" are the same host.
     let domain = domain.strip_suffix(b".").unwrap_or(domain);
+    if domain.ends_with(b".") {
+        // An empty label.
+        return Err(IdentityError::DomainSyntax);
+    }
     if domain.is_empty() || domain.len() > MAX_DOMAIN || domain.len() > out.len() {
         return Err(IdentityError::DomainLength);
     }
@@ -286,7 +290,7 @@ mod tests {
     #[test]
     fn malformed_addresses_are_refused_with_their_reason() {
         use IdentityError::*;
-        let cases: [(&[u8], &[u8], IdentityError); 8] = [
+        let cases: [(&[u8], &[u8], IdentityError); 10] = [
             (b"", b"x", NoUser),
             (b"a b", b"x", UserSyntax),
             (b"a%4", b"x", UserSyntax),
@@ -295,6 +299,8 @@ mod tests {
             (b"a", b"", DomainLength),
             (b"a", b"x\r\n", DomainSyntax),
             (b"a", b"x:5060", DomainSyntax),
+            (b"a", b"x..", DomainSyntax),
+            (b"a", b"..", DomainSyntax),
         ];
         for (user, domain, error) in cases {
             assert_eq!(Aor::from_parts(user, domain), Err(error));
