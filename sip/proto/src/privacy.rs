@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::derived;
 use crate::edit::Edits;
-use crate::headers::{NameAddr, Privacy, has_token, list, write_tokens};
+use crate::headers::{NameAddr, Privacy, has_token, write_tokens};
 use crate::message::Message;
 use crate::name::HeaderName;
 
@@ -201,8 +201,16 @@ fn make_anonymous(message: &Message<'_>, edits: &mut Edits) {
     let value = &message.bytes()[line.value()];
     edits.replace(line.value(), |v| {
         v.extend_from_slice(ANONYMOUS);
-        if let Some(from) = list(value).next().and_then(NameAddr::parse) {
-            v.extend_from_slice(from.params.as_bytes());
+        let tag = derived::tag(value);
+        match NameAddr::parse(value).filter(|from| from.tag() == tag) {
+            Some(from) => v.extend_from_slice(from.params.as_bytes()),
+            // Whatever else is wrong with it, the dialog is known by it.
+            None => {
+                if let Some(tag) = tag {
+                    v.extend_from_slice(b";tag=");
+                    v.extend_from_slice(tag);
+                }
+            }
         }
     });
 }
@@ -300,6 +308,17 @@ mod tests {
         assert!(text.contains("Privacy: id\r\n") && !text.contains("Proxy-Require"));
         let text = leave("Privacy: user;session\r\nProxy-Require: privacy\r\n");
         assert!(text.contains("Privacy: session\r\n") && text.contains("Proxy-Require: privacy\r\n"));
+    }
+
+    #[test]
+    fn an_odd_tag_stays_what_it_is() {
+        for from in ["sip:alice@a;tag=x,y", "Al, ice <sip:alice@a>;tag=x,y", "<sip:alice@a>;q;tag=x,y"] {
+            let bytes = format!("INVITE sip:b SIP/2.0\r\nFrom: {from}\r\nPrivacy: user\r\n\r\n").into_bytes();
+            let text = left(&bytes, |m, e| {
+                leaving(m, Neighbour::Untrusted, Privacy::default(), e).unwrap();
+            });
+            assert!(text.contains("anonymous.invalid>;") && text.contains("tag=x,y\r\n"), "{text}");
+        }
     }
 
     #[test]
