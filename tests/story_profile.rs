@@ -75,9 +75,12 @@ fn tel_uri_reaches_its_user_by_call_and_message() {
 #[test]
 fn tel_uri_of_our_domain_only_is_a_name_there() {
     let server = started(&format!("[[user]]\nid = \"7042\"\npassword = \"{PASSWORD}\""));
-    let desk = phone(&server, "7042", "answer", 200);
+    let port = server.ports.next();
+    let desk = Sipp::new(&server, "answer", port).calls(2).start();
+    bind(&server, "7042", port);
     call(&server, "call", &format!("tel:70-42;phone-context={DOMAIN}")).succeed();
-    desk.succeed(1);
+    call(&server, "call", &format!("sip:7042;phone-context={DOMAIN}@{DOMAIN};user=phone")).succeed();
+    desk.succeed(2);
 }
 
 #[test]

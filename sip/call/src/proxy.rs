@@ -297,6 +297,11 @@ impl Proxy {
         }
         let Some(aor) = parts.home.aor(uri) else { return (None, None) };
         let user = uri.user().and_then(|u| parts.directory.by_parts(u, parts.home.domain().as_bytes()));
+        // RFC 3261 §19.1.6: with `user=phone` the user part is what stands after tel:, a context with it.
+        let user = user.or_else(|| {
+            uri.phone()?.context()?;
+            number_of(uri).and_then(|n| parts.directory.by_msisdn(n)).or_else(|| self.extension(uri))
+        });
         match user {
             Some(user) => (Some(user.aor.clone()), Some(user)),
             None => (Some(aor), None),

@@ -334,7 +334,12 @@ fn hops_run_out_and_loops_are_seen() {
 #[test]
 fn a_number_finds_its_user() {
     let mut b = bench(world(&[BOB]), vec![user("bob", CallSettings::default())]);
-    for uri in ["tel:+81-90-1234-5678", "sip:+819012345678@home.test;user=phone", "sip:+819012345678@home.test"] {
+    for uri in [
+        "tel:+81-90-1234-5678",
+        "sip:+819012345678@home.test;user=phone",
+        "sip:+819012345678@home.test",
+        "sip:1234-5678;phone-context=+81-90@home.test;user=phone",
+    ] {
         let text = request("INVITE", uri, "").replace("c1", &format!("c{}", uri.len()));
         let text = text.replace("z9hG4bK-", &format!("z9hG4bK{}", uri.len()));
         let sent = b.feed(&text);
@@ -571,6 +576,7 @@ fn a_number_of_our_domain_only_is_a_name_there() {
     );
     for (n, (uri, outcome)) in [
         ("tel:70-42;phone-context=home.test", "10.0.0.6:5070 INVITE sip:10.0.0.6:5070"),
+        ("sip:70-42;phone-context=home.test@home.test;user=phone", "10.0.0.6:5070 INVITE sip:10.0.0.6:5070"),
         ("tel:7043;phone-context=home.test", "10.0.0.2:5062 SIP/2.0 404"),
         ("tel:7042;phone-context=other.test", "10.0.0.2:5062 SIP/2.0 404"),
         ("tel:7042", "10.0.0.2:5062 SIP/2.0 404"),
