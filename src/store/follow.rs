@@ -59,3 +59,73 @@ impl Follower {
 const PAGE: u32 = 1000;
 /// A quarter of the second in which provisioning takes effect.
 const BETWEEN: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use sip_ims::ports::Done;
+    use sip_ims::{CallSettings, DigestSecrets, User};
+
+    use super::*;
+
+    /// What another process has written so far.
+    #[derive(Default)]
+    struct Elsewhere(Mutex<Vec<UserChange>>);
+
+    impl UserStore for Elsewhere {
+        fn put(&self, users: Vec<User>, done: Done<()>) {
+            let mut changes = self.0.lock();
+            for user in users {
+                let sequence = changes.len() as u64 + 1;
+                changes.push(UserChange { sequence, id: user.id.clone(), user: Some(user) });
+            }
+            done(Ok(()));
+        }
+
+        fn remove(&self, id: &str, done: Done<bool>) {
+            let mut changes = self.0.lock();
+            let sequence = changes.len() as u64 + 1;
+            changes.push(UserChange { sequence, id: id.into(), user: None });
+            done(Ok(true));
+        }
+
+        fn changes(&self, after: u64, limit: u32, done: Done<Vec<UserChange>>) {
+            let changes = self.0.lock();
+            done(Ok(changes.iter().filter(|c| c.sequence > after).take(limit as usize).cloned().collect()));
+        }
+    }
+
+    fn alice() -> User {
+        User {
+            id: "alice".into(),
+            aor: "alice@example.com".parse().unwrap(),
+            secrets: DigestSecrets::of_password("alice", "example.com", b"wonderland"),
+            msisdn: None,
+            email: None,
+            jid: None,
+            roles: Vec::new(),
+            call_settings: CallSettings::default(),
+        }
+    }
+
+    /// On a clock that stands still but for the sleeps.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_provisioned_takes_effect_within_a_second() {
+        let (users, directory) = (Arc::new(Elsewhere::default()), Arc::new(Directory::new()));
+        let removed = Arc::new(Mutex::new(Vec::new()));
+        let heard = removed.clone();
+        let each = move |change: &UserChange| heard.lock().extend(change.user.is_none().then(|| change.id.clone()));
+        tokio::spawn(Follower::new(users.clone(), directory.clone()).run(each));
+        // Whenever it comes.
+        for wait in [0u64, 1, 249, 250, 251, 777, 60_000] {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            users.put(vec![alice()], Box::new(|result| assert!(result.is_ok())));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(directory.by_id("alice").is_some());
+            users.remove("alice", Box::new(|result| assert!(result.is_ok())));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(directory.by_id("alice").is_none());
+        }
+        assert_eq!(removed.lock().len(), 7);
+    }
+}
