@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sip_ims::ports::{Bus, BusError, Done, MessageId, MessageQueue, QueuedMessage, StoreError, Subscription};
+use sip_ims::service::Location;
 use sip_ims::{Aor, answer};
 use sip_messaging::Pager;
 use sip_registrar::Registrar;
@@ -60,12 +61,14 @@ impl Cluster {
                 }
             }),
         )?;
+        let places = registrar.clone();
         let kept = self.bus.subscribe(
             KEPT,
             Box::new(move |_, aor| {
-                if let Some(aor) = std::str::from_utf8(aor).ok().and_then(|text| text.parse().ok()) {
-                    pager.kept_elsewhere(&aor);
-                }
+                let Some(aor) = std::str::from_utf8(aor).ok().and_then(|text| text.parse::<Aor>().ok()) else { return };
+                let mut here = false;
+                places.each(aor.as_str(), unix_now(), &mut |_| here = true);
+                pager.kept_elsewhere(&aor, here);
             }),
         )?;
         runtime.spawn(take_over(registrar, hint));

@@ -10,7 +10,7 @@ mod postgres;
 
 use std::time::Duration;
 
-use harness::{DOMAIN, Peer, Server, Setup, Sipp, eventually, sipp::Outcome};
+use harness::{DOMAIN, Peer, Phone, Server, Setup, Sipp, eventually, sipp::Outcome};
 
 const USERS: [&str; 4] = ["alice", "bob", "carol", "dave"];
 
@@ -130,4 +130,43 @@ fn kept_messages_are_delivered_once_whichever_node_kept_them() {
     let again = Peer::new(daves);
     register(&a, "dave", daves, 600);
     assert_eq!(again.receive(Duration::from_secs(2)), None);
+}
+
+#[test]
+fn message_reaches_a_phone_that_is_connected_to_the_other_node() {
+    let Cluster { a, b, nats: _nats, _postgres } = Cluster::start();
+    let mut phone = Phone::start(&a, "bob", "tcp", 440);
+    phone.wait_registered();
+    knows(&b, 1);
+    // Out of reach from here: kept, and delivered by the node that has the connection.
+    keep(&b, "bob", "over there", 1);
+    // Nobody else is connected to it: the 200 is the phone's, to the MESSAGE.
+    let taken = "isthmus_sip_messages_total{direction=\"in\",transport=\"tcp\",status=\"200\"}";
+    eventually("the phone takes the message", Duration::from_secs(20), || a.metric(taken) == 1.0);
+    eventually("and is told once", Duration::from_secs(20), || {
+        a.metric("isthmus_kept_messages_total{fate=\"delivered\"}") == 1.0
+    });
+    // A call is not: the phone does not ring.
+    from_alice(&b, "call_final", "bob").set("CODE", 480).succeed();
+}
+
+#[test]
+fn what_is_imported_at_one_node_takes_effect_at_all() {
+    let Cluster { a, b, nats: _nats, _postgres } = Cluster::start();
+    std::fs::write(a.path().join("more.toml"), "[[user]]\nid = \"erin\"\npassword = \"wonderland\"\n").unwrap();
+    let registers = |server: &Server| {
+        let sipp = Sipp::new(server, "register", b.ports.next()).set("CONTACT", "127.0.0.1:9").set("PARAMS", "");
+        sipp.set("EXPIRES", 600).users(&["erin"]).run().counts.ok == 1
+    };
+    assert!(!registers(&b));
+    a.command(&["import", "more.toml", "--config", "isthmus.toml"]);
+    for server in [&a, &b] {
+        eventually("erin gets in", Duration::from_secs(20), || registers(server));
+    }
+    // Registered at both; removed, she is gone from both.
+    a.command(&["user", "remove", "erin", "--config", "isthmus.toml"]);
+    for server in [&b, &a] {
+        eventually("erin is out", Duration::from_secs(20), || !registers(server));
+        knows(server, 0);
+    }
 }

@@ -84,9 +84,13 @@ impl Pager {
         }
     }
 
-    /// Another node has kept a message for this user.
-    pub fn kept_elsewhere(&self, aor: &Aor) {
+    /// Another node has kept a message for this user. `here`: there is a way to the user from this node, which that one may
+    /// not have (a connection).
+    pub fn kept_elsewhere(&self, aor: &Aor, here: bool) {
         self.waiting.add(aor);
+        if here {
+            self.on_registered(aor.as_str());
+        }
     }
 
     /// Whether messages wait for this user (canonical `user@domain`), as far as this node knows. Now and then true for a
