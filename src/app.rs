@@ -11,11 +11,11 @@ use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
 use sip_ims::ports::{Bus, BusError, StoreError, UserChange};
 use sip_ims::service::Chronicle;
 use sip_ims::vectors::HomeVectors;
-use sip_ims::{Aor, Directory, Home};
+use sip_ims::{Aor, Directory};
 use sip_messaging::{Courier, CourierParts, Pager};
 use sip_net::{
-    CarrierConfig, Certificate, FloodConfig, Prefix, Resolver, ResolverConfig, StartError, StreamLimits, TlsConfig,
-    TlsError,
+    Bound, CarrierConfig, Certificate, FloodConfig, Prefix, Resolver, ResolverConfig, StartError, StreamLimits,
+    TlsConfig, TlsError,
 };
 use sip_proto::digest::Algorithm;
 use sip_proto::{Flow, Transport};
@@ -27,11 +27,11 @@ use tokio::sync::watch;
 use crate::bus::{LocalBus, NatsBus, NatsError};
 use crate::chronicle::Ledger;
 use crate::cluster::Cluster;
-use crate::config::{self, Auth, BusEngine, Config, ConfigError, DigestAlgorithm, Peers, StoreEngine};
+use crate::config::{self, Auth, BusEngine, Config, ConfigError, DigestAlgorithm, StoreEngine, TrustedPeer};
 use crate::http::{self, tls::CertificateError, tls::Certificates};
 use crate::names::Located;
 use crate::secrets::{self, Pem, SecretError};
-use crate::sip::{Penalties, Sip, SipParts};
+use crate::sip::{Neighbours, Sip, SipParts};
 use crate::store::follow::Follower;
 use crate::store::{OpenError, Store, StoreConfig};
 use crate::telemetry::log::{self, LogControl, LogError};
@@ -361,9 +361,9 @@ fn open_sip(
 ) -> Result<Services, AppError> {
     let Around { directory, chronicle, metrics, cluster } = around;
     let sip = &config.sip;
-    let doors = [(Transport::Udp, &sip.udp), (Transport::Tcp, &sip.tcp), (Transport::Tls, &sip.tls)];
-    let listeners = doors.into_iter().flat_map(|(t, list)| list.iter().map(move |a| (t, *a)));
-    let home = Arc::new(Home::new(&config.domain, listeners));
+    // Bound before anything is written into a Via, so that port 0 is known by its real number.
+    let bound = Bound::new(&carrier_config(config, certificate)?, runtime.clone())?;
+    let home = Arc::new(crate::sip::home(&config.domain, sip, &bound));
     let secret = cluster_secret(store)?;
     let authenticator = match sip.auth {
         Auth::None => None,
@@ -378,7 +378,7 @@ fn open_sip(
             Some(Arc::new(Authenticator::new(config, home.clone(), directory.clone())))
         }
     };
-    let penalties = Arc::new(Penalties::default());
+    let neighbours = Arc::new(Neighbours::new(&sip.trusted));
     let messages = cluster.messages(Arc::new(Timed::new(metrics.clone(), store.messages())));
     let (pager, inbox) = Pager::new(pager_config(config), messages);
     let registrar = Arc::new(Registrar::new(
@@ -393,8 +393,8 @@ fn open_sip(
                 Arc::new(move |aor, _| pager.on_registered(aor))
             },
             penalise: {
-                let penalties = penalties.clone();
-                Arc::new(move |flow, points| penalties.take(flow, points))
+                let neighbours = neighbours.clone();
+                Arc::new(move |flow, points| neighbours.penalise(flow, points))
             },
         },
     ));
@@ -415,14 +415,13 @@ fn open_sip(
         secret: secrets::random(),
         cluster_secret: secret,
     };
-    let driver = Sip::driver(sip, parts, penalties.clone());
+    let driver = Sip::driver(sip, parts, neighbours.clone());
     if let Some(authenticator) = &authenticator {
         let vectors = HomeVectors::new(directory, store.documents(), Box::new(secrets::random));
         authenticator.attach(Arc::new(vectors), driver.clone());
     }
     registrar.attach(driver.clone());
-    let carriers = carrier_config(config, certificate)?;
-    let stack = Sip::open(driver.clone(), &carriers, closed, &penalties, metrics, runtime.clone())?;
+    let stack = Sip::open(driver.clone(), bound, closed, &neighbours, metrics)?;
     let resolver = ResolverConfig { name_servers: sip.resolver.0.into_iter().collect(), ..ResolverConfig::default() };
     names.tie(&driver, Resolver::new(&resolver, stack.carriers.names().clone()), runtime.clone());
     let courier = Courier::new(
@@ -496,8 +495,11 @@ pub(crate) fn unix_now() -> u64 {
 
 fn carrier_config(config: &Config, certificate: &Pem) -> Result<CarrierConfig, AppError> {
     let sip = &config.sip;
-    let prefix = |p: &Peers| Prefix { address: p.network(), bits: p.prefix() };
-    let mut exempt: Vec<Prefix> = sip.trusted.iter().map(prefix).collect();
+    let prefix = |t: &TrustedPeer| match t {
+        TrustedPeer::Address(p) => Some(Prefix { address: p.network(), bits: p.prefix() }),
+        TrustedPeer::Certificate(_) => None,
+    };
+    let mut exempt: Vec<Prefix> = sip.trusted.iter().filter_map(prefix).collect();
     if !sip.flood.enabled {
         let all = [IpAddr::from([0u8; 4]), IpAddr::from([0u8; 16])];
         exempt.extend(all.map(|address| Prefix { address, bits: 0 }));

@@ -1,5 +1,7 @@
 //! The SIP stack of this process: builds the driver, the proxy of each shard and the carriers, and ties them together.
 
+use std::io;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -8,12 +10,11 @@ use sip_ims::authenticate::Authenticator;
 use sip_ims::service::{Chronicle, Location, Service};
 use sip_ims::{Directory, Home};
 use sip_net::driver::{Driver, DriverConfig, Sink};
-use sip_net::{CarrierConfig, Carriers, Handler, StartError};
+use sip_net::{Bound, Carriers, Handler, StartError};
 use sip_proto::transaction::Timing;
-use sip_proto::{Flow, Limits, Outbox};
-use tokio::runtime::Handle;
+use sip_proto::{Flow, Limits, Outbox, Transport};
 
-use crate::config::{Peers, Sip as SipConfig};
+use crate::config::{Sip as SipConfig, TrustedPeer};
 use crate::telemetry::Metrics;
 
 /// The running stack.
@@ -38,33 +39,69 @@ pub struct SipParts {
     pub cluster_secret: [u8; 32],
 }
 
-/// Takes points from a source that misbehaves, once the carriers run.
-#[derive(Default)]
-pub struct Penalties(OnceLock<Weak<Carriers>>);
+/// What is known of whoever is behind a flow, and what is held against them.
+pub struct Neighbours {
+    trusted: Vec<TrustedPeer>,
+    /// Whether any is trusted by certificate: only then connections are looked up.
+    by_certificate: bool,
+    /// Tied once the carriers run, before the first message.
+    carriers: OnceLock<Weak<Carriers>>,
+}
 
-impl Penalties {
-    pub fn take(&self, flow: &Flow, points: u32) {
-        if let Some(carriers) = self.0.get().and_then(Weak::upgrade) {
+impl Neighbours {
+    pub fn new(trusted: &[TrustedPeer]) -> Neighbours {
+        let by_certificate = trusted.iter().any(|t| matches!(t, TrustedPeer::Certificate(_)));
+        Neighbours { trusted: trusted.to_vec(), by_certificate, carriers: OnceLock::new() }
+    }
+
+    /// Takes points from a source that misbehaves; never from one that is trusted.
+    pub fn penalise(&self, flow: &Flow, points: u32) {
+        if let Some(carriers) = self.carriers()
+            && !self.is_trusted(flow)
+        {
             carriers.flood().penalise(Instant::now(), flow.remote, points);
         }
+    }
+
+    fn carriers(&self) -> Option<Arc<Carriers>> {
+        self.carriers.get().and_then(Weak::upgrade)
+    }
+
+    /// The names that this client proved when it connected over TLS (RFC 5922 §7.1); none without a certificate.
+    fn proved(&self, flow: &Flow) -> Option<Arc<[String]>> {
+        let asked = self.by_certificate && flow.transport == Transport::Tls;
+        asked.then(|| self.carriers()?.client_identities(flow.id)).flatten()
+    }
+}
+
+impl Trusted for Neighbours {
+    fn is_trusted(&self, flow: &Flow) -> bool {
+        let by_address = |t: &TrustedPeer| matches!(t, TrustedPeer::Address(peers) if peers.contains(flow.remote));
+        if self.trusted.iter().any(by_address) {
+            return true;
+        }
+        let Some(proved) = self.proved(flow) else { return false };
+        let named =
+            |t: &TrustedPeer| matches!(t, TrustedPeer::Certificate(name) if proved.iter().any(|p| **p == **name));
+        self.trusted.iter().any(named)
     }
 }
 
 impl Sip {
     /// Builds the driver; nothing is open yet, so services can still be tied to it.
-    pub fn driver(config: &SipConfig, parts: SipParts, penalties: Arc<Penalties>) -> Arc<Driver> {
+    pub fn driver(config: &SipConfig, parts: SipParts, neighbours: Arc<Neighbours>) -> Arc<Driver> {
         let proxy = Arc::new(ProxyParts {
             home: parts.home.clone(),
             directory: parts.directory,
             location: parts.location,
             names: parts.names,
-            trusted: Arc::new(Believed(config.trusted.clone())),
+            trusted: neighbours.clone(),
             access: parts.authenticator.map_or(Access::Open, Access::Digest),
             services: parts.services,
             chronicle: parts.chronicle,
             record_route: config.record_route,
             seals: Seals::new(&parts.cluster_secret),
-            penalise: Arc::new(move |flow, points| penalties.take(flow, points)),
+            penalise: Arc::new(move |flow, points| neighbours.penalise(flow, points)),
         });
         let driver = DriverConfig {
             shards: threads(config) * 8,
@@ -77,19 +114,18 @@ impl Sip {
         Arc::new(Driver::new(&driver, parts.home, Instant::now(), |_| Box::new(Proxy::new(proxy.clone()))))
     }
 
-    /// Opens every door.
+    /// Serves from now on.
     pub fn open(
         driver: Arc<Driver>,
-        carriers: &CarrierConfig,
+        bound: Bound,
         closed: Arc<dyn Fn(&Flow) + Send + Sync>,
-        penalties: &Penalties,
+        neighbours: &Arc<Neighbours>,
         metrics: Arc<Metrics>,
-        runtime: Handle,
     ) -> Result<Sip, StartError> {
         let front = Arc::new(Front { driver: driver.clone(), closed, metrics });
-        let carriers = Arc::new(Carriers::start(carriers, front, runtime)?);
-        let _ = penalties.0.set(Arc::downgrade(&carriers));
-        driver.attach(Arc::new(Doors(carriers.clone())));
+        let carriers = Arc::new(bound.start(front)?);
+        let _ = neighbours.carriers.set(Arc::downgrade(&carriers));
+        driver.attach(Arc::new(Doors { carriers: carriers.clone(), neighbours: neighbours.clone() }));
         Ok(Sip { driver, carriers })
     }
 
@@ -102,6 +138,26 @@ impl Sip {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// Our domain and doors. What is open on every address is written by the configured one, else by the one that the default
+/// route leaves from, if there is any.
+pub fn home(domain: &str, config: &SipConfig, bound: &Bound) -> Home {
+    let advertised = |any: IpAddr| {
+        let configured = config.advertised.iter().find(|ip| ip.is_ipv4() == any.is_ipv4());
+        configured.copied().or_else(|| default_source(any).ok())
+    };
+    let everywhere = [IpAddr::from([0u8; 4]), IpAddr::from([0u8; 16])];
+    let home = Home::new(domain, bound.local_addrs().iter().copied());
+    everywhere.into_iter().filter_map(advertised).fold(home, Home::advertising)
+}
+
+/// Connecting a UDP socket sends nothing: the kernel only looks up the route, here to an address kept for documentation.
+fn default_source(any: IpAddr) -> io::Result<IpAddr> {
+    let outside = if any.is_ipv4() { "192.0.2.1:5060" } else { "[2001:db8::1]:5060" };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(outside)?;
+    socket.local_addr().map(|a| a.ip())
 }
 
 /// UDP worker threads.
@@ -137,22 +193,17 @@ impl Handler for Front {
     }
 }
 
-struct Doors(Arc<Carriers>);
+struct Doors {
+    carriers: Arc<Carriers>,
+    neighbours: Arc<Neighbours>,
+}
 
 impl Sink for Doors {
     fn flush(&self, out: &mut Outbox) {
-        self.0.send(out);
+        self.carriers.send(out);
     }
 
     fn penalise(&self, flow: &Flow, points: u32) {
-        self.0.flood().penalise(Instant::now(), flow.remote, points);
-    }
-}
-
-struct Believed(Vec<Peers>);
-
-impl Trusted for Believed {
-    fn is_trusted(&self, flow: &Flow) -> bool {
-        self.0.iter().any(|p| p.contains(flow.remote))
+        self.neighbours.penalise(flow, points);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::{BusEngine, Config, Problem, Size, StoreEngine};
+use super::{BusEngine, Config, Problem, Size, StoreEngine, TrustedPeer};
 
 impl Config {
     /// Everything that is wrong, in the order of the sections; empty when the server can start with it.
@@ -63,7 +63,21 @@ impl Config {
             within(&format!("smpp.link[{i}].password"), link.password.len() as u64, 0, 8);
         }
 
+        for family in [std::net::IpAddr::is_ipv4, std::net::IpAddr::is_ipv6] {
+            let twice = sip.advertised.iter().filter(|ip| family(ip)).count() > 1;
+            if twice || sip.advertised.iter().any(|ip| family(ip) && ip.is_unspecified()) {
+                say("sip.advertised", "must be one address of a family that peers can reach".to_owned());
+            }
+        }
+
         let tls = &self.tls;
+        let by_certificate = sip.trusted.iter().position(|t| matches!(t, TrustedPeer::Certificate(_)));
+        if let Some(i) = by_certificate.filter(|_| tls.client_authorities.as_os_str().is_empty()) {
+            say(
+                &format!("sip.trusted[{i}]"),
+                "needs tls.client_authorities: nobody else vouches for a name".to_owned(),
+            );
+        }
         match (tls.certificate.as_os_str().is_empty(), tls.key.as_os_str().is_empty()) {
             (true, false) => say("tls.certificate", "must be set when tls.key is".to_owned()),
             (false, true) => say("tls.key", "must be set when tls.certificate is".to_owned()),
@@ -186,6 +200,29 @@ mod tests {
         assert_eq!(keys("[admin]\ntoken = \"short\"\n"), ["admin.token"]);
         assert_eq!(keys("[log]\nlevel = \"a=b=c\"\n"), ["log.level"]);
         assert_eq!(keys("[sip]\nudp=[]\ntcp=[]\ntls=[]\n"), ["sip"]);
+    }
+
+    #[test]
+    fn a_certificate_that_is_trusted_needs_an_authority_and_a_whole_name() {
+        let trusted = |name: &str| format!("[sip]\ntrusted = [\"10.0.0.0/8\", \"{name}\"]\n");
+        assert_eq!(keys(&trusted("tls:scscf.example.com")), ["sip.trusted[1]"]);
+        let authority = "[tls]\nclient_authorities = \"ca.pem\"\n";
+        let config = Config::parse(&(trusted("tls:SCSCF.example.com") + authority)).unwrap();
+        assert_eq!(config.sip.trusted[1], TrustedPeer::Certificate("scscf.example.com".into()));
+        for bad in ["tls:", "tls:*.example.com", "tls:127.0.0.1", "tls:a b", "scscf.example.com"] {
+            assert!(Config::parse(&(trusted(bad) + authority)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_address_of_a_family_is_advertised() {
+        for (good, list) in [
+            (true, r#"["192.0.2.1", "2001:db8::1"]"#),
+            (false, r#"["192.0.2.1", "192.0.2.2"]"#),
+            (false, r#"["0.0.0.0"]"#),
+        ] {
+            assert_eq!(Config::parse(&format!("[sip]\nadvertised = {list}\n")).is_ok(), good, "{list}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use doors::{Admin, Content, Http, Media, Msrp, Smpp, SmppBind, SmppLink, Tls
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};
 pub use sip::{Acknowledge, Auth, DigestAlgorithm, Flood, Messaging, Registrar, Sip};
 pub use spans::Spans;
-pub use values::{Door, Peers, Ports, Size};
+pub use values::{Door, Peers, Ports, Size, TrustedPeer};
 
 /// Everything an operator may say. Field docs give units and ranges; `docs/configuration.md` tells it in prose.
 #[derive(Clone, Debug, Deserialize)]

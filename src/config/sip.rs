@@ -1,10 +1,10 @@
 //! `[sip]`, `[registrar]`, `[messaging]`: signalling.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
 
-use super::values::{Peers, Size, listen_list, loopback};
+use super::values::{Size, TrustedPeer, listen_list, loopback};
 
 /// Doors, limits and policy of SIP itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -20,8 +20,11 @@ pub struct Sip {
     /// Digest algorithms that are offered, in this order (RFC 8760 §2.3), 1 or 2. MD5 alone by default: phones in the field
     /// (baresip 1.0) give up when any challenge is one that they do not know, even when another is MD5.
     pub digest: Vec<DigestAlgorithm>,
+    /// What stands in our Via and Record-Route for a listener on 0.0.0.0 or [::]: at most one address of each family.
+    /// Empty: the address that this machine's default route leaves from.
+    pub advertised: Vec<IpAddr>,
     /// IMS core nodes whose asserted identities are believed (ISC). At most 256.
-    pub trusted: Vec<Peers>,
+    pub trusted: Vec<TrustedPeer>,
     pub record_route: bool,
     /// Name server as `IP:port`; empty: the system's.
     pub resolver: super::values::Door,
@@ -48,6 +51,7 @@ impl Default for Sip {
             tls: vec![loopback(5061)],
             auth: Auth::Digest,
             digest: vec![DigestAlgorithm::Md5],
+            advertised: Vec::new(),
             trusted: Vec::new(),
             record_route: true,
             resolver: super::values::Door(None),

@@ -103,11 +103,27 @@ impl Peers {
     }
 }
 
-impl<'de> Deserialize<'de> for Peers {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Peers, D::Error> {
+/// Who is believed: peers by address, or a TLS client by what its certificate proves (`tls:scscf.example.com`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TrustedPeer {
+    Address(Peers),
+    /// A SIP domain or host name of RFC 5922 §7.1, lower case.
+    Certificate(Box<str>),
+}
+
+impl<'de> Deserialize<'de> for TrustedPeer {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<TrustedPeer, D::Error> {
         let text = String::deserialize(d)?;
-        Peers::parse(&text)
-            .ok_or_else(|| de::Error::custom(format_args!("\"{text}\" is not an IP address, IP:port or CIDR block")))
+        match text.strip_prefix("tls:") {
+            // RFC 5922 §7.2: names are compared whole; an address or a wildcard is nobody's identity.
+            Some(name) if super::check::is_host_name(name) && name.parse::<IpAddr>().is_err() => {
+                Ok(TrustedPeer::Certificate(name.to_ascii_lowercase().into()))
+            }
+            Some(_) => Err(de::Error::custom(format_args!("\"{text}\" does not name a host after tls:"))),
+            None => Peers::parse(&text).map(TrustedPeer::Address).ok_or_else(|| {
+                de::Error::custom(format_args!("\"{text}\" is not an IP address, IP:port, CIDR block or tls:NAME"))
+            }),
+        }
     }
 }
 

@@ -37,6 +37,15 @@ impl Home {
         Home { domain: domain.trim_end_matches('.').to_ascii_lowercase().into(), listeners }
     }
 
+    /// Writes `ip` for a listener that is open on every address of its family: 0.0.0.0 leads nobody here.
+    pub fn advertising(mut self, ip: IpAddr) -> Home {
+        let everywhere = |l: &&mut Listener| l.address.ip().is_unspecified() && l.address.is_ipv4() == ip.is_ipv4();
+        for listener in self.listeners.iter_mut().filter(everywhere) {
+            listener.sent_by = SocketAddr::new(ip, listener.address.port()).to_string().into_bytes().into();
+        }
+        self
+    }
+
     pub fn domain(&self) -> &str {
         &self.domain
     }
@@ -119,6 +128,20 @@ mod tests {
         assert_eq!(aor("sips:bob@example.com").as_deref(), Some("bob@example.com"));
         assert_eq!(aor("sip:bob@example.org"), None);
         assert_eq!(aor("sip:example.com"), None);
+    }
+
+    #[test]
+    fn a_listener_on_every_address_is_written_by_one_that_can_be_reached() {
+        let doors = ["0.0.0.0:5060", "192.0.2.9:5062"].map(|a| (Transport::Udp, a.parse().unwrap()));
+        let both = doors.into_iter().chain([(Transport::Tcp, "[::]:5060".parse().unwrap())]);
+        let h = Home::new("example.com", both)
+            .advertising("192.0.2.1".parse().unwrap())
+            .advertising("2001:db8::1".parse().unwrap());
+        assert_eq!(h.sent_by(Transport::Udp, "192.0.2.7".parse().unwrap()), b"192.0.2.1:5060");
+        assert_eq!(h.sent_by(Transport::Tcp, "2001:db8::7".parse().unwrap()), b"[2001:db8::1]:5060");
+        assert_eq!(&*h.listeners()[1].sent_by, b"192.0.2.9:5062");
+        // It is still open on all of them.
+        assert!(h.is_us(&Uri::parse(b"sip:198.51.100.1:5060").unwrap()));
     }
 
     #[test]

@@ -173,32 +173,32 @@ impl Core {
     }
 }
 
-/// The running carriers. Dropping it stops nothing; call [`Carriers::shutdown`].
-pub struct Carriers {
-    core: Arc<Core>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+/// Every door bound and none read yet: what arrives waits in the kernel until [`Bound::start`].
+pub struct Bound {
+    config: CarrierConfig,
+    runtime: Handle,
+    tls: Option<Tls>,
+    udp: Udp,
+    udp_threads: usize,
+    listeners: Vec<(Transport, TcpListener)>,
     local: Vec<(Transport, SocketAddr)>,
 }
 
-impl Carriers {
-    /// Binds everything, then starts: nothing is read before all doors are open. Streams live on `runtime`.
-    pub fn start(config: &CarrierConfig, handler: Arc<dyn Handler>, runtime: Handle) -> Result<Carriers, StartError> {
-        let now = Instant::now();
+impl Bound {
+    /// Streams will live on `runtime`.
+    pub fn new(config: &CarrierConfig, runtime: Handle) -> Result<Bound, StartError> {
         let tls = config.certificates.as_ref().map(Tls::new).transpose()?;
         for (transport, addresses) in [(Transport::Tls, &config.tls), (Transport::Wss, &config.wss)] {
             if !addresses.is_empty() && tls.is_none() {
                 return Err(StartError::NoCertificate(transport));
             }
         }
-        let threads = match config.udp_threads {
+        let udp_threads = match config.udp_threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        let udp = Udp::bind(&config.udp, threads, config.udp_buffer).map_err(|(address, source)| StartError::Bind {
-            transport: Transport::Udp,
-            address,
-            source,
-        })?;
+        let udp = Udp::bind(&config.udp, udp_threads, config.udp_buffer)
+            .map_err(|(address, source)| StartError::Bind { transport: Transport::Udp, address, source })?;
         let mut local: Vec<_> = udp.local_addrs().map(|a| (Transport::Udp, a)).collect();
         let mut listeners = Vec::new();
         let streams = [
@@ -218,6 +218,18 @@ impl Carriers {
                 listeners.push((transport, listener));
             }
         }
+        Ok(Bound { config: config.clone(), runtime, tls, udp, udp_threads, listeners, local })
+    }
+
+    /// Every bound address, port 0 resolved.
+    pub fn local_addrs(&self) -> &[(Transport, SocketAddr)] {
+        &self.local
+    }
+
+    /// Reads from now on; every message goes to `handler`.
+    pub fn start(self, handler: Arc<dyn Handler>) -> Result<Carriers, StartError> {
+        let Bound { config, runtime, tls, udp, udp_threads, listeners, local } = self;
+        let now = Instant::now();
         let core = Arc::new_cyclic(|me| Core {
             handler,
             udp,
@@ -225,15 +237,29 @@ impl Carriers {
             names: Arc::new(HostNames::default()),
             flood: Flood::new(&config.flood, now),
             counters: Counters::default(),
-            limits: config.limits.clone(),
-            tls,
             handshakes: Handshakes::new(config.limits.handshakes),
+            limits: config.limits,
+            tls,
             runtime,
             accepting: watch::Sender::new(true),
             stopped: AtomicBool::new(false),
             me: me.clone(),
         });
-        Carriers::run(core, listeners, local, threads)
+        Carriers::run(core, listeners, local, udp_threads)
+    }
+}
+
+/// The running carriers. Dropping it stops nothing; call [`Carriers::shutdown`].
+pub struct Carriers {
+    core: Arc<Core>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    local: Vec<(Transport, SocketAddr)>,
+}
+
+impl Carriers {
+    /// Binds everything, then starts: nothing is read before all doors are open. Streams live on `runtime`.
+    pub fn start(config: &CarrierConfig, handler: Arc<dyn Handler>, runtime: Handle) -> Result<Carriers, StartError> {
+        Bound::new(config, runtime)?.start(handler)
     }
 
     fn run(
@@ -289,6 +315,12 @@ impl Carriers {
     /// The SIP domains (or DNS names) that the peer of a TLS or WSS flow proved by its certificate (RFC 5922 §7.1).
     pub fn peer_identities(&self, flow: FlowId) -> Option<Arc<[String]>> {
         self.core.connections.get(flow)?.identities()
+    }
+
+    /// The same, of a peer that connected to us: its certificate was checked against [`TlsConfig::client_authorities`].
+    /// `None` also for a connection of ours, whose server was checked against others.
+    pub fn client_identities(&self, flow: FlowId) -> Option<Arc<[String]>> {
+        self.core.connections.get(flow).filter(|c| !c.outgoing)?.identities()
     }
 
     /// Whether that stream connection is open. UDP flows are not asked for: always false.

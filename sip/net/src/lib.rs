@@ -26,7 +26,7 @@ pub mod tls;
 mod udp;
 pub mod ws;
 
-pub use carriers::{Carriers, StartError};
+pub use carriers::{Bound, Carriers, StartError};
 pub use config::{CarrierConfig, StreamLimits};
 pub use counters::Counters;
 pub use flood::{Flood, FloodConfig, Prefix};
