@@ -136,12 +136,11 @@ pub fn run(
     };
     let chronicle = Arc::new(Marks::new(trace.clone(), ledger));
 
-    let certificate = secrets::certificate(&config)?;
+    let pems = secrets::certificates(&config)?;
     let shared = config.store.engine == StoreEngine::Postgres;
     let cluster = Arc::new(Cluster::new(open_bus(&config, &runtime)?, config.node_name(), shared));
     let around = Around { directory: directory.clone(), chronicle, metrics: metrics.clone(), cluster: cluster.clone() };
-    let Services { sip, registrar, pager, courier } =
-        open_sip(&config, &certificate, &store, around, runtime.handle())?;
+    let Services { sip, registrar, pager, courier } = open_sip(&config, &pems, &store, around, runtime.handle())?;
     let local = sip.carriers.local_addrs().to_vec();
     if trace.is_on() || capture.is_some() {
         sip.driver.watch(Arc::new(Tap::new(trace.clone(), capture, local.clone())));
@@ -152,7 +151,7 @@ pub fn run(
     services_to_metrics(&metrics, &registrar, &pager);
     let _hints = cluster.follow(&store, registrar.clone(), pager.clone(), runtime.handle())?;
 
-    let certificates = Certificates::new(&certificate)?;
+    let certificates = Certificates::new(&pems)?;
     let draining = Arc::new(AtomicBool::new(false));
     let (stop, stopped) = watch::channel(false);
     let admin = http::admin::Admin {
@@ -314,11 +313,11 @@ async fn until_stopped(
 impl Live<'_> {
     /// Log level, trace level and certificates change at once; everything else is said to need a restart.
     fn take(&self, old: &Config, new: &Config) -> Result<(), AppError> {
-        let certificate = secrets::certificate(new)?;
+        let pems = secrets::certificates(new)?;
         // Built first, so that a bad one changes nothing.
-        Certificates::new(&certificate)?;
-        self.sip.carriers.reload_certificates(&tls_config(new, &certificate)?)?;
-        self.certificates.replace(&certificate)?;
+        Certificates::new(&pems)?;
+        self.sip.carriers.reload_certificates(&tls_config(new, &pems)?)?;
+        self.certificates.replace(&pems)?;
         self.logs.set_level(&new.log.level)?;
         self.trace.set_level(new.telemetry.trace.level);
         let rest = |c: &Config| {
@@ -354,7 +353,7 @@ struct Services {
 /// Builds the services, the stack around them, and opens every SIP door. Bindings are in memory before the first message.
 fn open_sip(
     config: &Config,
-    certificate: &Pem,
+    pems: &[Pem],
     store: &Store,
     around: Around,
     runtime: &Handle,
@@ -362,7 +361,7 @@ fn open_sip(
     let Around { directory, chronicle, metrics, cluster } = around;
     let sip = &config.sip;
     // Bound before anything is written into a Via, so that port 0 is known by its real number.
-    let bound = Bound::new(&carrier_config(config, certificate)?, runtime.clone())?;
+    let bound = Bound::new(&carrier_config(config, pems)?, runtime.clone())?;
     let home = Arc::new(crate::sip::home(&config.domain, sip, &bound));
     let secret = cluster_secret(store)?;
     let authenticator = match sip.auth {
@@ -493,7 +492,7 @@ pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-fn carrier_config(config: &Config, certificate: &Pem) -> Result<CarrierConfig, AppError> {
+fn carrier_config(config: &Config, pems: &[Pem]) -> Result<CarrierConfig, AppError> {
     let sip = &config.sip;
     let prefix = |t: &TrustedPeer| match t {
         TrustedPeer::Address(p) => Some(Prefix { address: p.network(), bits: p.prefix() }),
@@ -508,7 +507,7 @@ fn carrier_config(config: &Config, certificate: &Pem) -> Result<CarrierConfig, A
         udp: sip.udp.clone(),
         tcp: sip.tcp.clone(),
         tls: sip.tls.clone(),
-        certificates: Some(tls_config(config, certificate)?),
+        certificates: Some(tls_config(config, pems)?),
         udp_threads: sip.workers,
         limits: StreamLimits {
             message: sip.max_stream.0 as usize,
@@ -521,11 +520,11 @@ fn carrier_config(config: &Config, certificate: &Pem) -> Result<CarrierConfig, A
     })
 }
 
-fn tls_config(config: &Config, certificate: &Pem) -> Result<TlsConfig, AppError> {
+fn tls_config(config: &Config, pems: &[Pem]) -> Result<TlsConfig, AppError> {
     let tls = &config.tls;
     let named = |file: &Path| std::fs::read(file).map_err(failed(file.display()));
     Ok(TlsConfig {
-        certificates: vec![Certificate { chain: certificate.chain.clone(), key: certificate.key.clone() }],
+        certificates: pems.iter().map(|p| Certificate { chain: p.chain.clone(), key: p.key.clone() }).collect(),
         client_authorities: match tls.client_authorities.as_os_str().is_empty() {
             true => Vec::new(),
             false => named(&tls.client_authorities)?,

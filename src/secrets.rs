@@ -52,9 +52,18 @@ pub struct Pem {
     pub key: Vec<u8>,
 }
 
+/// The certificate for clients that name no host of ours, then the additional ones.
+pub fn certificates(config: &Config) -> Result<Vec<Pem>, SecretError> {
+    let mut all = vec![certificate(config)?];
+    for files in &config.tls.additional {
+        all.push(Pem { chain: read(&files.certificate)?, key: read(&files.key)? });
+    }
+    Ok(all)
+}
+
 /// The configured certificate, else the kept self-signed one, else a new one: ECDSA P-256, for the domain, localhost and
 /// 127.0.0.1.
-pub fn certificate(config: &Config) -> Result<Pem, SecretError> {
+fn certificate(config: &Config) -> Result<Pem, SecretError> {
     let tls = &config.tls;
     if !tls.certificate.as_os_str().is_empty() {
         return Ok(Pem { chain: read(&tls.certificate)?, key: read(&tls.key)? });

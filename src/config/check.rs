@@ -41,6 +41,8 @@ impl Config {
         within("sip.flood.burst", u64::from(sip.flood.burst), 1, 1_000_000_000);
         within("sip.flood.rate", u64::from(sip.flood.rate), 1, 1_000_000_000);
 
+        within("tls.additional", self.tls.additional.len() as u64, 0, 64);
+
         let reg = &self.registrar;
         within("registrar.min_expires", u64::from(reg.min_expires), 1, 86_400);
         within("registrar.max_expires", u64::from(reg.max_expires), u64::from(reg.min_expires), 31_536_000);

@@ -16,10 +16,20 @@ use super::values::{Door, Ports, Size};
 pub struct Tls {
     pub certificate: PathBuf,
     pub key: PathBuf,
+    /// Further certificates, each shown to clients that ask for a name in it (SNI). At most 64.
+    pub additional: Vec<CertificateFiles>,
     /// PEM file of authorities that servers we connect to must be certified by; empty: the system's.
     pub authorities: PathBuf,
     /// PEM file of authorities whose client certificates prove a trusted peer; empty: none is asked for.
     pub client_authorities: PathBuf,
+}
+
+/// A certificate chain, leaf first, and its private key: PEM files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug, Deserialize)]

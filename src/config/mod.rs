@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use doors::{Admin, Content, Http, Media, Msrp, Smpp, SmppBind, SmppLink, Tls, Xmpp, XmppRoute};
+pub use doors::{Admin, CertificateFiles, Content, Http, Media, Msrp, Smpp, SmppBind, SmppLink, Tls, Xmpp, XmppRoute};
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};
 pub use sip::{Acknowledge, Auth, DigestAlgorithm, Flood, Messaging, Registrar, Sip};
 pub use spans::Spans;

@@ -8,8 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::serve::Listener;
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use sip_net::{Certificate, TlsError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -25,32 +24,32 @@ pub struct Certificates(Arc<ArcSwap<ServerConfig>>);
 /// What is wrong with a certificate or key: the operator's to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    #[error("bad PEM: {0}")]
-    Pem(#[from] pem::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("unusable certificate or key: {0}")]
     Rustls(#[from] rustls::Error),
 }
 
 impl Certificates {
-    pub fn new(pem: &Pem) -> Result<Certificates, CertificateError> {
-        Ok(Certificates(Arc::new(ArcSwap::from(server_config(pem)?))))
+    pub fn new(pems: &[Pem]) -> Result<Certificates, CertificateError> {
+        Ok(Certificates(Arc::new(ArcSwap::from(server_config(pems)?))))
     }
 
     /// For new connections; on an error the old certificate stays.
-    pub fn replace(&self, pem: &Pem) -> Result<(), CertificateError> {
-        self.0.store(server_config(pem)?);
+    pub fn replace(&self, pems: &[Pem]) -> Result<(), CertificateError> {
+        self.0.store(server_config(pems)?);
         Ok(())
     }
 }
 
-fn server_config(pem: &Pem) -> Result<Arc<ServerConfig>, CertificateError> {
-    let chain = CertificateDer::pem_slice_iter(&pem.chain).collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(&pem.key)?;
+fn server_config(pems: &[Pem]) -> Result<Arc<ServerConfig>, CertificateError> {
+    let certificates: Vec<_> =
+        pems.iter().map(|p| Certificate { chain: p.chain.clone(), key: p.key.clone() }).collect();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(sip_net::tls::by_server_name(&certificates)?);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

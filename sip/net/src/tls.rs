@@ -134,8 +134,7 @@ pub(crate) async fn connect(opened: Opened, stream: TcpStream) -> io::Result<()>
 
 fn build(config: &TlsConfig) -> Result<(Arc<ServerConfig>, Arc<ClientConfig>), TlsError> {
     let provider = Arc::new(ring::default_provider());
-    let keys = config.certificates.iter().map(|c| certified(c, &provider)).collect::<Result<Vec<_>, _>>()?;
-    let by_name = ByName::new(keys)?;
+    let by_name = ByName::of(&config.certificates, &provider)?;
     let first = by_name.first.clone();
 
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
@@ -160,6 +159,11 @@ fn build(config: &TlsConfig) -> Result<(Arc<ServerConfig>, Arc<ClientConfig>), T
         .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(first)));
     client.resumption = Resumption::in_memory_sessions(CLIENT_SESSIONS);
     Ok((Arc::new(server), Arc::new(client)))
+}
+
+/// Chooses by the name that a client asks for (SNI); the first certificate is for who names none of ours.
+pub fn by_server_name(certificates: &[Certificate]) -> Result<Arc<dyn ResolvesServerCert>, TlsError> {
+    Ok(Arc::new(ByName::of(certificates, &ring::default_provider())?))
 }
 
 fn certified(certificate: &Certificate, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
@@ -187,6 +191,10 @@ struct ByName {
 }
 
 impl ByName {
+    fn of(certificates: &[Certificate], provider: &CryptoProvider) -> Result<ByName, TlsError> {
+        ByName::new(certificates.iter().map(|c| certified(c, provider)).collect::<Result<Vec<_>, _>>()?)
+    }
+
     fn new(keys: Vec<Arc<CertifiedKey>>) -> Result<ByName, TlsError> {
         let mut names = HashMap::new();
         for key in &keys {
