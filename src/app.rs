@@ -447,6 +447,7 @@ fn registrar_config(config: &Config, key: [u8; 32]) -> RegistrarConfig {
         max_expires: registrar.max_expires,
         default_expires: registrar.default_expires,
         max_contacts: registrar.max_contacts,
+        flow_timer: registrar.flow_timer,
         node: config.node_name(),
         key,
         ..RegistrarConfig::default()

@@ -52,6 +52,7 @@ impl Config {
             u64::from(reg.min_expires),
             u64::from(reg.max_expires.max(reg.min_expires)),
         );
+        within("registrar.flow_timer", u64::from(reg.flow_timer), 0, 86_400);
         within("registrar.max_contacts", reg.max_contacts as u64, 1, 256);
         within("messaging.expiry", self.messaging.expiry, 60, 31_536_000);
         within("messaging.per_user", self.messaging.per_user as u64, 1, 100_000);

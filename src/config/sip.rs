@@ -115,6 +115,9 @@ pub struct Registrar {
     pub default_expires: u32,
     /// Contacts of one address of record, 1 to 256.
     pub max_contacts: usize,
+    /// Seconds between the keep-alives of phones with an outbound flow (RFC 5626 §4.4), at most 86,400; over UDP never more
+    /// than 29. 0: as they like.
+    pub flow_timer: u32,
 }
 
 impl Default for Registrar {
@@ -125,6 +128,7 @@ impl Default for Registrar {
             max_expires: 86_400,
             default_expires: 3_600,
             max_contacts: 10,
+            flow_timer: 120,
         }
     }
 }

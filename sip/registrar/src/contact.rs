@@ -42,6 +42,8 @@ pub struct Wish<'m> {
     pub outbound: bool,
     /// The phone is at the other end of the flow, with nobody between.
     pub direct: bool,
+    /// The flow is UDP's.
+    pub datagrams: bool,
 }
 
 // Lives for one step on the stack; a box for the usual contact would cost more than it saves.
@@ -149,6 +151,7 @@ pub fn read<'m>(
         gruu,
         outbound: false,
         direct,
+        datagrams: !flow.transport.is_reliable(),
     };
     if message.line(HeaderName::Contact).is_none() {
         return Ok(wish);

@@ -48,6 +48,9 @@ struct Applied {
     before: Before,
 }
 
+/// Seconds after which a NAT may have forgotten a UDP flow that nobody used (RFC 5626 §4.4.2).
+const DATAGRAM_FLOW_TIMER: u32 = 29;
+
 impl Registrar {
     pub(crate) fn register(&self, step: &mut Step<'_>, request: &Request<'_>) {
         let message = request.message;
@@ -407,8 +410,10 @@ impl Registrar {
         }
         if wish.outbound {
             w.text(HeaderName::Require, b"outbound");
-            if wish.direct && self.config.flow_timer > 0 {
-                w.number(HeaderName::FlowTimer, self.config.flow_timer.into());
+            let longest = if wish.datagrams { DATAGRAM_FLOW_TIMER } else { u32::MAX };
+            let timer = self.config.flow_timer.min(longest);
+            if wish.direct && timer > 0 {
+                w.number(HeaderName::FlowTimer, timer.into());
             }
         }
         if !self.config.service_route.is_empty() {

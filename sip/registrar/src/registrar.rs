@@ -30,7 +30,8 @@ pub struct RegistrarConfig {
     pub default_expires: u32,
     /// Contacts of one address-of-record, at least 1.
     pub max_contacts: usize,
-    /// Seconds between keep-alives that a phone with an outbound flow is told (RFC 5626 §4.4); 0: nothing is told.
+    /// Seconds between keep-alives that a phone with an outbound flow is told (RFC 5626 §4.4), at most 29 over UDP; 0:
+    /// nothing is told.
     pub flow_timer: u32,
     /// Value of Service-Route (RFC 3608); empty: this server, told to phones behind a Path.
     pub service_route: Vec<u8>,

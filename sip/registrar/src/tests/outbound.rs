@@ -21,6 +21,14 @@ fn over(house: &mut House, flow: &Flow, cseq: u32, reg_id: u32) -> String {
 }
 
 #[test]
+fn a_udp_flow_is_kept_alive_before_a_nat_forgets_it() {
+    let mut house = House::open();
+    let udp = flow(Transport::Udp, 0, "192.0.2.9:4000");
+    let ok = over(&mut house, &udp, 1, 1);
+    assert_eq!(values(&ok, HeaderName::FlowTimer), ["29"]);
+}
+
+#[test]
 fn each_flow_of_an_instance_is_a_binding() {
     let mut house = House::open();
     let ok = over(&mut house, &tls(1), 1, 1);
