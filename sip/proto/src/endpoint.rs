@@ -297,7 +297,10 @@ impl Endpoint {
     /// Starts a server transaction for a request that [`Endpoint::receive`] left over. The request's bytes are kept until
     /// a final response is sent.
     pub fn accept(&mut self, flow: &Flow, message: &Message<'_>, user: u64) -> Result<ServerId, Full> {
-        if self.len() >= self.config.max_transactions {
+        let invite = message.method() == Method::Invite;
+        // The last eighth is not for calls, which may ring for minutes: their BYEs, registrations and messages still fit.
+        let kept = if invite { self.config.max_transactions / 8 } else { 0 };
+        if self.len() >= self.config.max_transactions - kept {
             return Err(Full);
         }
         let at = message.bytes().as_ptr() as usize;
@@ -305,7 +308,6 @@ impl Endpoint {
             Some((heard, key)) if heard == at => key,
             _ => self.key(message).ok_or(Full)?,
         };
-        let invite = message.method() == Method::Invite;
         let machine = if invite {
             ServerMachine::Invite(InviteServer::Proceeding)
         } else {
