@@ -1,7 +1,7 @@
 //! The SIP stack of this process: builds the driver, the proxy of each shard and the carriers, and ties them together.
 
 use std::io;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -186,6 +186,10 @@ impl Handler for Front {
 
     fn closed(&self, _now: Instant, flow: &Flow, _out: &mut Outbox) {
         (self.closed)(flow);
+    }
+
+    fn returned(&self, now: Instant, to: SocketAddr, quoted: &[u8], out: &mut Outbox) {
+        self.driver.returned(now, to, quoted, out);
     }
 
     fn unreachable(&self, now: Instant, token: u64, out: &mut Outbox) {

@@ -85,6 +85,7 @@ pub fn carriers(metrics: &Metrics, carriers: &Arc<Carriers>) {
             ("flood_dropped", &c.flood_dropped),
             ("overloaded", &c.overloaded),
             ("unsent", &c.unsent),
+            ("returned", &c.returned),
             ("connection_refused", &c.connections_refused),
             ("connection_cut", &c.connections_cut),
             ("handshake_failed", &c.handshakes_failed),

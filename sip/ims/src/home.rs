@@ -54,6 +54,11 @@ impl Home {
         &self.listeners
     }
 
+    /// Whether a peer that we reach over this transport can come back by it.
+    pub fn listens_over(&self, transport: Transport) -> bool {
+        self.listeners.iter().any(|l| l.transport == transport)
+    }
+
     /// Our sent-by for a message that leaves over this transport: a listener of the same address family if there is one.
     /// A transport on which we do not listen borrows the first listener's.
     pub fn sent_by(&self, transport: Transport, remote: IpAddr) -> &[u8] {

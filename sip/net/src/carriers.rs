@@ -25,7 +25,8 @@ use crate::handshakes::Handshakes;
 use crate::names::HostNames;
 use crate::pump::Opened;
 use crate::tls::{Tls, TlsConfig, TlsError};
-use crate::udp::{self, Udp};
+use crate::udp::returned::Returned;
+use crate::udp::{self, Failures, Udp};
 use crate::{Handler, tcp, ws};
 
 const TICK: Duration = Duration::from_millis(10);
@@ -97,7 +98,7 @@ impl Core {
 
     /// Writes and empties `out`; tells the handler what could not be handed on, and writes what it says to that.
     pub(crate) fn flush(&self, now: Instant, out: &mut Outbox, place: Option<udp::Place>) {
-        let mut failed = Vec::new();
+        let mut failures = Failures::default();
         for _ in 0..RETRIES {
             if out.is_empty() {
                 return;
@@ -106,23 +107,33 @@ impl Core {
             while at < out.len() {
                 let item = &out.items()[at];
                 if item.hop.transport() == Transport::Udp {
-                    at = self.udp.send_run(out, at, place, &self.counters, &mut failed);
+                    at = self.udp.send_run(out, at, place, &self.counters, &mut failures);
                 } else {
                     if !self.send_stream(now, item, out.bytes(item.bytes.clone())) {
                         Counters::bump(&self.counters.unsent);
-                        failed.push(item.token);
+                        failures.unsent.push(item.token);
                     }
                     at += 1;
                 }
             }
             out.clear();
-            for token in failed.drain(..).filter(|t| *t != Transmit::NO_TOKEN) {
+            for token in failures.unsent.drain(..).filter(|t| *t != Transmit::NO_TOKEN) {
                 self.guarded(|handler| handler.unreachable(now, token, out));
             }
+            self.give_back(now, &failures.returned, out);
+            failures.returned.clear();
         }
         if !out.is_empty() {
             tracing::warn!(messages = out.len(), "every retry failed at once; dropped");
             out.clear();
+        }
+    }
+
+    /// Tells the handler of datagrams that came back.
+    pub(crate) fn give_back(&self, now: Instant, returned: &[Returned], out: &mut Outbox) {
+        Counters::add(&self.counters.returned, returned.len() as u64);
+        for one in returned {
+            self.guarded(|handler| handler.returned(now, one.to, &one.quoted, out));
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Counters {
     pub overloaded: AtomicU64,
     /// Messages that could not be handed on: no route, no connection, queue full.
     pub unsent: AtomicU64,
+    /// Datagrams of ours that came back as ICMP errors.
+    pub returned: AtomicU64,
     /// Connections refused at a cap, or closed because a bound was broken (size, time, queue).
     pub connections_refused: AtomicU64,
     pub connections_cut: AtomicU64,

@@ -7,6 +7,7 @@
 mod traffic;
 
 use std::hash::Hasher as _;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,12 +19,13 @@ use sip_proto::build::{Response, Writer};
 use sip_proto::endpoint::{Branch, ClientId, Endpoint, EndpointConfig, Lapsed, Received, ServerId};
 use sip_proto::slots::{Slot, Slots};
 use sip_proto::transaction::Timing;
-use sip_proto::transport::Transmit;
+use sip_proto::transport::{LONGEST_DATAGRAM_REQUEST, Transmit};
 use sip_proto::{Flow, Hop, Limits, Message, Method, Outbox, Transport};
 use siphasher::sip::SipHasher13;
 use traffic::{kind, kind_of};
 
 use crate::handler::Handler;
+use crate::quoted;
 
 pub use traffic::{Direction, Kind, Traffic};
 
@@ -102,11 +104,19 @@ struct Shard {
     number: u16,
     endpoint: Endpoint,
     user: Box<dyn TransactionUser>,
-    /// Completions of requests that were sent through the outlet.
-    waiting: Slots<OnOutcome>,
+    /// Requests that were sent through the outlet.
+    waiting: Slots<Waiting>,
     waiting_stamps: u64,
     lapsed: Vec<Lapsed>,
     traffic: Arc<Traffic>,
+}
+
+/// Who waits for the outcome of a request of ours.
+struct Waiting {
+    done: OnOutcome,
+    /// A request too long for a datagram was tried over TCP: where it goes all the same when nobody takes it there
+    /// (RFC 3261 §18.1.1), and its bytes.
+    or_else: Option<(Hop, Box<[u8]>)>,
 }
 
 impl Driver {
@@ -254,18 +264,42 @@ impl Shard {
     /// Tells whoever waits for a client transaction how it went.
     fn complete(&mut self, user: u64, outcome: Outcome) -> bool {
         let Some(slot) = waiting_slot(&self.waiting, user) else { return false };
-        if let Some(done) = self.waiting.remove(slot) {
-            done(outcome);
+        if let Some(waiting) = self.waiting.remove(slot) {
+            (waiting.done)(outcome);
         }
         true
     }
 
-    fn run_lapsed(&mut self, now: Instant, at: u64, out: &mut Outbox) {
+    /// Sends a request of our own whose outcome somebody waits for as `user`.
+    fn request(&mut self, home: &Home, now: Instant, user: u64, hop: Hop, message: &Message<'_>, out: &mut Outbox) {
+        let branch = self.endpoint.branch(0);
+        let (head, rest) = message.bytes().split_at(message.headers_start());
+        let sent_by = home.sent_by(hop.transport(), hop.remote().ip());
+        self.endpoint.request(now, branch, message.method(), hop, user, None, out, |b| {
+            b.extend_from_slice(head);
+            write_via(b, hop.transport(), sent_by, &branch);
+            b.extend_from_slice(rest);
+        });
+    }
+
+    /// Tries a request that nobody took over TCP as a datagram. False if that is not what happened.
+    fn request_again(&mut self, home: &Home, now: Instant, user: u64, out: &mut Outbox) -> bool {
+        let Some(slot) = waiting_slot(&self.waiting, user) else { return false };
+        let Some((hop, bytes)) = self.waiting.get_mut(slot).and_then(|w| w.or_else.take()) else { return false };
+        let Ok(message) = Message::parse(&bytes) else { return false };
+        self.request(home, now, user, hop, &message, out);
+        true
+    }
+
+    fn run_lapsed(&mut self, home: &Home, now: Instant, at: u64, out: &mut Outbox) {
         let mut lapsed = std::mem::take(&mut self.lapsed);
         for item in lapsed.drain(..) {
             if let Lapsed::Client { user, unreachable, .. } = item
                 && user & OURS != 0
             {
+                if unreachable && self.request_again(home, now, user, out) {
+                    continue;
+                }
                 self.complete(user, if unreachable { Outcome::Unreachable } else { Outcome::Timeout });
                 continue;
             }
@@ -279,7 +313,7 @@ impl Shard {
 /// User values of client transactions that the driver itself started. The proxy's have this bit clear.
 const OURS: u64 = 1 << 63;
 
-fn waiting_slot(waiting: &Slots<OnOutcome>, user: u64) -> Option<Slot> {
+fn waiting_slot(waiting: &Slots<Waiting>, user: u64) -> Option<Slot> {
     if user == NOBODY || user & OURS == 0 {
         return None;
     }
@@ -355,7 +389,7 @@ impl Handler for Driver {
             shard.endpoint.tick(now, out, &mut shard.lapsed);
             let at = micros_now();
             if !shard.lapsed.is_empty() {
-                shard.run_lapsed(now, at, out);
+                shard.run_lapsed(&self.home, now, at, out);
             }
             self.account(shard, at, out, from, None);
         }
@@ -363,22 +397,41 @@ impl Handler for Driver {
 
     fn closed(&self, _now: Instant, _flow: &Flow, _out: &mut Outbox) {}
 
-    fn unreachable(&self, now: Instant, token: u64, out: &mut Outbox) {
-        let Some(mut shard) = self.shard(Endpoint::token_shard(token)) else { return };
-        let shard = &mut *shard;
-        let from = out.len();
-        if let Some(lapsed) = shard.endpoint.unreachable(now, token, out) {
-            shard.lapsed.push(lapsed);
-            shard.run_lapsed(now, micros_now(), out);
+    fn returned(&self, now: Instant, to: SocketAddr, quoted: &[u8], out: &mut Outbox) {
+        if let Some(branch) = quoted::branch(quoted) {
+            self.give_up(branch.shard, now, out, |endpoint, out| endpoint.returned(now, &branch, to, out));
         }
-        self.account(shard, micros_now(), out, from, None);
+    }
+
+    fn unreachable(&self, now: Instant, token: u64, out: &mut Outbox) {
+        self.give_up(Endpoint::token_shard(token), now, out, |endpoint, out| endpoint.unreachable(now, token, out));
     }
 }
 
+/// What a Via of ours adds to a request, about.
+const VIA_ROOM: usize = 120;
 /// Seconds a shed client should stay away.
 const RETRY_AFTER: u64 = 2;
 
 impl Driver {
+    /// Ends a client transaction of a shard whose request did not get through, and goes on from there.
+    fn give_up(
+        &self,
+        shard: u16,
+        now: Instant,
+        out: &mut Outbox,
+        find: impl FnOnce(&mut Endpoint, &mut Outbox) -> Option<Lapsed>,
+    ) {
+        let Some(mut shard) = self.shard(shard) else { return };
+        let shard = &mut *shard;
+        let from = out.len();
+        if let Some(lapsed) = find(&mut shard.endpoint, out) {
+            shard.lapsed.push(lapsed);
+            shard.run_lapsed(&self.home, now, micros_now(), out);
+        }
+        self.account(shard, micros_now(), out, from, None);
+    }
+
     /// New work is refused while loaded or draining; what belongs to a dialog goes on, and so does any ACK or CANCEL.
     fn sheds(&self, message: &Message<'_>, loaded: bool) -> bool {
         let method = message.method();
@@ -427,17 +480,13 @@ impl Outlet for Driver {
         let Some(mut shard) = self.shard(number) else { return done(Outcome::Unreachable) };
         {
             let shard = &mut *shard;
+            let long = bytes.len() + VIA_ROOM > LONGEST_DATAGRAM_REQUEST && self.home.listens_over(Transport::Tcp);
+            let over_tcp = hop.over_tcp().filter(|_| long);
+            let or_else = over_tcp.map(|_| (hop, bytes.as_slice().into()));
             shard.waiting_stamps += 1;
-            let slot = shard.waiting.insert(shard.waiting_stamps, done);
+            let slot = shard.waiting.insert(shard.waiting_stamps, Waiting { done, or_else });
             let user = OURS | (slot.stamp & 0x7fff_ffff) << 32 | u64::from(slot.index);
-            let branch = shard.endpoint.branch(0);
-            let at = message.headers_start();
-            let sent_by = self.home.sent_by(hop.transport(), hop.remote().ip());
-            shard.endpoint.request(Instant::now(), branch, message.method(), hop, user, None, &mut out, |b| {
-                b.extend_from_slice(&bytes[..at]);
-                write_via(b, hop.transport(), sent_by, &branch);
-                b.extend_from_slice(&bytes[at..]);
-            });
+            shard.request(&self.home, Instant::now(), user, over_tcp.unwrap_or(hop), &message, &mut out);
             self.account(shard, micros_now(), &out, 0, None);
         }
         drop(shard);

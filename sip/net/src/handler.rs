@@ -1,5 +1,6 @@
 //! What the carriers call when something arrives, and the only thing they know of the machines.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use sip_proto::{Flow, Outbox};
@@ -22,6 +23,12 @@ pub trait Handler: Send + Sync + 'static {
 
     /// A stream connection is gone: its flow id will never be used again.
     fn closed(&self, now: Instant, flow: &Flow, out: &mut Outbox);
+
+    /// An ICMP error says that nobody takes our datagrams at `to`. `quoted` is what it repeats of the datagram: its beginning,
+    /// cut anywhere. It may be forged, unless that holds what only the way to that peer has seen.
+    fn returned(&self, now: Instant, to: SocketAddr, quoted: &[u8], out: &mut Outbox) {
+        let _ = (now, to, quoted, out);
+    }
 
     /// A message with a token could not be handed to its hop (no route, connection refused, time-out, queue full).
     fn unreachable(&self, now: Instant, token: u64, out: &mut Outbox);

@@ -17,6 +17,7 @@ pub mod handler;
 mod handshakes;
 mod names;
 mod pump;
+mod quoted;
 mod refusal;
 pub mod resolver;
 pub mod stream;

@@ -5,6 +5,7 @@
 //! neighbour on one socket; on the socket it wakes one *thread* at a time, which spreads it over cores.
 
 pub(crate) mod batch;
+pub(crate) mod returned;
 
 use std::cell::RefCell;
 use std::io;
@@ -22,11 +23,14 @@ use crate::counters::Counters;
 use crate::flood::Verdict;
 use crate::stun;
 use batch::{RECEIVE_SLOTS, ReceiveBatch, SendBatch};
+use returned::Returned;
 
 /// Threads that share a socket; more would queue for its lock.
 const THREADS_PER_SOCKET: usize = 4;
 /// Nothing shorter can be a message: "A a SIP/2.0" and an empty line.
 const SHORTEST: usize = 14;
+/// How often one run of sends goes on after errors that were about earlier datagrams.
+const ERRORS_PASSED: usize = 16;
 /// How long a full send buffer is waited for before datagrams are dropped: UDP may lose, threads may not stand.
 const SEND_WAIT_MILLIS: i32 = 20;
 
@@ -44,6 +48,15 @@ struct Endpoint {
     socket: UdpSocket,
     /// The receive queue was over a half and is not yet under a quarter.
     loaded: AtomicBool,
+}
+
+/// What became of messages that were handed on and did not get through.
+#[derive(Default)]
+pub(crate) struct Failures {
+    /// Tokens of messages that could not leave.
+    pub(crate) unsent: Vec<u64>,
+    /// Datagrams, perhaps of others, that left some time ago and came back.
+    pub(crate) returned: Vec<Returned>,
 }
 
 /// Which socket a worker reads; what it sends leaves there too.
@@ -121,19 +134,19 @@ impl Udp {
     }
 
     /// Sends the UDP messages of `out` from index `from` on, as long as they leave from one address. Returns the index of
-    /// the first message that was not looked at. Tokens of messages that cannot leave are appended to `failed`.
+    /// the first message that was not looked at. What cannot leave, and what came back meanwhile, is appended to `failures`.
     pub(crate) fn send_run(
         &self,
         out: &Outbox,
         from: usize,
         place: Option<Place>,
         counters: &Counters,
-        failed: &mut Vec<u64>,
+        failures: &mut Failures,
     ) -> usize {
         let items = out.items();
         let Some(listener) = self.listener_for(&items[from].hop) else {
             Counters::bump(&counters.unsent);
-            failed.push(items[from].token);
+            failures.unsent.push(items[from].token);
             return from + 1;
         };
         let same = |i: &usize| {
@@ -147,6 +160,7 @@ impl Udp {
         let socket = &self.listeners[listener].sockets[socket].socket;
         let mut at = from;
         let mut waited = false;
+        let mut passed = 0;
         SEND.with_borrow_mut(|batch| {
             while at < end {
                 let run = &items[at..end];
@@ -164,12 +178,19 @@ impl Udp {
                         }
                         waited = true;
                     }
-                    // An ICMP answer to an earlier datagram to someone; this one was not tried yet.
-                    Err(e) if e.kind() == io::ErrorKind::ConnectionRefused && !waited => waited = true,
+                    // An ICMP answer to an earlier datagram to someone: this one was not tried yet. An error that stays
+                    // when none is in the queue is about this one.
+                    Err(e)
+                        if returned::may_be_about_another(&e)
+                            && passed < ERRORS_PASSED
+                            && (returned::collect(socket, &mut failures.returned) || passed == 0) =>
+                    {
+                        passed += 1;
+                    }
                     Err(e) => {
                         tracing::debug!(error = %e, "a datagram could not be sent");
                         Counters::bump(&counters.unsent);
-                        failed.push(items[at].token);
+                        failures.unsent.push(items[at].token);
                         at += 1;
                     }
                 }
@@ -192,6 +213,7 @@ fn bind(address: SocketAddr, buffer: usize, shared: bool) -> io::Result<UdpSocke
     let socket = UdpSocket::from(socket);
     batch::set_buffers(&socket, buffer);
     batch::allow_fragments(&socket, address.is_ipv6());
+    returned::listen(&socket, address.is_ipv6());
     Ok(socket)
 }
 
@@ -210,8 +232,12 @@ fn work(core: &Core, place: Place) {
         let n = match batch.receive(&endpoint.socket) {
             Ok(n) => n,
             Err(e) => {
-                use io::ErrorKind::{ConnectionRefused, Interrupted, TimedOut, WouldBlock};
-                if !matches!(e.kind(), WouldBlock | TimedOut | Interrupted | ConnectionRefused) {
+                use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+                // Also when nothing came for a second: a sender may have been told of the error in our place.
+                let came_back = give_back(core, endpoint, &mut out);
+                core.flush(Instant::now(), &mut out, Some(place));
+                let idle = matches!(e.kind(), WouldBlock | TimedOut | Interrupted);
+                if !(idle || came_back || returned::may_be_about_another(&e)) {
                     tracing::warn!(error = %e, "UDP receive failed");
                     std::thread::sleep(Duration::from_millis(100));
                 }
@@ -229,6 +255,15 @@ fn work(core: &Core, place: Place) {
         Counters::add(&core.counters.received[Transport::Udp as usize], received);
         core.flush(now, &mut out, Some(place));
     }
+}
+
+/// Tells the handler of the datagrams in the error queue. True if there were any.
+#[cold]
+fn give_back(core: &Core, endpoint: &Endpoint, out: &mut Outbox) -> bool {
+    let mut returned = Vec::new();
+    let any = returned::collect(&endpoint.socket, &mut returned);
+    core.give_back(Instant::now(), &returned, out);
+    any
 }
 
 /// Whether the socket's queue grows beyond what is drained. Asked of the kernel only when a batch came full, or to see the

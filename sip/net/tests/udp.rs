@@ -137,6 +137,38 @@ fn messages_go_to_addresses_and_what_cannot_leave_is_told() {
 }
 
 #[test]
+fn what_a_closed_port_gives_back_is_told_and_disturbs_nobody() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let server = start(on(address));
+        let closed = UdpSocket::bind(address).unwrap().local_addr().unwrap();
+        let open = peer(server.udp());
+        let mut out = Outbox::new();
+        for n in 0..200 {
+            let here = if n % 2 == 0 { open.local_addr().unwrap() } else { closed };
+            let hop = Hop::Address { transport: Transport::Udp, remote: here };
+            out.push_bytes(hop, n, &request(n as usize));
+            // In several sends, so that the errors of one meet the next.
+            if n % 8 == 7 {
+                server.carriers.send(&mut out);
+            }
+        }
+        for n in (0..200).step_by(2) {
+            assert_eq!(receive(&open), request(n));
+        }
+        let returned = server.echo.wait(|seen| {
+            let each = seen.iter().map(|s| match s {
+                Seen::Returned(to, quoted) if *to == closed => quoted.clone(),
+                other => panic!("{other:?}"),
+            });
+            // Kernels give back some fifty at once (net.ipv4.icmp_msgs_burst), then a thousand a second.
+            (seen.len() >= 20).then(|| each.collect::<Vec<_>>())
+        });
+        let sent: Vec<_> = (1..200).step_by(2).map(request).collect();
+        assert!(returned.iter().all(|quoted| sent.contains(quoted)));
+    }
+}
+
+#[test]
 fn a_panic_of_the_handler_costs_one_message() {
     let server = start(on("127.0.0.1:0"));
     let peer = peer(server.udp());

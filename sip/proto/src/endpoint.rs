@@ -26,7 +26,7 @@ use crate::slots::{Slot, Slots};
 use crate::transaction::{
     ClientEvent, InviteClient, InviteServer, NonInviteClient, NonInviteServer, ServerEvent, Step, Timer, Timing,
 };
-use crate::transport::{Flow, Hop, Outbox, Transmit};
+use crate::transport::{Flow, Hop, Outbox, Transmit, Transport};
 use crate::wheel::Wheel;
 
 /// Settings of one shard.
@@ -540,6 +540,20 @@ impl Endpoint {
             server,
             unreachable: true,
         })
+    }
+
+    /// A datagram with this branch of ours, that was sent to `remote`, came back: RFC 3261 §18.4. Only a request that nobody
+    /// has answered yet is given up for it.
+    pub fn returned(&mut self, now: Instant, branch: &Branch, remote: SocketAddr, out: &mut Outbox) -> Option<Lapsed> {
+        let client = self.clients.get(branch.slot)?;
+        let unanswered = matches!(
+            client.machine,
+            ClientMachine::Invite(InviteClient::Calling { .. })
+                | ClientMachine::NonInvite(NonInviteClient::Trying { .. })
+        );
+        let there = client.hop.remote();
+        let sent = (client.hop.transport(), there.ip(), there.port()) == (Transport::Udp, remote.ip(), remote.port());
+        if unanswered && sent { self.unreachable(now, self.token(branch.slot), out) } else { None }
     }
 
     /// The shard that a token belongs to.

@@ -106,7 +106,21 @@ pub enum Hop {
     Host { transport: Transport, remote: SocketAddr, host: HostId },
 }
 
+/// RFC 3261 §18.1.1: a longer request goes over a congestion-controlled transport where the peer takes one, in bytes.
+pub const LONGEST_DATAGRAM_REQUEST: usize = 1300;
+
 impl Hop {
+    /// The same peer over TCP, for a request that is too long for a datagram. `None` where there is no choice: a stream, or
+    /// a flow, which may be the only way through a NAT.
+    pub fn over_tcp(&self) -> Option<Hop> {
+        match *self {
+            Hop::Address { transport: Transport::Udp, remote } => {
+                Some(Hop::Address { transport: Transport::Tcp, remote })
+            }
+            _ => None,
+        }
+    }
+
     pub fn transport(&self) -> Transport {
         match self {
             Hop::Flow(f) => f.transport,

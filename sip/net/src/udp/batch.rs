@@ -1,6 +1,6 @@
 //! `recvmmsg` and `sendmmsg`: many datagrams for one system call, in buffers made once.
 //!
-//! The only file of this crate with unsafe code. The pointers handed to the kernel point into boxes of the same value,
+//! With `returned` the only file of this crate with unsafe code. The pointers handed to the kernel point into boxes of the same value,
 //! whose length never changes, and are written anew before each call.
 #![allow(unsafe_code)]
 
@@ -18,7 +18,7 @@ const SEND_SLOTS: usize = 64;
 const SLOT: usize = 64 * 1024;
 
 /// Room for an IPv4 or an IPv6 socket address.
-type Name = libc::sockaddr_in6;
+pub(super) type Name = libc::sockaddr_in6;
 
 /// Buffers of one receiving thread. 2 MiB of address space; only pages that datagrams reached become resident.
 pub(crate) struct ReceiveBatch {
@@ -129,13 +129,15 @@ impl SendBatch {
         socket: &UdpSocket,
         items: impl Iterator<Item = (SocketAddr, &'a [u8])> + Clone,
     ) -> io::Result<usize> {
-        match self.send_once(socket, items.clone()) {
-            Err(e) if self.segments && refuses_segments(&e) => {
-                self.segments = false;
-                self.send_once(socket, items)
+        // Twice: the first may be the echo of an ICMP error that anybody can forge, and that has nothing to do with segments.
+        for _ in 0..2 {
+            match self.send_once(socket, items.clone()) {
+                Err(e) if self.segments && refuses_segments(&e) => {}
+                result => return result,
             }
-            result => result,
         }
+        self.segments = false;
+        self.send_once(socket, items)
     }
 
     fn send_once<'a>(
@@ -267,13 +269,13 @@ pub(crate) fn wake_receivers(socket: &UdpSocket) {
     unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RD) };
 }
 
-fn set_option(socket: &UdpSocket, level: libc::c_int, name: libc::c_int, value: i32) -> bool {
+pub(super) fn set_option(socket: &UdpSocket, level: libc::c_int, name: libc::c_int, value: i32) -> bool {
     let len = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the option value is one int, alive during the call.
     unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, ptr::from_ref(&value).cast(), len) == 0 }
 }
 
-fn address(name: &Name) -> Option<SocketAddr> {
+pub(super) fn address(name: &Name) -> Option<SocketAddr> {
     match i32::from(name.sin6_family) {
         libc::AF_INET => {
             // SAFETY: sockaddr_in is smaller than sockaddr_in6 and no stricter aligned; the kernel says it wrote one.

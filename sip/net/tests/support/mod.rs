@@ -1,6 +1,7 @@
 //! A handler that answers everything and remembers what it was told, and messages to send it.
 #![allow(dead_code)] // each test file uses its part
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ pub enum Seen {
     Message(Flow, Vec<u8>, bool),
     Closed(Flow),
     Unreachable(u64),
+    Returned(SocketAddr, Vec<u8>),
 }
 
 /// Answers each request with a 200 that repeats it as a body, ignores responses.
@@ -74,6 +76,10 @@ impl Handler for Echo {
 
     fn closed(&self, _: Instant, flow: &Flow, _: &mut Outbox) {
         self.note(Seen::Closed(*flow));
+    }
+
+    fn returned(&self, _: Instant, to: SocketAddr, quoted: &[u8], _: &mut Outbox) {
+        self.note(Seen::Returned(to, quoted.to_vec()));
     }
 
     fn unreachable(&self, _: Instant, token: u64, _: &mut Outbox) {

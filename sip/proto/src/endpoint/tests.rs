@@ -313,3 +313,57 @@ fn loss_repetition_and_reordering_never_leave_state_behind() {
         assert!(w.client.is_empty() && w.server.is_empty(), "seed {seed}");
     }
 }
+
+#[test]
+fn a_request_that_came_back_is_given_up_if_it_was_ours_and_nobody_answered() {
+    let mut w = world(Transport::Udp);
+    let to = w.flow.remote;
+    w.send(Method::Invite);
+    let sent = Message::parse(&w.wire[0].1).unwrap().top_via().unwrap().branch().map(<[u8]>::to_vec).unwrap();
+    let branch = Branch::parse(&sent).unwrap();
+    let mut guessed = sent.clone();
+    guessed[25] = if guessed[25] == b'0' { b'1' } else { b'0' };
+    let (other, port) = (Branch::parse(&guessed).unwrap(), "127.0.0.1:5063".parse().unwrap());
+    // Somebody who did not see the request, and somebody it was not sent to.
+    assert_eq!(w.client.returned(w.now, &other, to, &mut w.out), None);
+    assert_eq!(w.client.returned(w.now, &branch, port, &mut w.out), None);
+    let lapsed = w.client.returned(w.now, &branch, to, &mut w.out);
+    assert!(matches!(lapsed, Some(Lapsed::Client { user: 5, unreachable: true, .. })), "{lapsed:?}");
+    assert_eq!(w.client.returned(w.now, &branch, to, &mut w.out), None);
+    w.pass(Duration::from_secs(40));
+    assert!(w.client.is_empty() && w.lapsed.is_empty());
+}
+
+#[test]
+fn a_copy_that_came_back_after_an_answer_changes_nothing() {
+    let mut w = world(Transport::Udp);
+    w.send(Method::Invite);
+    let sent = w.wire[0].1.clone();
+    let branch = Message::parse(&sent).unwrap().top_via().unwrap().branch().and_then(Branch::parse).unwrap();
+    let ids = w.deliver();
+    w.answer(ids[0], 180);
+    w.deliver();
+    assert_eq!(w.client.returned(w.now, &branch, w.flow.remote, &mut w.out), None);
+    w.answer(ids[0], 200);
+    w.deliver();
+    assert_eq!(w.seen.last(), Some(&Seen::Response(200)));
+}
+
+#[test]
+fn the_last_eighth_is_not_for_calls() {
+    let mut w = world(Transport::Udp);
+    let request = |n: usize, method: &str| {
+        format!(
+            "{method} sip:b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK{n}\r\nFrom: <sip:a>;tag=1\r\nTo: <sip:b>\r\n\
+             Call-ID: {n}\r\nCSeq: 1 {method}\r\n\r\n"
+        )
+    };
+    let mut accepted = |n: usize, method: &str| {
+        let bytes = request(n, method).into_bytes();
+        w.server.accept(&w.flow, &Message::parse(&bytes).unwrap(), 0).is_ok()
+    };
+    let calls = (0..100).filter(|n| accepted(*n, "INVITE")).count();
+    assert_eq!(calls, 88);
+    let others = (100..200).filter(|n| accepted(*n, "BYE")).count();
+    assert_eq!(others, 12);
+}
