@@ -1,6 +1,7 @@
 //! The response context of one proxied request: its branches, what waits to be tried, and the best answer so far
 //! (RFC 3261 §16.7).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sip_ims::service::Caller;
@@ -45,6 +46,9 @@ pub struct Attempt {
     pub state: AttemptState,
     /// Further addresses of the same target (RFC 3263 §4.3).
     pub spare: Vec<Hop>,
+    /// Where the request went over TCP because it is too long for a datagram. The next of `spare` is then the same over UDP,
+    /// for a peer that takes no TCP (RFC 3261 §18.1.1).
+    pub over_tcp: Option<SocketAddr>,
     /// Whose word its responses are.
     pub neighbour: Neighbour,
 }

@@ -156,6 +156,27 @@ pub fn write(
     edits.apply(plan.message.bytes(), out);
 }
 
+/// Most of what we add to a request, beside what the target and the tokens bring: Via, Record-Route, identity.
+const ADDED: usize = 400;
+
+/// Whether the request as [`write`] makes it is longer than `limit`. It is written to find out only if it may be.
+pub fn is_longer(
+    plan: &Plan<'_>,
+    target: &Target,
+    hop: &Hop,
+    branch: &Branch,
+    tokens: Option<&Tokens>,
+    edits: &mut Edits,
+    limit: usize,
+) -> bool {
+    if plan.message.bytes().len() + target.uri.len() + target.path.len() + ADDED <= limit {
+        return false;
+    }
+    let mut whole = Vec::new();
+    write(plan, target, hop, branch, tokens, edits, &mut whole);
+    whole.len() > limit
+}
+
 /// Writes an ACK for a 2xx, or any other request that goes on without a transaction. `branch` is a whole Via branch.
 pub fn write_stateless(
     plan: &Plan<'_>,

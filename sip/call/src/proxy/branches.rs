@@ -8,8 +8,9 @@ use sip_proto::build::Response;
 use sip_proto::endpoint::{ClientId, reply_hop};
 use sip_proto::privacy::Neighbour;
 use sip_proto::slots::Slot;
+use sip_proto::transport::LONGEST_DATAGRAM_REQUEST;
 use sip_proto::uri::Uri;
-use sip_proto::{HeaderName, Hop, Message, Method};
+use sip_proto::{HeaderName, Hop, Message, Method, Transport};
 use smallvec::SmallVec;
 
 use super::{BRANCH_SHIFT, NO_ANSWER_TOKEN, Proxy, reply, token_of};
@@ -94,6 +95,7 @@ impl Proxy {
             target,
             state: AttemptState::Resolving,
             spare: Vec::new(),
+            over_tcp: None,
             neighbour: Neighbour::Untrusted,
         }));
         for index in first..fork.attempts.len() {
@@ -176,7 +178,6 @@ impl Proxy {
             record_route: parts.record_route,
             diverted: fork.diverted.as_ref().map(|(who, why)| (who.as_str(), *why)),
         };
-        let tokens = Tokens::of(&plan, &hop, &parts.seals, step.endpoint);
         if forward::hides_from(&plan) || forward::restores_to(&plan) {
             step.endpoint.keep_original(fork.server);
         }
@@ -184,6 +185,18 @@ impl Proxy {
         let attempt = &mut fork.attempts[index];
         attempt.neighbour = to;
         let target = &attempt.target;
+        let mut hop = hop;
+        let mut tokens = Tokens::of(&plan, &hop, &parts.seals, step.endpoint);
+        if let Some(over_tcp) = hop.over_tcp()
+            && attempt.over_tcp != Some(hop.remote())
+            && parts.home.listens_over(Transport::Tcp)
+            && forward::is_longer(&plan, target, &hop, &branch, tokens.as_ref(), edits, LONGEST_DATAGRAM_REQUEST)
+        {
+            attempt.over_tcp = Some(hop.remote());
+            attempt.spare.insert(0, hop);
+            hop = over_tcp;
+            tokens = Tokens::of(&plan, &hop, &parts.seals, step.endpoint);
+        }
         let client = step.endpoint.request(
             step.now,
             branch,
@@ -218,6 +231,11 @@ impl Proxy {
         let Some(fork) = self.forks.get_mut(slot) else { return };
         let Some(index) = fork.position(client) else { return };
         let attempt = &mut fork.attempts[index];
+        // Who took the request over TCP does not need it as a datagram.
+        let same = |h: &Hop| h.transport() == Transport::Udp && attempt.over_tcp == Some(h.remote());
+        if !unreachable && attempt.spare.first().is_some_and(same) {
+            attempt.spare.remove(0);
+        }
         // RFC 3263 §4.3: the next address, if the target has one.
         if !fork.closed && !attempt.spare.is_empty() {
             let hop = attempt.spare.remove(0);
@@ -229,7 +247,9 @@ impl Proxy {
         attempt.state = AttemptState::Done;
         let status = match (unreachable, attempt.target.binding) {
             (true, true) => {
-                if let Some(aor) = &fork.callee {
+                // An ICMP error is a hint about a phone, and no more; a connection that is gone is a fact.
+                let datagrams = attempt.target.hop.is_some_and(|h| h.transport() == Transport::Udp);
+                if let Some(aor) = fork.callee.as_ref().filter(|_| !datagrams) {
                     self.parts.location.failed(aor.as_str(), &attempt.target.uri);
                 }
                 480

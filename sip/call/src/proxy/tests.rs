@@ -76,7 +76,10 @@ fn bench(world: World, users: Vec<User>) -> Bench {
         directory.put(user);
     }
     let parts = ProxyParts {
-        home: Arc::new(Home::new("home.test", [(Transport::Udp, "10.0.0.1:5060".parse().unwrap())])),
+        home: Arc::new(Home::new(
+            "home.test",
+            [Transport::Udp, Transport::Tcp].map(|t| (t, "10.0.0.1:5060".parse().unwrap())),
+        )),
         directory,
         location: world.clone(),
         names: world.clone(),
@@ -305,6 +308,47 @@ fn silence_becomes_408_and_the_next_address_is_tried_first() {
     assert!(starts(&sent).contains(&"10.9.9.2:5060 INVITE sip:carol@two.test".to_owned()));
     let sent = b.pass(Duration::from_secs(33));
     assert_eq!(starts(&sent).last().unwrap(), "10.0.0.2:5062 SIP/2.0 408");
+}
+
+/// The tokens of what is about to leave, and its Via's transport.
+fn leaving(b: &Bench) -> Vec<(u64, String, Transport)> {
+    b.out.items().iter().map(|t| (t.token, t.hop.remote().to_string(), t.hop.transport())).collect()
+}
+
+#[test]
+fn a_long_request_goes_over_tcp_then_as_a_datagram_then_to_the_next_address() {
+    let mut b = bench(world(&[]), vec![]);
+    let long = request("INVITE", "sip:carol@two.test", &format!("Subject: {}\n", "x".repeat(1200)));
+    let mut tried = Vec::new();
+    let bytes = long.replace('\n', "\r\n").into_bytes();
+    let message = Message::parse(&bytes).unwrap();
+    let mut step = Step { now: b.now, unix: 0, shard: 3, endpoint: &mut b.endpoint, out: &mut b.out, loaded: false };
+    b.proxy.request(&mut step, &b.flow, &message);
+    for _ in 0..4 {
+        let (token, to, transport) = leaving(&b).pop().unwrap();
+        let sent = b.drain().pop().unwrap().1;
+        let via = format!("Via: SIP/2.0/{} ", transport.via_token());
+        assert!(sent.contains(&format!("SIP/2.0\r\n{via}")), "{sent}");
+        tried.push((to, transport));
+        let lapsed = b.endpoint.unreachable(b.now, token, &mut b.out).unwrap();
+        let mut step =
+            Step { now: b.now, unix: 0, shard: 3, endpoint: &mut b.endpoint, out: &mut b.out, loaded: false };
+        b.proxy.lapsed(&mut step, lapsed);
+    }
+    let (one, two) = ("10.9.9.1:5060".to_owned(), "10.9.9.2:5060".to_owned());
+    let ways = [(&one, Transport::Tcp), (&one, Transport::Udp), (&two, Transport::Tcp), (&two, Transport::Udp)];
+    assert_eq!(tried, ways.map(|(to, t)| (to.clone(), t)));
+    assert_eq!(starts(&b.drain()), ["10.0.0.2:5062 SIP/2.0 500"]);
+}
+
+#[test]
+fn who_took_a_long_request_over_tcp_does_not_get_it_as_a_datagram_too() {
+    let mut b = bench(world(&[]), vec![]);
+    let sent = b.feed(&request("INVITE", "sip:carol@two.test", &format!("Subject: {}\n", "x".repeat(1200))));
+    // It has no room: the next address is tried, not the same one again.
+    let sent = b.feed(&answer(&sent.last().unwrap().1, 503));
+    assert_eq!(starts(&sent).last().unwrap(), "10.9.9.2:5060 INVITE sip:carol@two.test");
+    assert!(sent.last().unwrap().1.contains("Via: SIP/2.0/TCP "), "{sent:?}");
 }
 
 #[test]
