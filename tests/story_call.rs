@@ -178,3 +178,40 @@ fn phone_that_never_answers_ends_in_408() {
     let first = silent.receive(Duration::from_secs(1)).expect("the phone was asked");
     assert!(first.starts_with(b"INVITE "));
 }
+
+/// The way by which bob's phone got its INVITE, from the Via that the server put on top.
+fn way_of_a_long_call(server: &Server, phone: Sipp, port: u16) -> String {
+    let callee = phone.start();
+    bind(server, "bob", port, "");
+    caller(server, "call").padded(1000).limit(Duration::from_secs(25)).succeed();
+    let seen = callee.succeed(1);
+    let invite = seen.received()[0].to_owned();
+    assert!(invite.len() > 1300, "{} bytes", invite.len());
+    header(&invite, "Via").and_then(|v| v.split(' ').next()).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn request_too_long_for_a_datagram_goes_over_tcp() {
+    let server = started();
+    let port = server.ports.next();
+    let phone = Sipp::new(&server, "answer", port).tcp();
+    assert_eq!(way_of_a_long_call(&server, phone, port), "SIP/2.0/TCP");
+}
+
+#[test]
+fn long_request_goes_over_udp_all_the_same_where_nobody_takes_tcp() {
+    let server = started();
+    let port = server.ports.next();
+    let phone = Sipp::new(&server, "answer", port);
+    assert_eq!(way_of_a_long_call(&server, phone, port), "SIP/2.0/UDP");
+}
+
+#[test]
+fn phone_whose_port_is_closed_is_reported_absent_at_once() {
+    let server = started();
+    bind(&server, "bob", server.ports.next(), "");
+    // Timer B would take 32 s.
+    caller(&server, "call_final").set("CODE", 480).limit(Duration::from_secs(25)).succeed();
+    assert!(server.carrier_event("returned") >= 1.0);
+    assert_eq!(server.metric("isthmus_bindings"), 1.0, "an ICMP error is no reason to forget a phone");
+}

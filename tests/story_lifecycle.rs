@@ -109,3 +109,30 @@ fn health_and_metrics_are_told_to_anybody() {
     assert!(text.contains("OPTIONS"), "requests are counted by method:\n{text}");
     assert_eq!(server.admin("/admin/v1/users").0, 401, "operators' pages want a token");
 }
+
+#[test]
+fn port_that_the_system_chose_stands_in_every_via_and_record_route() {
+    let mut server = Setup::with_users(&["alice", "bob"]).start();
+    let fixed = server.sip;
+    server.rewrite_config(|text| text.replace(&format!("127.0.0.1:{fixed}\"]"), "127.0.0.1:0\"]"));
+    server.restart();
+    let ready = server.process.output();
+    let port = |transport: &str| {
+        let end = ready.find(transport).unwrap_or_else(|| panic!("no {transport}: {ready}"));
+        ready[..end].rsplit(':').next().and_then(|p| p.parse::<u16>().ok()).expect("a port")
+    };
+    server.sip = port("/udp");
+    assert!(![0, fixed].contains(&server.sip) && port("/tcp") != 0);
+
+    let phone = server.ports.next();
+    let bob = Sipp::new(&server, "answer", phone).start();
+    let bind = Sipp::new(&server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{phone}"));
+    bind.set("PARAMS", "").set("EXPIRES", 600).users(&["bob"]).succeed();
+    // The ACK and the BYE find their way by the Record-Route.
+    Sipp::new(&server, "call", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}")).users(&["alice"]).succeed();
+    let seen = bob.succeed(1);
+    let us = server.address();
+    let invite = seen.received()[0];
+    assert!(header(invite, "Via").is_some_and(|v| v.contains(&us)), "{invite}");
+    assert!(header(invite, "Record-Route").is_some_and(|v| v.contains(&us)), "{invite}");
+}

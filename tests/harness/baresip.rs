@@ -41,6 +41,16 @@ impl Phone {
         Self::with_account(server, user, "tcp", tone, &more)
     }
 
+    /// A phone that registers its flow and keeps it alive (RFC 5626).
+    pub fn outbound(server: &Server, user: &str, transport: &str) -> Self {
+        let port = if transport == "tls" { server.sips } else { server.sip };
+        let more = format!(
+            "auth_user={user};auth_pass={PASSWORD};regint=60;sipnat=outbound;\
+             outbound=\"sip:127.0.0.1:{port};transport={transport}\""
+        );
+        Self::with_account(server, user, transport, 440, &more)
+    }
+
     /// `parameters` of its account line.
     fn with_account(server: &Server, user: &str, transport: &str, tone: u32, parameters: &str) -> Self {
         let dir = server.path().join(format!("phone-{user}"));

@@ -63,6 +63,32 @@ pub fn watcher(dir: &Path, port: u16, registrar: &str, user: &str) -> Process {
     start(WATCHER, "watcher", dir, &[], &sets)
 }
 
+/// The same over TLS to `next`, with the certificate `client.pem` and `client.key` in `dir` if `certified`. Whatever its users
+/// call, it asserts that they are `boss` of its domain.
+pub fn neighbour_over_tls(dir: &Path, domain: &str, [port, tls_port]: [u16; 2], next: u16, certified: bool) -> Process {
+    let own = format!("private_key = {0}/client.key\ncertificate = {0}/client.pem\n", dir.display());
+    let client = if certified { own.as_str() } else { "" };
+    let profiles = format!(
+        "[server:default]\nmethod = TLSv1.2+\nverify_certificate = no\n{own}\
+         [client:default]\nmethod = TLSv1.2+\nverify_certificate = yes\nca_list = {}/ca.pem\n{client}",
+        dir.display()
+    );
+    std::fs::write(dir.join("neighbour-tls.cfg"), profiles).unwrap();
+    start(
+        SCRIPT,
+        "neighbour",
+        dir,
+        &["WITH_NEIGHBOUR", "WITH_TLS", "WITH_PROFILES"],
+        &[
+            ("DOMAIN", domain),
+            ("PORT", &port.to_string()),
+            ("TLSPORT", &tls_port.to_string()),
+            ("NEIGHBOUR", &format!("127.0.0.1:{next};transport=tls")),
+            ("USERS", "\t$var(none) = 0;"),
+        ],
+    )
+}
+
 fn start(script: &str, name: &str, dir: &Path, flags: &[&str], sets: &[(&str, &str)]) -> Process {
     let (head, rest) = script.split_once('\n').expect("the script has lines");
     let mut text = format!("{head}\n");

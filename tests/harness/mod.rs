@@ -16,8 +16,10 @@ pub mod linphone;
 pub mod ports;
 pub mod process;
 pub mod raw;
+pub mod relay;
 pub mod server;
 pub mod sipp;
+pub mod stunnel;
 pub mod tls;
 
 use std::time::{Duration, Instant};
@@ -38,6 +40,14 @@ pub fn eventually(what: &str, limit: Duration, mut fact: impl FnMut() -> bool) {
         assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Waits until somebody takes TCP connections at that port of loopback.
+pub fn wait_for_tcp(port: u16) {
+    // 0A is TCP_LISTEN in proc(5).
+    let entry = format!("0100007F:{port:04X} 00000000:0000 0A");
+    let held = || std::fs::read_to_string("/proc/net/tcp").is_ok_and(|t| t.contains(&entry));
+    eventually(&format!("TCP port {port} is open"), Duration::from_secs(10), held);
 }
 
 /// Waits until somebody on this machine holds the UDP port on loopback (a peer that was just started).

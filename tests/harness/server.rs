@@ -22,8 +22,11 @@ pub struct Setup {
     pub store: &'static str,
     /// More lines for `[sip]`, such as `resolver = "127.0.0.1:22999"`.
     pub sip: String,
-    /// More lines for `[registrar]`.
+    /// More lines for `[registrar]` and `[tls]`.
     pub registrar: String,
+    pub tls: String,
+    /// Further certificates to be there before the server: file and host.
+    pub issue: Vec<(&'static str, &'static str)>,
     /// Whole further sections.
     pub sections: String,
     /// More tables for the provisioning file, such as a user with settings of its own.
@@ -42,6 +45,8 @@ impl Setup {
             store: "before-reply",
             sip: String::new(),
             registrar: String::new(),
+            tls: String::new(),
+            issue: Vec::new(),
             sections: String::new(),
             provisions: String::new(),
             under: Vec::new(),
@@ -94,6 +99,9 @@ impl Server {
         let (sip, sips, http, https, admin) = (ports.next(), ports.next(), ports.next(), ports.next(), ports.next());
         let authority = Authority::new(dir.path());
         authority.issue("server", &[DOMAIN, "localhost"]);
+        for (file, host) in &setup.issue {
+            authority.issue(file, &[host]);
+        }
         std::fs::write(dir.path().join("isthmus.toml"), config(dir.path(), &setup, [sip, sips, http, https, admin]))
             .unwrap();
         std::fs::write(dir.path().join("users.toml"), users(&setup)).unwrap();
@@ -142,6 +150,13 @@ impl Server {
     /// One GET of the admin listener: (status, body).
     pub fn admin(&self, path: &str) -> (u16, String) {
         super::http::get(self.admin, path)
+    }
+
+    /// What the carriers counted of one kind of event.
+    pub fn carrier_event(&self, event: &str) -> f64 {
+        let (_, text) = self.admin("/metrics");
+        let name = format!("isthmus_carrier_events_total{{event=\"{event}\"}} ");
+        text.lines().find_map(|l| l.strip_prefix(&name)?.parse().ok()).unwrap_or(0.0)
     }
 
     /// The value of one metric whose line starts with `name`, summed over its labels.
@@ -198,7 +213,7 @@ fn launch(subject: Subject, dir: &Path, setup: &Setup, sip: u16, sips: u16) -> P
 
 fn config(dir: &Path, setup: &Setup, [sip, sips, http, https, admin]: [u16; 5]) -> String {
     let dir = dir.display();
-    let Setup { domain, auth, store, sip: more, registrar, sections, .. } = setup;
+    let Setup { domain, auth, store, sip: more, registrar, tls, sections, .. } = setup;
     format!(
         r#"domain = "{domain}"
 data_dir = "{dir}/data"
@@ -214,6 +229,7 @@ store = "{store}"
 [tls]
 certificate = "{dir}/server.pem"
 key = "{dir}/server.key"
+{tls}
 [http]
 plain = "127.0.0.1:{http}"
 tls = "127.0.0.1:{https}"

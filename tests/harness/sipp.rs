@@ -20,6 +20,10 @@ pub struct Sipp {
     sets: Vec<(&'static str, String)>,
     lost: u32,
     limit: Duration,
+    contact: Option<u16>,
+    padding: usize,
+    from: &'static str,
+    more: Vec<&'static str>,
 }
 
 /// What SIPp counted.
@@ -51,6 +55,10 @@ impl Sipp {
             ],
             lost: 0,
             limit: Duration::from_secs(60),
+            contact: None,
+            padding: 0,
+            from: "127.0.0.1",
+            more: Vec::new(),
         }
     }
 
@@ -63,6 +71,41 @@ impl Sipp {
     pub fn tcp(mut self) -> Self {
         self.transport = "t1";
         self.set("TRANSPORT", "TCP")
+    }
+
+    /// Over a TCP connection of its own for each call.
+    pub fn tcp_each(mut self) -> Self {
+        self.transport = "tn";
+        self.set("TRANSPORT", "TCP")
+    }
+
+    /// Over TCP to something that makes TLS of it, or that took TLS away.
+    pub fn tls_by_stunnel(self) -> Self {
+        self.tcp().set("TRANSPORT", "TLS")
+    }
+
+    /// Says in its Contact that it is reached at this port of loopback.
+    pub fn reached_at(mut self, port: u16) -> Self {
+        self.contact = Some(port);
+        self
+    }
+
+    /// Makes the authenticated INVITE longer by so many bytes.
+    pub fn padded(mut self, bytes: usize) -> Self {
+        self.padding = bytes;
+        self
+    }
+
+    /// From another loopback address.
+    pub fn from(mut self, address: &'static str) -> Self {
+        self.from = address;
+        self
+    }
+
+    /// Further options of SIPp.
+    pub fn options(mut self, options: &[&'static str]) -> Self {
+        self.more.extend(options);
+        self
     }
 
     /// Replaces `@name@` in the scenario.
@@ -122,6 +165,13 @@ impl Sipp {
         for (key, value) in &self.sets {
             text = text.replace(&format!("@{key}@"), value);
         }
+        if let Some(port) = self.contact {
+            text = text.replace("Contact: <sip:[local_ip]:[local_port]", &format!("Contact: <sip:127.0.0.1:{port}"));
+        }
+        if self.padding > 0 {
+            let padded = format!("CSeq: 2 INVITE\nSubject: {}\n", "long ".repeat(self.padding / 5));
+            text = text.replace("CSeq: 2 INVITE\n", &padded);
+        }
         assert!(!has_placeholder(&text), "{}: a placeholder is left; set() it", self.scenario);
         let file = |suffix: &str| self.dir.join(format!("{name}.{suffix}"));
         std::fs::write(file("xml"), text).unwrap();
@@ -130,7 +180,7 @@ impl Sipp {
         }
         let mut command = Command::new("sipp");
         command.current_dir(&self.dir).arg("-sf").arg(file("xml"));
-        command.args(["-i", "127.0.0.1", "-p", &self.port.to_string(), "-t", self.transport, "-nostdin"]);
+        command.args(["-i", self.from, "-p", &self.port.to_string(), "-t", self.transport, "-nostdin"]);
         command.args(["-cp", &control_port(self.port).to_string()]);
         command.args(["-trace_stat", "-fd", "1", "-trace_err", "-trace_msg"]);
         command.arg("-stf").arg(file("stat")).arg("-error_file").arg(file("err")).arg("-message_file").arg(file("msg"));
@@ -151,10 +201,11 @@ impl Sipp {
         if let Some(calls) = self.calls {
             command.args(["-m", &calls.to_string(), "-r", &self.rate.to_string()]);
         }
+        command.args(&self.more);
         command.arg(&self.target);
         let process = Process::start(&name, &self.dir, &mut command);
         let running = Running { base: self.dir.join(&name), process, limit: self.limit };
-        if self.transport == "u1" {
+        if self.transport == "u1" && self.from == "127.0.0.1" {
             super::wait_for_udp(self.port);
         }
         running

@@ -38,10 +38,15 @@ impl Authority {
     /// Issues `name.pem` with `name.key` for these host names and 127.0.0.1.
     pub fn issue(&self, name: &str, hosts: &[&str]) {
         let names: Vec<String> = hosts.iter().map(|h| format!("DNS:{h}")).collect();
-        let extensions = format!("subjectAltName={},IP:127.0.0.1\nbasicConstraints=CA:FALSE\n", names.join(","));
+        self.issue_for(name, &format!("{},IP:127.0.0.1", names.join(",")));
+    }
+
+    /// Issues `name.pem` with `name.key` for a subjectAltName in openssl's words, such as `URI:sip:example.com`.
+    pub fn issue_for(&self, name: &str, subject_alt_name: &str) {
+        let extensions = format!("subjectAltName={subject_alt_name}\nbasicConstraints=CA:FALSE\n");
         std::fs::write(self.dir.join(format!("{name}.ext")), extensions).unwrap();
         let (key, request, certificate) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
-        let subject = format!("/CN={}", hosts[0]);
+        let subject = format!("/CN={name}");
         self.openssl(&[
             "req",
             "-newkey",
