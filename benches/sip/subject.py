@@ -91,17 +91,6 @@ class Subject:
             total += int(fields[11]) + int(fields[12])
         return total / TICK
 
-    def cpu_by_thread(self):
-        """Seconds of CPU of each thread, by (pid, tid), from the scheduler's nanosecond counters."""
-        out = {}
-        for pid in self.pids():
-            for tid in os.listdir(f"/proc/{pid}/task"):
-                try:
-                    out[(pid, tid)] = int(pathlib.Path(f"/proc/{pid}/task/{tid}/schedstat").read_text().split()[0]) / 1e9
-                except OSError:
-                    pass
-        return out
-
     def rss(self):
         """Resident private bytes of every process of the server."""
         total = 0
