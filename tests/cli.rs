@@ -74,7 +74,7 @@ fn wrong_usage_exits_with_2_and_what_is_not_built_with_1() {
     for arguments in [&["sreve"][..], &["user", "add"], &["import"], &["decode", "sipp", "-"], &["--nope"]] {
         fails(folder.path(), arguments, 2);
     }
-    for arguments in [&["billing", "day", "2026-01-01"][..], &["media"], &["decode", "smpp", "-"]] {
+    for arguments in [&["billing", "day", "2026-01-01"][..], &["media"], &["decode", "wbxml", "-"]] {
         assert!(fails(folder.path(), arguments, 1).contains("not built yet"), "{arguments:?}");
     }
     assert!(fine(folder.path(), &["--help"]).contains("check-config"));
@@ -163,6 +163,31 @@ fn a_captured_short_message_is_told_in_words() {
     {
         assert!(words.contains(told), "{told} in {words}");
     }
+}
+
+#[test]
+fn captured_smpp_is_told_in_words() {
+    let folder = TempDir::new().unwrap();
+    let write = |hex: &str| std::fs::write(folder.path().join("smpp"), hex).unwrap();
+    // The example of SMPP 3.4 §3.2.3, then a throttled answer, then a PDU that ends too early.
+    write(
+        "0000002F 00000002 00000000 00000001 534D50503354455354 00 7365637265743038 00 5355424D495431 00 00 01 01 00
+         00000010 80000004 00000058 00000007
+         00000012 00000004 00000000 00000008 0000",
+    );
+    let words = fine(folder.path(), &["decode", "smpp", "smpp"]);
+    for told in [
+        "bind_transmitter, sequence 1, 47 octets",
+        "system_id           SMPP3TEST",
+        "submit_sm_resp, sequence 7",
+        "ESME_RTHROTTLED",
+        "would be answered ESME_RINVCMDLEN for its source_addr",
+    ] {
+        assert!(words.contains(told), "{told} in {words}");
+    }
+    assert!(!words.contains("secret08"), "{words}");
+    write("0000000F 00000002 00000000 00000001");
+    assert!(fails(folder.path(), &["decode", "smpp", "smpp"], 1).contains("not SMPP: command_length 15"));
 }
 
 /// A server on ports of the system's choice; killed when dropped.

@@ -7,6 +7,7 @@ use sip_proto::{HeaderName, Message, StartLine, validate};
 
 use super::CtlError;
 
+mod smpp;
 mod tpdu;
 
 /// The capture's fault.
@@ -16,6 +17,8 @@ pub enum DecodeError {
     NotTpdu(gw_sms::tpdu::Broken),
     #[error("not a SIP message: {0}")]
     NotSip(#[from] sip_proto::message::NotSip),
+    #[error("not SMPP: {0}")]
+    NotSmpp(#[from] smpp::NotSmpp),
     #[error("longer than 1 MiB")]
     TooLong,
 }
@@ -34,6 +37,14 @@ pub(super) fn tpdu(file: &Path) -> Result<(), CtlError> {
     let bytes = read(file)?;
     let readings = tpdu::readings(&tpdu::octets(&bytes)).map_err(DecodeError::NotTpdu)?;
     print(|out| tpdu::write(&readings, out))
+}
+
+/// SMPP PDUs, as octets or in hexadecimal.
+pub(super) fn smpp(file: &Path) -> Result<(), CtlError> {
+    let bytes = read(file)?;
+    let mut text = Vec::new();
+    let told = smpp::words(&tpdu::octets(&bytes), &mut text).map_err(DecodeError::from)?;
+    print(|out| told.map(|()| out.append(&mut text)))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, CtlError> {

@@ -157,10 +157,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Trace { id, place } => trace::run(&id, &place),
         Command::Decode { protocol: Protocol::Sip, file } => decode::sip(&file),
         Command::Decode { protocol: Protocol::Tpdu, file } => decode::tpdu(&file),
+        Command::Decode { protocol: Protocol::Smpp, file } => decode::smpp(&file),
         Command::Decode { protocol, .. } => Err(CtlError::NotBuilt(match protocol {
-            Protocol::Smpp => "decode smpp",
             Protocol::Wbxml => "decode wbxml",
-            Protocol::Sip | Protocol::Tpdu | Protocol::Msrp => "decode msrp",
+            Protocol::Sip | Protocol::Smpp | Protocol::Tpdu | Protocol::Msrp => "decode msrp",
         })),
         Command::Billing(_) => Err(CtlError::NotBuilt("billing")),
     };
