@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use gw_sms::ip_sm_gw::{self, Direct, IpSmGw, Worker, WorkerParts};
 use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
 use sip_ims::ports::{Bus, BusError, StoreError, UserChange};
-use sip_ims::service::Chronicle;
+use sip_ims::service::{Chronicle, Service};
 use sip_ims::vectors::HomeVectors;
 use sip_ims::{Aor, Directory};
 use sip_messaging::{Courier, CourierParts, Pager};
@@ -140,7 +141,8 @@ pub fn run(
     let shared = config.store.engine == StoreEngine::Postgres;
     let cluster = Arc::new(Cluster::new(open_bus(&config, &runtime)?, config.node_name(), shared));
     let around = Around { directory: directory.clone(), chronicle, metrics: metrics.clone(), cluster: cluster.clone() };
-    let Services { sip, registrar, pager, courier } = open_sip(&config, &pems, &store, around, runtime.handle())?;
+    let Services { sip, registrar, pager, courier, ip_sm_gw } =
+        open_sip(&config, &pems, &store, around, runtime.handle())?;
     let local = sip.carriers.local_addrs().to_vec();
     if trace.is_on() || capture.is_some() {
         sip.driver.watch(Arc::new(Tap::new(trace.clone(), capture, local.clone())));
@@ -172,6 +174,12 @@ pub fn run(
         // An error means that the sender is gone, and so is the server.
         let _ = until_stop.wait_for(|stop| *stop).await;
     }));
+    if let Some(worker) = ip_sm_gw {
+        let mut until_stop = stop.subscribe();
+        runtime.spawn(worker.run(async move {
+            let _ = until_stop.wait_for(|stop| *stop).await;
+        }));
+    }
     runtime.spawn(keep_time(registrar.clone()));
     let removed = Removed { registrar: registrar.clone(), domain: config.domain.clone() };
     runtime.spawn(follower.run(move |change| removed.see(change)));
@@ -348,6 +356,7 @@ struct Services {
     registrar: Arc<Registrar>,
     pager: Arc<Pager>,
     courier: Courier,
+    ip_sm_gw: Option<Worker>,
 }
 
 /// Builds the services, the stack around them, and opens every SIP door. Bindings are in memory before the first message.
@@ -403,12 +412,20 @@ fn open_sip(
         let registrar = registrar.clone();
         Arc::new(move |flow| registrar.flow_closed(Instant::now(), unix_now(), flow))
     };
+    let (gateway, gateway_inbox) = config
+        .sms_over_ip
+        .enabled
+        .then(|| IpSmGw::new(ip_sm_gw_config(config), directory.clone(), home.clone()))
+        .unzip();
+    let mut services: Vec<Arc<dyn Service>> = vec![registrar.clone(), pager.clone()];
+    // In front of the pager: a short message is not kept as a text for a number that nobody has here.
+    services.splice(1..1, gateway.clone().map(|g| g as Arc<dyn Service>));
     let parts = SipParts {
-        home,
+        home: home.clone(),
         directory: directory.clone(),
         location: registrar.clone(),
         authenticator: authenticator.clone(),
-        services: vec![registrar.clone(), pager.clone()],
+        services,
         chronicle: chronicle.clone(),
         names: names.clone(),
         secret: secrets::random(),
@@ -427,13 +444,29 @@ fn open_sip(
         inbox,
         CourierParts {
             location: registrar.clone(),
-            outlet: driver,
-            next_hops: names,
+            outlet: driver.clone(),
+            next_hops: names.clone(),
             chronicle,
             unix: Arc::new(unix_now),
         },
     );
-    Ok(Services { sip: stack, registrar, pager, courier })
+    let ip_sm_gw = gateway.zip(gateway_inbox).map(|(gateway, inbox)| {
+        let parts = WorkerParts {
+            location: registrar.clone(),
+            outlet: driver,
+            next_hops: names,
+            outbound: Arc::new(Direct { gateway, unix: Arc::new(unix_now) }),
+            unix: Arc::new(unix_now),
+            random: Arc::new(secrets::random),
+        };
+        Worker::new(inbox, parts)
+    });
+    Ok(Services { sip: stack, registrar, pager, courier, ip_sm_gw })
+}
+
+fn ip_sm_gw_config(config: &Config) -> ip_sm_gw::Config {
+    let sms = &config.sms_over_ip;
+    ip_sm_gw::Config { user: sms.user.clone(), centre: sms.centre.clone(), zone: sms.zone }
 }
 
 fn registrar_config(config: &Config, key: [u8; 32]) -> RegistrarConfig {

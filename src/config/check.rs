@@ -56,6 +56,8 @@ impl Config {
         within("registrar.max_contacts", reg.max_contacts as u64, 1, 256);
         within("messaging.expiry", self.messaging.expiry, 60, 31_536_000);
         within("messaging.per_user", self.messaging.per_user as u64, 1, 100_000);
+        let sms = &self.sms_over_ip;
+        within("sms_over_ip.zone", u64::from(sms.zone.unsigned_abs()), 0, if sms.zone < 0 { 48 } else { 56 });
         within("telemetry.hep.queue", self.telemetry.hep.queue as u64, 16, 1 << 20);
         within("telemetry.trace.events", self.telemetry.trace.events as u64, 1_024, 1 << 24);
         within("telemetry.trace.disk", self.telemetry.trace.disk.0, 0, 1 << 40);
@@ -71,6 +73,12 @@ impl Config {
             if twice || sip.advertised.iter().any(|ip| family(ip) && ip.is_unspecified()) {
                 say("sip.advertised", "must be one address of a family that peers can reach".to_owned());
             }
+        }
+        if !gw_sms::tpdu::Address::number(&sms.centre).is_ok_and(|a| a.spelt().starts_with('+')) {
+            say("sms_over_ip.centre", format!("{} is no international number", sms.centre));
+        }
+        if sip_ims::Aor::from_parts(sms.user.as_bytes(), self.domain.as_bytes()).is_err() {
+            say("sms_over_ip.user", format!("{} is no user part of a SIP URI", sms.user));
         }
 
         let tls = &self.tls;

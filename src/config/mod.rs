@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 pub use doors::{Admin, CertificateFiles, Content, Http, Media, Msrp, Smpp, SmppBind, SmppLink, Tls, Xmpp, XmppRoute};
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};
-pub use sip::{Acknowledge, Auth, DigestAlgorithm, Flood, Messaging, Registrar, Sip};
+pub use sip::{Acknowledge, Auth, DigestAlgorithm, Flood, Messaging, Registrar, Sip, SmsOverIp};
 pub use spans::Spans;
 pub use values::{Door, Peers, Ports, Size, TrustedPeer};
 
@@ -31,6 +31,7 @@ pub struct Config {
     pub sip: Sip,
     pub registrar: Registrar,
     pub messaging: Messaging,
+    pub sms_over_ip: SmsOverIp,
     pub tls: Tls,
     pub msrp: Msrp,
     pub media: Media,
@@ -55,6 +56,7 @@ impl Default for Config {
             sip: Sip::default(),
             registrar: Registrar::default(),
             messaging: Messaging::default(),
+            sms_over_ip: SmsOverIp::default(),
             tls: Tls::default(),
             msrp: Msrp::default(),
             media: Media::default(),

@@ -1,4 +1,4 @@
-//! `[sip]`, `[registrar]`, `[messaging]`: signalling.
+//! `[sip]`, `[registrar]`, `[messaging]`, `[sms_over_ip]`: signalling.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -156,5 +156,24 @@ pub struct Messaging {
 impl Default for Messaging {
     fn default() -> Messaging {
         Messaging { expiry: 7 * 86_400, per_user: 1_000 }
+    }
+}
+
+/// `[sms_over_ip]`: short messages from and to handsets over IMS (TS 24.341).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SmsOverIp {
+    pub enabled: bool,
+    /// User part of the service's own identity, `sip:<user>@<domain>`.
+    pub user: String,
+    /// The number that handsets see as their service centre's: `+` and digits.
+    pub centre: String,
+    /// Of the time stamps that handsets get, in quarters of an hour east of UTC, -48 to 56.
+    pub zone: i8,
+}
+
+impl Default for SmsOverIp {
+    fn default() -> SmsOverIp {
+        SmsOverIp { enabled: true, user: "ip-sm-gw".to_owned(), centre: "+10000000000".to_owned(), zone: 0 }
     }
 }

@@ -9,6 +9,7 @@ use super::server::{DOMAIN, PASSWORD, Setup};
 
 const SCRIPT: &str = include_str!("kamailio.cfg");
 const EDGE: &str = include_str!("edge.cfg");
+const HANDSET: &str = include_str!("handset.cfg");
 const WATCHER: &str = include_str!("watcher.cfg");
 
 /// Starts Kamailio as the home proxy of [`DOMAIN`].
@@ -41,6 +42,11 @@ pub fn neighbour(dir: &Path, domain: &str, port: u16, next: &str) -> Process {
 /// Starts Kamailio as an edge proxy in front of `registrar` (`127.0.0.1:port`).
 pub fn edge(dir: &Path, port: u16, registrar: &str) -> Process {
     start(EDGE, &format!("edge-{port}"), dir, &[], &[("PORT", &port.to_string()), ("REGISTRAR", registrar)])
+}
+
+/// Starts Kamailio as a handset that reads short messages.
+pub fn handset(dir: &Path, port: u16) -> Process {
+    start(HANDSET, "handset", dir, &[], &[("PORT", &port.to_string())])
 }
 
 /// Starts Kamailio as one that watches where `user` is registered.

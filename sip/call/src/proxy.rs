@@ -212,7 +212,9 @@ impl Proxy {
             routed.next.is_none() && (uri.is_sip() && parts.home.is_us(&uri) || parts.home.is_domain(uri.host()));
         let (callee, profile) = if routed.next.is_none() { self.callee(&uri) } else { (None, None) };
         let request = Request { message, flow, uri, caller, callee, profile };
-        if for_us || request.callee.is_some() {
+        // A telephone number that is nobody's here has no domain of its own either: a service may know a way.
+        let number = routed.next.is_none() && request.uri.scheme() == Scheme::Tel;
+        if for_us || number || request.callee.is_some() {
             for service in &parts.services {
                 if service.request(step, &request) == Verdict::Taken {
                     return;

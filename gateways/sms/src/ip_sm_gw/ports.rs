@@ -1,0 +1,96 @@
+//! What the gateway asks of others, and what others ask of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sip_ims::{Msisdn, User};
+
+use crate::segment::Segment;
+
+/// A message of ours that was submitted by a handset or a SIP client.
+pub struct Submission {
+    pub from: Arc<User>,
+    /// The originating address that the addressee sees.
+    pub source: Msisdn,
+    pub to: Msisdn,
+    /// One from a handset, which divides itself; up to [`MAX_SEGMENTS`] from a SIP client.
+    pub segments: Vec<Segment>,
+    pub protocol_id: u8,
+    /// `None`: as long as the queue keeps anything.
+    pub validity: Option<Duration>,
+    /// The same for the same message sent again. At most 64 characters. A submission whose sender wants a status report begins
+    /// with [`WANTS_REPORT`]; the queue gives it back, with the outcome, in [`Discharge`].
+    pub key: String,
+}
+
+/// Segments of one text that a SIP client sends.
+pub const MAX_SEGMENTS: u8 = 10;
+/// How the keys of submissions begin whose senders want a status report: `r`, then TP-MR in two hexadecimal digits.
+pub const WANTS_REPORT: char = 'r';
+
+/// Why a submission was not accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotAccepted {
+    /// Too much waits; later it may do.
+    Busy,
+    /// There is no way to this number, or it may not be used.
+    NoRoute,
+    /// The store failed.
+    Failed,
+}
+
+/// Completion of [`Outbound::submit`].
+pub type OnSubmitted = Box<dyn FnOnce(Result<(), NotAccepted>) + Send>;
+
+/// Where submissions go: the queue.
+pub trait Outbound: Send + Sync {
+    /// `done` runs once the message cannot be lost any more; it must not block and may run inside the call.
+    fn submit(&self, submission: Submission, done: OnSubmitted);
+
+    /// A handset has memory again (RP-SMMA): what waits for it may be tried now.
+    fn available(&self, msn: Msisdn);
+}
+
+/// How an attempt to deliver to a handset ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// RP-ACK; or 2xx from a SIP client that got it as text.
+    Delivered,
+    /// TR1N passed without a report: it may be there or not. Another way, once.
+    NoReport,
+    /// No contact that could take it, or this SIP status: another way.
+    Unreachable { status: u16 },
+    /// RP-ERROR 22: wait until [`Outbound::available`].
+    NoMemory,
+    /// Another RP-ERROR: final.
+    Refused { cause: u8 },
+    /// Too many at once: again in a while.
+    Busy,
+}
+
+/// One segment for a user of ours.
+pub struct Delivery {
+    pub to: Msisdn,
+    /// Number with `+`, digits, or a name; empty: the gateway itself.
+    pub source: Box<str>,
+    pub protocol_id: u8,
+    pub data_coding: u8,
+    /// `octets` begins with a user data header.
+    pub has_header: bool,
+    /// As SMPP has it: septets one in each octet.
+    pub octets: Box<[u8]>,
+    pub done: Box<dyn FnOnce(Fate) + Send>,
+}
+
+/// The end of a submission whose sender wants to know.
+pub struct Discharge {
+    pub from: Msisdn,
+    pub to: Msisdn,
+    /// [`Submission::key`].
+    pub key: Box<str>,
+    /// TP-ST.
+    pub status: u8,
+    /// Unix seconds.
+    pub accepted_at: i64,
+    pub ended_at: i64,
+}

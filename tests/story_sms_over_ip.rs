@@ -1,0 +1,252 @@
+//! Short messages over IMS (TS 24.341): SIPp plays the handsets, Wireshark reads what they are sent.
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::sipp::{Running, header};
+use harness::{DOMAIN, Peer, Server, Setup, Sipp, kamailio};
+
+const SMSIP: &str = ";+g.3gpp.smsip";
+/// RP-DATA from alice's handset, reference 7, to the centre +10000000000, around an SMS-SUBMIT that pycrate 0.8.1 made: TP-MR 9, status
+/// report asked for, to +819012345602, "Grüße, Bob [€]" in the default alphabet.
+const SUBMIT: &str = "0007000791010000 0000f0 1c 21090c9118092143652000001147b9df536681846f3168c3db94373e";
+/// The first RP-MR that the gateway gives out is 1.
+const ACK: &str = r"\x02\x01\x41\x02\x00\x00";
+const MEMORY_FULL: &str = r"\x04\x01\x01\x16\x41\x03\x00\xd3\x00";
+
+struct House {
+    server: Server,
+}
+
+/// Alice has +819012345601, bob +819012345602.
+fn house() -> House {
+    let mut setup = Setup::with_users(&[]);
+    // SIPp loses a body with a NUL in it when it adds credentials.
+    setup.auth = "none";
+    for (n, user) in [(1, "alice"), (2, "bob")] {
+        setup.provisions.push_str(&format!(
+            "[[user]]\nid = \"{user}\"\npassword = \"{}\"\nmsisdn = \"+81901234560{n}\"\n",
+            harness::PASSWORD
+        ));
+    }
+    // A user in the list makes the harness import the file.
+    setup.users.push("carol".into());
+    House { server: setup.start() }
+}
+
+impl House {
+    fn bind(&self, user: &str, port: u16, params: &str) {
+        let sipp = Sipp::new(&self.server, "register_open", self.server.ports.next());
+        let sipp = sipp.set("CONTACT", format!("127.0.0.1:{port}")).set("PARAMS", params).set("EXPIRES", 600);
+        sipp.users(&[user]).succeed();
+    }
+
+    /// Alice's handset, where the answers to what she sends arrive.
+    fn alice(&self) -> Peer {
+        let peer = Peer::new(self.server.ports.next());
+        self.bind("alice", peer.port, SMSIP);
+        peer
+    }
+
+    fn handset(&self, report: &str) -> Running {
+        let port = self.server.ports.next();
+        let sipp = Sipp::new(&self.server, "sms_handset", port).set("REPORT", report);
+        let handset = sipp.users(&["bob"]).start();
+        self.bind("bob", port, SMSIP);
+        handset
+    }
+
+    /// From alice, as an RP message; the Call-ID of her MESSAGE.
+    fn send(&self, relay: &str) -> String {
+        let sipp = Sipp::new(&self.server, "sms_send", self.server.ports.next());
+        let sipp = sipp.set("URI", "tel:+10000000000").set("RELAY", escaped(relay));
+        let sent = sipp.users(&["alice"]).succeed();
+        header(sent.sent()[0], "Call-ID").expect("a Call-ID").to_owned()
+    }
+
+    /// What alice's handset gets next, answered with 200.
+    fn taken(&self, alice: &Peer) -> (String, Vec<u8>) {
+        let bytes = alice.receive(Duration::from_secs(20)).expect("a MESSAGE");
+        let at = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("a body") + 4;
+        let head = String::from_utf8_lossy(&bytes[..at]).into_owned();
+        let copied: String = head
+            .lines()
+            .filter(|l| ["via:", "from:", "to:", "call-id:", "cseq:"].iter().any(|n| l.to_lowercase().starts_with(n)))
+            .map(|l| format!("{l}\r\n"))
+            .collect();
+        alice.send(self.server.sip, format!("SIP/2.0 200 OK\r\n{copied}Content-Length: 0\r\n\r\n").as_bytes());
+        (head, bytes[at..].to_vec())
+    }
+}
+
+type Taken = (String, Vec<u8>);
+
+impl House {
+    /// The answer to what alice sent, and the status report about it: two MESSAGEs that may overtake each other.
+    fn ack_and_report(&self, alice: &Peer) -> (Taken, Taken) {
+        let (first, second) = (self.taken(alice), self.taken(alice));
+        if header(&first.0, "In-Reply-To").is_some() { (first, second) } else { (second, first) }
+    }
+}
+
+fn octets(hex: &str) -> Vec<u8> {
+    let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits.chunks(2).map(|p| u8::from_str_radix(std::str::from_utf8(p).unwrap(), 16).unwrap()).collect()
+}
+
+fn escaped(hex: &str) -> String {
+    octets(hex).iter().map(|o| format!("\\x{o:02x}")).collect()
+}
+
+#[test]
+fn a_handset_sends_to_a_handset_and_hears_that_it_arrived() {
+    let house = house();
+    let alice = house.alice();
+    let bob = house.handset(ACK);
+    let call_id = house.send(SUBMIT);
+    let seen = bob.succeed(1);
+    let message = seen.received()[0];
+    assert_eq!(header(message, "P-Called-Party-ID"), Some(&*format!("<sip:bob@{DOMAIN}>")));
+    let (acked, told) = house.ack_and_report(&alice);
+    // The RP-ACK with the submit report, and the status report that she asked for.
+    let (head, body) = acked;
+    assert_eq!(header(&head, "In-Reply-To"), Some(&*call_id), "{head}");
+    assert_eq!(header(&head, "Content-Type"), Some("application/vnd.3gpp.sms"));
+    assert_eq!((body[..4].to_vec(), body[5]), (vec![0x03, 7, 0x41, 9], 0), "{body:02x?}");
+    let (head, body) = told;
+    assert_eq!(header(&head, "In-Reply-To"), None, "{head}");
+    // RP-DATA to the handset with an SMS-STATUS-REPORT about TP-MR 9 to bob: received.
+    assert_eq!((body[0], body[12] & 3, body[13], body.last()), (0x01, 2, 9, Some(&0)), "{body:02x?}");
+}
+
+#[test]
+fn a_full_handset_leaves_the_sender_with_an_error() {
+    let house = house();
+    let alice = house.alice();
+    let bob = house.handset(MEMORY_FULL);
+    let call_id = house.send(SUBMIT);
+    bob.succeed(1);
+    let (head, body) = house.taken(&alice);
+    assert_eq!(header(&head, "In-Reply-To"), Some(&*call_id));
+    // RP-ERROR to the handset, cause 42, with a failed submit report.
+    assert_eq!(body[..4], [0x05, 7, 1, 42], "{body:02x?}");
+}
+
+#[test]
+fn a_phone_that_knows_no_short_messages_gets_the_text() {
+    let house = house();
+    let alice = house.alice();
+    let port = house.server.ports.next();
+    let bob = Sipp::new(&house.server, "take_messages", port).set("CODE", 200).start();
+    house.bind("bob", port, "");
+    house.send(SUBMIT);
+    let seen = bob.succeed(1);
+    let message = seen.received()[0];
+    assert!(message.ends_with("\r\n\r\nGrüße, Bob [€]") || message.contains("\r\n\r\nGrüße, Bob [€]"), "{message}");
+    assert!(
+        header(message, "From").unwrap().starts_with(&format!("<sip:+819012345601@{DOMAIN};user=phone>")),
+        "{message}"
+    );
+    let ((_, body), _) = house.ack_and_report(&alice);
+    assert_eq!(body[..2], [0x03, 7], "{body:02x?}");
+}
+
+#[test]
+fn nonsense_and_nobody_are_answered_with_errors() {
+    let house = house();
+    let alice = house.alice();
+    // A SUBMIT that ends early.
+    house.send("0008000791010000 0000f0 03 210901");
+    let (_, body) = house.taken(&alice);
+    assert_eq!(body[..4], [0x05, 8, 1, 95], "{body:02x?}");
+    // To a number that nobody has.
+    house.send("0009000791010000 0000f0 1c 21090c9118092143659900001147b9df536681846f3168c3db94373e");
+    let (_, body) = house.taken(&alice);
+    assert_eq!(body[..4], [0x05, 9, 1, 1], "{body:02x?}");
+    // Memory available: acknowledged.
+    house.send("060a");
+    let (_, body) = house.taken(&alice);
+    assert_eq!(body, [0x03, 10]);
+}
+
+#[test]
+fn a_text_to_a_number_that_nobody_has_is_refused_without_a_way_out() {
+    let house = house();
+    let sipp = Sipp::new(&house.server, "message_open", house.server.ports.next());
+    sipp.set("URI", "tel:+819099999999").set("TEXT", "x").set("CODE", 404).users(&["alice"]).succeed();
+}
+
+#[test]
+fn kamailio_reads_what_handsets_are_sent() {
+    let house = house();
+    let _alice = house.alice();
+    let port = house.server.ports.next();
+    let mut bob = kamailio::handset(house.server.path(), port);
+    house.bind("bob", port, SMSIP);
+    house.send(SUBMIT);
+    // Kamailio has no place for every letter of the alphabet, and shows the filler of an odd number.
+    let output = bob.wait_for("RP-DATA reference 1 from centre 10000000000", Duration::from_secs(20));
+    assert!(output.contains("; TPDU type 0 from 819012345601: Gr") && output.contains("e, Bob ["), "{output}");
+}
+
+/// The datagrams as a capture of UDP from and to port 5060, for Wireshark: link type raw IP.
+fn capture(datagrams: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = Vec::new();
+    file.extend(0xA1B2_C3D4u32.to_le_bytes());
+    file.extend([2, 0, 4, 0]);
+    for word in [0u32, 0, 65535, 101] {
+        file.extend(word.to_le_bytes());
+    }
+    for datagram in datagrams {
+        let udp = (8 + datagram.len()) as u16;
+        let mut packet = vec![0x45, 0];
+        packet.extend((20 + udp).to_be_bytes());
+        packet.extend([0, 0, 0, 0, 64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1]);
+        packet.extend([5060u16, 5060, udp, 0].iter().flat_map(|w| w.to_be_bytes()));
+        packet.extend(datagram);
+        for word in [0, 0, packet.len() as u32, packet.len() as u32] {
+            file.extend(word.to_le_bytes());
+        }
+        file.extend(packet);
+    }
+    file
+}
+
+#[test]
+fn wireshark_reads_what_handsets_are_sent() {
+    let house = house();
+    let alice = house.alice();
+    let bob = Peer::new(house.server.ports.next());
+    house.bind("bob", bob.port, SMSIP);
+    house.send(SUBMIT);
+    let message = bob.receive(Duration::from_secs(20)).expect("a MESSAGE");
+    // He is gone: alice hears so.
+    let head = String::from_utf8_lossy(&message).into_owned();
+    let copied: String = head
+        .lines()
+        .filter(|l| ["via:", "from:", "to:", "call-id:", "cseq:"].iter().any(|n| l.to_lowercase().starts_with(n)))
+        .map(|l| format!("{l}\r\n"))
+        .collect();
+    bob.send(house.server.sip, format!("SIP/2.0 480 Away\r\n{copied}Content-Length: 0\r\n\r\n").as_bytes());
+    let error = alice.receive(Duration::from_secs(20)).expect("a MESSAGE");
+    let file = house.server.path().join("sms.pcap");
+    std::fs::write(&file, capture(&[message, error])).unwrap();
+    let done = std::process::Command::new("tshark")
+        .args(["-n", "-V", "-r", file.to_str().unwrap()])
+        .output()
+        .expect("tshark runs");
+    let text = String::from_utf8_lossy(&done.stdout);
+    for told in [
+        "Message Type RP-DATA (Network to MS)",
+        "Called Party BCD Number: 10000000000",
+        "TP-MTI: SMS-DELIVER (0)",
+        "TP-OA Digits: 819012345601",
+        "SMS text: Grüße, Bob [€]",
+        "Message Type RP-ERROR (Network to MS)",
+        "TP-MTI: SMS-SUBMIT REPORT (1)",
+    ] {
+        assert!(text.contains(told), "{told} in {text}");
+    }
+    assert!(!text.contains("Malformed"), "{text}");
+}
