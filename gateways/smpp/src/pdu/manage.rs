@@ -27,7 +27,7 @@ impl QuerySm {
     }
 }
 
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QuerySmResp {
     pub message_id: COctets<65>,
     /// When it became final; empty while it is not.
@@ -37,6 +37,19 @@ pub struct QuerySmResp {
     /// The network's code; 0 when it did not fail.
     pub error: u8,
     pub tlvs: Tlvs,
+}
+
+/// Says nothing: state unknown.
+impl Default for QuerySmResp {
+    fn default() -> QuerySmResp {
+        QuerySmResp {
+            message_id: COctets::EMPTY,
+            final_date: COctets::EMPTY,
+            state: UNKNOWN,
+            error: 0,
+            tlvs: Tlvs::default(),
+        }
+    }
 }
 
 impl QuerySmResp {
