@@ -1,0 +1,198 @@
+//! Who may push, and what is known of lines: provisioned, kept in memory whole, followed in the store.
+
+mod block;
+mod client;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use sip_ims::ports::{Done, StoreError};
+use sip_ims::{Msisdn, answer};
+
+pub use block::Block;
+pub use client::{ApiClient, Credentials, Line, Lock, PushClient, fingerprint, seal};
+
+/// What kind of thing is registered. The names stand in the store.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Kind {
+    PushClient,
+    ApiClient,
+    Line,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::PushClient => "push_client",
+            Kind::ApiClient => "api_client",
+            Kind::Line => "line",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Kind> {
+        [Kind::PushClient, Kind::ApiClient, Kind::Line].into_iter().find(|k| k.as_str() == name)
+    }
+}
+
+/// One registration as the store keeps it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    pub kind: Kind,
+    /// XPID, client id or number.
+    pub key: String,
+    /// JSON.
+    pub body: String,
+    /// The numbers of a push client: each is tied to at most [`MAX_CLIENTS_OF_NUMBER`].
+    pub numbers: Vec<Msisdn>,
+}
+
+/// XPIDs to which one number may be tied (S5).
+pub const MAX_CLIENTS_OF_NUMBER: usize = 10;
+
+/// A change to the registrations, in the order in which all processes made them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// Grows with each change; never 0.
+    pub sequence: u64,
+    pub kind: Kind,
+    pub key: String,
+    /// `None`: removed.
+    pub body: Option<String>,
+}
+
+/// The registrations' store. As the ports of `sip-ims`: no call blocks.
+pub trait Registrations: Send + Sync {
+    /// Adds or replaces, all or none. `OverQuota` when a number would be tied to more than [`MAX_CLIENTS_OF_NUMBER`] push clients.
+    fn put(&self, entries: Vec<Entry>, done: Done<()>);
+
+    /// `false` if there was no such entry.
+    fn remove(&self, kind: Kind, key: &str, done: Done<bool>);
+
+    /// The changes after `sequence`, oldest first, at most `limit`; made by any process on the same store.
+    fn changes(&self, after: u64, limit: u32, done: Done<Vec<Change>>);
+}
+
+/// Everything registered, in memory.
+#[derive(Default)]
+pub struct Registry {
+    push: RwLock<HashMap<Box<str>, Arc<PushClient>>>,
+    api: RwLock<HashMap<Box<str>, Arc<ApiClient>>>,
+    lines: RwLock<HashMap<Msisdn, Line>>,
+}
+
+impl Registry {
+    pub fn push_client(&self, xpid: &str) -> Option<Arc<PushClient>> {
+        self.push.read().get(xpid).cloned()
+    }
+
+    pub fn api_client(&self, id: &str) -> Option<Arc<ApiClient>> {
+        self.api.read().get(id).cloned()
+    }
+
+    pub fn line(&self, msn: Msisdn) -> Option<Line> {
+        self.lines.read().get(&msn).copied()
+    }
+
+    /// Push clients, by XPID.
+    pub fn push_clients(&self) -> Vec<Arc<PushClient>> {
+        let mut all: Vec<_> = self.push.read().values().cloned().collect();
+        all.sort_by(|a, b| a.xpid.cmp(&b.xpid));
+        all
+    }
+
+    pub fn api_clients(&self) -> Vec<Arc<ApiClient>> {
+        let mut all: Vec<_> = self.api.read().values().cloned().collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all
+    }
+
+    /// Lines, by number.
+    pub fn lines(&self) -> Vec<(Msisdn, Line)> {
+        let mut all: Vec<_> = self.lines.read().iter().map(|(n, l)| (*n, *l)).collect();
+        all.sort_by_key(|(n, _)| *n);
+        all
+    }
+
+    /// Takes a change; gives the number whose line it was about, if it was.
+    pub fn apply(&self, change: &Change) -> Option<Msisdn> {
+        let body = change.body.as_deref();
+        let damaged = |error: serde_json::Error| {
+            tracing::error!(%error, kind = change.kind.as_str(), "a registration does not read back");
+        };
+        match change.kind {
+            Kind::PushClient => {
+                match body.map(serde_json::from_str::<PushClient>).transpose() {
+                    Ok(Some(client)) => drop(self.push.write().insert(change.key.as_str().into(), Arc::new(client))),
+                    Ok(None) => drop(self.push.write().remove(change.key.as_str())),
+                    Err(error) => damaged(error),
+                }
+                None
+            }
+            Kind::ApiClient => {
+                match body.map(serde_json::from_str::<ApiClient>).transpose() {
+                    Ok(Some(client)) => drop(self.api.write().insert(change.key.as_str().into(), Arc::new(client))),
+                    Ok(None) => drop(self.api.write().remove(change.key.as_str())),
+                    Err(error) => damaged(error),
+                }
+                None
+            }
+            Kind::Line => {
+                let number: Msisdn = change.key.parse().ok()?;
+                match body.map(serde_json::from_str::<Line>).transpose() {
+                    Ok(Some(line)) => drop(self.lines.write().insert(number, line)),
+                    Ok(None) => drop(self.lines.write().remove(&number)),
+                    Err(error) => damaged(error),
+                }
+                Some(number)
+            }
+        }
+    }
+}
+
+/// Reads the registrations' change sequence and applies it to a [`Registry`].
+pub struct Follower {
+    store: Arc<dyn Registrations>,
+    registry: Arc<Registry>,
+    sequence: u64,
+}
+
+impl Follower {
+    pub fn new(store: Arc<dyn Registrations>, registry: Arc<Registry>) -> Follower {
+        Follower { store, registry, sequence: 0 }
+    }
+
+    /// Applies every change there is; `line` hears of numbers whose line changed. The first call fills the registry.
+    pub async fn catch_up(&mut self, mut line: impl FnMut(Msisdn)) -> Result<(), StoreError> {
+        loop {
+            let (done, changes) = answer();
+            self.store.changes(self.sequence, PAGE, done);
+            let changes = changes.await?;
+            for change in &changes {
+                self.sequence = change.sequence;
+                self.registry.apply(change).into_iter().for_each(&mut line);
+            }
+            if changes.len() < PAGE as usize {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Catches up four times a second until the store is closed.
+    pub async fn run(mut self, mut line: impl FnMut(Msisdn)) {
+        loop {
+            tokio::time::sleep(BETWEEN).await;
+            match self.catch_up(&mut line).await {
+                Ok(()) => {}
+                Err(StoreError::Closed) => return,
+                Err(error) => tracing::warn!(%error, "registrations not re-read"),
+            }
+        }
+    }
+}
+
+/// Changes read at once.
+const PAGE: u32 = 1000;
+/// A quarter of the second in which provisioning takes effect.
+const BETWEEN: Duration = Duration::from_millis(250);
