@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gw_sms::ip_sm_gw::{self, Direct, IpSmGw, Worker, WorkerParts};
+use gw_sms::registry::{self, Registry};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
 use sip_ims::ports::{Bus, BusError, StoreError, UserChange};
 use sip_ims::service::{Chronicle, Service};
@@ -25,6 +28,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::billing::Office;
 use crate::bus::{LocalBus, NatsBus, NatsError};
 use crate::chronicle::Ledger;
 use crate::cluster::Cluster;
@@ -33,6 +37,7 @@ use crate::http::{self, tls::CertificateError, tls::Certificates};
 use crate::names::Located;
 use crate::secrets::{self, Pem, SecretError};
 use crate::sip::{Neighbours, Sip, SipParts};
+use crate::sms::{self, Sms};
 use crate::store::follow::Follower;
 use crate::store::{OpenError, Store, StoreConfig};
 use crate::telemetry::log::{self, LogControl, LogError};
@@ -52,6 +57,8 @@ pub enum AppError {
     Certificate(#[from] CertificateError),
     #[error(transparent)]
     Store(#[from] OpenError),
+    #[error(transparent)]
+    Sms(#[from] sms::SmsError),
     #[error("reading the store: {0}")]
     Read(#[from] StoreError),
     #[error(transparent)]
@@ -128,6 +135,7 @@ pub fn run(
         sources::capture(&metrics, capture.counts());
     }
     stores_to_metrics(&metrics, &store);
+    let sms_records = records.clone();
     let (ledger, ledger_writer) = match records {
         Some(records) => {
             let (ledger, writer) = Ledger::start(records, node).map_err(failed("charging records"))?;
@@ -153,7 +161,23 @@ pub fn run(
     services_to_metrics(&metrics, &registrar, &pager);
     let _hints = cluster.follow(&store, registrar.clone(), pager.clone(), runtime.handle())?;
 
-    let certificates = Certificates::new(&pems)?;
+    let registry = Arc::new(Registry::default());
+    let mut registrations = registry::Follower::new(store.registrations(), registry.clone());
+    runtime.block_on(registrations.catch_up(|_| {}))?;
+    let sms = Sms::open(
+        &config,
+        sms::Around {
+            store: store_config(&config),
+            registry: registry.clone(),
+            client: http_client(&config)?,
+            records: sms_records,
+            trace: trace.clone(),
+            metrics: metrics.clone(),
+        },
+        runtime.handle(),
+    )?;
+
+    let certificates = Certificates::new(&pems, config.http.client_certificates)?;
     let draining = Arc::new(AtomicBool::new(false));
     let (stop, stopped) = watch::channel(false);
     let admin = http::admin::Admin {
@@ -161,12 +185,14 @@ pub fn run(
         domain: config.domain.clone(),
         users: store.users(),
         directory: directory.clone(),
+        registrations: store.registrations(),
+        registry,
         location: Some(registrar.clone()),
         metrics,
         trace: trace.clone(),
         draining: draining.clone(),
     };
-    let public = http::public::sip(sip.carriers.clone());
+    let public = http::public::sip(sip.carriers.clone()).merge(http::smsgw::router(sms.push.clone()));
     let (doors, running) =
         runtime.block_on(open_doors(&config, admin, public, certificates.clone(), stopped, local))?;
     let mut until_stop = stop.subscribe();
@@ -183,6 +209,11 @@ pub fn run(
     runtime.spawn(keep_time(registrar.clone()));
     let removed = Removed { registrar: registrar.clone(), domain: config.domain.clone() };
     runtime.spawn(follower.run(move |change| removed.see(change)));
+    if config.billing.automatic {
+        runtime.spawn(Office::of(&config).keep(sms.queue.clone(), sms::clock()));
+    }
+    let dispatcher = sms.dispatcher.clone();
+    runtime.spawn(registrations.run(move |msn| dispatcher.line_changed(msn)));
 
     // Before anybody is told that we are there: a signal from then on is heard.
     let signals = runtime.block_on(async { Signals::heard() }).map_err(failed("signals"))?;
@@ -207,6 +238,9 @@ pub fn run(
         // Idle keep-alive connections may outlast their welcome.
         let _ = tokio::time::timeout(Duration::from_secs(2), all).await;
     });
+    // Requests have ended: what was accepted goes out or stays in the store.
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(8), sms.drain()).await }).ok();
+    sms.queue.close();
     drop(live);
     drop(sip);
     store.close();
@@ -323,7 +357,7 @@ impl Live<'_> {
     fn take(&self, old: &Config, new: &Config) -> Result<(), AppError> {
         let pems = secrets::certificates(new)?;
         // Built first, so that a bad one changes nothing.
-        Certificates::new(&pems)?;
+        Certificates::new(&pems, new.http.client_certificates)?;
         self.sip.carriers.reload_certificates(&tls_config(new, &pems)?)?;
         self.certificates.replace(&pems)?;
         self.logs.set_level(&new.log.level)?;
@@ -569,6 +603,25 @@ fn tls_config(config: &Config, pems: &[Pem]) -> Result<TlsConfig, AppError> {
             false => named(&tls.authorities)?,
         },
     })
+}
+
+/// For our own requests over HTTP: believes the same authorities as the SIP carriers.
+fn http_client(config: &Config) -> Result<http::client::Client, AppError> {
+    let mut roots = rustls::RootCertStore::empty();
+    let tls = &config.tls;
+    let authorities = match tls.authorities.as_os_str().is_empty() {
+        true => SYSTEM_AUTHORITIES.iter().find_map(|f| std::fs::read(f).ok()).unwrap_or_default(),
+        false => std::fs::read(&tls.authorities).map_err(failed(tls.authorities.display()))?,
+    };
+    let certificates = CertificateDer::pem_slice_iter(&authorities).filter_map(Result::ok);
+    roots.add_parsable_certificates(certificates);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(CertificateError::Rustls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(http::client::Client::new(Arc::new(client)))
 }
 
 /// Where distributions keep the authorities that they trust.

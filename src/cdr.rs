@@ -43,6 +43,8 @@ pub struct Record<'a> {
 pub enum Kind {
     Call,
     Message,
+    /// A segment of a short message; its status is the verdict: 0, or 6001 and up.
+    ShortMessage,
 }
 
 /// The way in, shared by every thread.

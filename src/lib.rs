@@ -6,6 +6,7 @@
 //! Start reading at `main.rs`, then [`config::Config`], then [`app`], which wires everything.
 
 pub mod app;
+pub mod billing;
 pub mod bus;
 pub mod cdr;
 pub mod chronicle;
@@ -17,5 +18,6 @@ pub mod names;
 pub mod provision;
 pub mod secrets;
 pub mod sip;
+pub mod sms;
 pub mod store;
 pub mod telemetry;

@@ -8,6 +8,7 @@ mod entry;
 use std::collections::HashMap;
 use std::sync::mpsc;
 
+use gw_sms::registry::{Entry, Kind, Registrations};
 use serde::Deserialize;
 use sip_ims::User;
 use sip_ims::ports::{Documents, Done, Expect, StoreError, UserStore};
@@ -31,6 +32,8 @@ pub struct File {
 #[derive(Debug, Default)]
 pub struct Provision {
     pub users: Vec<User>,
+    /// Push clients, API clients and lines.
+    pub registrations: Vec<Entry>,
     /// `(collection, key, body)`: JSON documents for the services that read them.
     pub documents: Vec<(&'static str, String, Vec<u8>)>,
 }
@@ -70,21 +73,33 @@ impl File {
             Ok((key, body)) => provision.documents.push((collection, key, body)),
             Err((key, text)) => problems.push(Problem::new(format!("{collection}[{at}].{key}"), text)),
         };
-        self.push_client.iter().enumerate().for_each(|(i, c)| document("push_client", i, c.document()));
-        self.api_client.iter().enumerate().for_each(|(i, c)| document("api_client", i, c.document()));
-        self.line.iter().enumerate().for_each(|(i, l)| document("line", i, l.document()));
         self.filter.iter().enumerate().for_each(|(i, f)| document("filter", i, f.document()));
+        let mut registration = |kind: Kind, at: usize, made: Result<Entry, (&str, String)>| match made {
+            Ok(entry) => provision.registrations.push(entry),
+            Err((key, text)) => problems.push(Problem::new(format!("{}[{at}].{key}", kind.as_str()), text)),
+        };
+        self.push_client.iter().enumerate().for_each(|(i, c)| registration(Kind::PushClient, i, c.registration()));
+        self.api_client.iter().enumerate().for_each(|(i, c)| registration(Kind::ApiClient, i, c.registration()));
+        self.line.iter().enumerate().for_each(|(i, l)| registration(Kind::Line, i, l.registration()));
         if problems.is_empty() { Ok(provision) } else { Err(problems) }
     }
 }
 
 /// Stores everything; each part is there when this returns. Repeating it changes nothing. Blocks.
-pub fn apply(provision: Provision, users: &dyn UserStore, documents: &dyn Documents) -> Result<(), StoreError> {
+pub fn apply(
+    provision: Provision,
+    users: &dyn UserStore,
+    registrations: &dyn Registrations,
+    documents: &dyn Documents,
+) -> Result<(), StoreError> {
     let mut rest = provision.users;
     while !rest.is_empty() {
         let tail = rest.split_off(rest.len().min(USERS_AT_ONCE));
         wait(|done| users.put(rest, done))?;
         rest = tail;
+    }
+    if !provision.registrations.is_empty() {
+        wait(|done| registrations.put(provision.registrations, done))?;
     }
     for (collection, key, body) in provision.documents {
         wait(|done| documents.put(collection, &key, Expect::Anything, body, done))?;
@@ -136,16 +151,15 @@ mod tests {
         let made = File::parse(FILE, "localhost").unwrap();
         assert_eq!(&*made.users[0].id, "alice");
         assert_eq!(made.users[0].msisdn.unwrap().to_string(), "+819012345678");
-        let collections: Vec<_> = made.documents.iter().map(|d| d.0).collect();
-        assert_eq!(collections, ["push_client", "api_client", "line", "filter"]);
+        let kinds: Vec<_> = made.registrations.iter().map(|r| r.kind.as_str()).collect();
+        assert_eq!(kinds, ["push_client", "api_client", "line"]);
+        assert_eq!(made.documents.iter().map(|d| d.0).collect::<Vec<_>>(), ["filter"]);
     }
 
     #[test]
     fn clear_secrets_do_not_reach_the_store() {
         let made = File::parse(FILE, "localhost").unwrap();
-        for (_, _, body) in &made.documents {
-            assert!(!String::from_utf8_lossy(body).contains("s3cret"));
-        }
+        assert!(made.registrations.iter().all(|r| !r.body.contains("s3cret")));
         assert!(!serde_json::to_string(&made.users).unwrap().contains("wonderland"));
     }
 

@@ -66,6 +66,42 @@ impl Config {
             within(&format!("smpp.link[{i}].window"), u64::from(link.window), 1, 1_000);
             within(&format!("smpp.link[{i}].system_id"), link.system_id.len() as u64, 1, 15);
             within(&format!("smpp.link[{i}].password"), link.password.len() as u64, 0, 8);
+            within(&format!("smpp.link[{i}].name"), link.name.len() as u64, 1, 32);
+        }
+        for (i, esme) in self.smpp.esme.iter().enumerate() {
+            within(&format!("smpp.esme[{i}].system_id"), esme.system_id.len() as u64, 1, 15);
+            within(&format!("smpp.esme[{i}].password"), esme.password.len() as u64, 0, 8);
+        }
+        within("sms.validity", u64::from(self.sms.validity), 1, 43_200);
+        within("sms.keep", u64::from(self.sms.keep), 1, 366);
+        within("sms.hlr_cache", u64::from(self.sms.hlr_cache), 0, 86_400);
+
+        for (i, link) in self.smpp.link.iter().enumerate() {
+            if !link.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+                say(&format!("smpp.link[{i}].name"), "must be letters, digits, - and _".to_owned());
+            }
+            if self.smpp.link[..i].iter().any(|other| other.name == link.name) {
+                say(&format!("smpp.link[{i}].name"), format!("\"{}\" is taken by another link", link.name));
+            }
+            if !link.source.is_empty() && !gw_sms::push::message::is_source(&link.source) {
+                say(&format!("smpp.link[{i}].source"), "is not a number, short code or name".to_owned());
+            }
+            if !link.prefixes.iter().all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit())) {
+                say(&format!("smpp.link[{i}].prefixes"), "must be digits without +".to_owned());
+            }
+        }
+        for (i, esme) in self.smpp.esme.iter().enumerate() {
+            if self.smpp.esme[..i].iter().any(|other| other.system_id == esme.system_id) {
+                say(&format!("smpp.esme[{i}].system_id"), "is taken by another one".to_owned());
+            }
+        }
+        let hlr = &self.sms.hlr;
+        if !hlr.is_empty() && !(hlr.contains("{msisdn}") && (hlr.starts_with("http://") || hlr.starts_with("https://")))
+        {
+            say("sms.hlr", "must be an http:// or https:// URL with {msisdn} in it".to_owned());
+        }
+        if let Err(error) = gw_sms::billing::Calendar::parse(&self.billing.time_zone) {
+            say("billing.time_zone", format!("\"{}\" {error}", self.billing.time_zone));
         }
 
         for family in [std::net::IpAddr::is_ipv4, std::net::IpAddr::is_ipv6] {

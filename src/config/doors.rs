@@ -77,11 +77,18 @@ pub struct Http {
     pub tls: Door,
     /// Used in links sent to users; empty: made from the addresses above.
     pub public_url: String,
+    /// Clients of the TLS door are asked for a certificate, by which push clients may prove themselves. Browsers ask their users.
+    pub client_certificates: bool,
 }
 
 impl Default for Http {
     fn default() -> Http {
-        Http { plain: Door::ipv4_loopback(8080), tls: Door::ipv4_loopback(8443), public_url: String::new() }
+        Http {
+            plain: Door::ipv4_loopback(8080),
+            tls: Door::ipv4_loopback(8443),
+            public_url: String::new(),
+            client_certificates: false,
+        }
     }
 }
 
@@ -137,11 +144,13 @@ pub struct Smpp {
     pub listen: Door,
     /// SMSCs that we bind to.
     pub link: Vec<SmppLink>,
+    /// ESMEs that may bind to us; without any the door stays shut.
+    pub esme: Vec<SmppEsme>,
 }
 
 impl Default for Smpp {
     fn default() -> Smpp {
-        Smpp { listen: Door::ipv4_loopback(2775), link: Vec::new() }
+        Smpp { listen: Door::ipv4_loopback(2775), link: Vec::new(), esme: Vec::new() }
     }
 }
 
@@ -166,6 +175,79 @@ pub struct SmppLink {
     /// 0: off; else the TLV tag that carries the service instruction value.
     #[serde(default)]
     pub line_state_tlv: u16,
+    /// Where a message has no originating address of its own: number with `+`, short code, or name.
+    #[serde(default)]
+    pub source: String,
+    /// Beginnings of the numbers that it serves, digits without `+`; empty: all, where no other link's prefix fits.
+    #[serde(default)]
+    pub prefixes: Vec<String>,
+    /// Of links that serve a number equally well, the lowest that is up is used; equal ones share.
+    #[serde(default)]
+    pub priority: u8,
+}
+
+/// `[[smpp.esme]]`: a legacy ESME that may bind to us.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmppEsme {
+    /// At most 15 octets.
+    pub system_id: String,
+    /// At most 8 octets.
+    #[serde(default)]
+    pub password: String,
+    /// Addresses that it may come from; empty: from everywhere.
+    #[serde(default)]
+    pub allow_from: Vec<IpAddr>,
+    /// Beginnings of the source addresses that it may use; empty: any.
+    #[serde(default)]
+    pub sources: Vec<String>,
+    /// Messages a second; 0: no limit.
+    #[serde(default)]
+    pub rate: u32,
+}
+
+impl std::fmt::Debug for SmppEsme {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SmppEsme").field("system_id", &self.system_id).finish_non_exhaustive()
+    }
+}
+
+/// `[sms]`: short messages.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sms {
+    /// Minutes for which a message without its own `vp` is tried, 1 to 43,200.
+    pub validity: u32,
+    /// Days for which the end of a message is remembered, 1 to 366.
+    pub keep: u32,
+    /// URL of an HLR or HSS look-up, with `{msisdn}` in it; empty: lines are as provisioned.
+    pub hlr: String,
+    /// Seconds for which its answer is believed, 0 to 86,400.
+    pub hlr_cache: u32,
+}
+
+impl Default for Sms {
+    fn default() -> Sms {
+        Sms { validity: 4_320, keep: 7, hlr: String::new(), hlr_cache: 30 }
+    }
+}
+
+/// `[billing]`: totals by day and month.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Billing {
+    /// `UTC`, an offset such as `+09:00`, or a zone of this system such as `Asia/Tokyo`: where days begin.
+    pub time_zone: String,
+    /// Where files go, inside `data_dir` unless absolute.
+    pub folder: PathBuf,
+    /// Files of the day before and, on a month's first day, of the month before are written by the server.
+    pub automatic: bool,
+}
+
+impl Default for Billing {
+    fn default() -> Billing {
+        Billing { time_zone: "UTC".to_owned(), folder: PathBuf::from("billing"), automatic: true }
+    }
 }
 
 impl std::fmt::Debug for SmppLink {

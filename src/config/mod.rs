@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use doors::{Admin, CertificateFiles, Content, Http, Media, Msrp, Smpp, SmppBind, SmppLink, Tls, Xmpp, XmppRoute};
+pub use doors::{
+    Admin, Billing, CertificateFiles, Content, Http, Media, Msrp, Smpp, SmppBind, SmppEsme, SmppLink, Sms, Tls, Xmpp,
+    XmppRoute,
+};
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};
 pub use sip::{Acknowledge, Auth, DigestAlgorithm, Flood, Messaging, Registrar, Sip, SmsOverIp};
 pub use spans::Spans;
@@ -39,6 +42,8 @@ pub struct Config {
     pub admin: Admin,
     pub xmpp: Xmpp,
     pub smpp: Smpp,
+    pub sms: Sms,
+    pub billing: Billing,
     pub store: Store,
     pub bus: Bus,
     pub node: Node,
@@ -64,6 +69,8 @@ impl Default for Config {
             admin: Admin::default(),
             xmpp: Xmpp::default(),
             smpp: Smpp::default(),
+            sms: Sms::default(),
+            billing: Billing::default(),
             store: Store::default(),
             bus: Bus::default(),
             node: Node::default(),

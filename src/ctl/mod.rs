@@ -1,7 +1,9 @@
 //! The command line. Exit codes: 0 fine, 1 failed while running, 2 wrong usage or configuration; messages go to stderr.
 
+mod billing;
 mod decode;
 mod demo;
+mod registry;
 mod trace;
 mod user;
 
@@ -58,7 +60,16 @@ enum Command {
     },
     /// Write the billing totals.
     #[command(subcommand)]
-    Billing(Billing),
+    Billing(billing::Command),
+    /// Register, list and remove push clients.
+    #[command(subcommand)]
+    PushClient(registry::PushCommand),
+    /// Register, list and remove clients of the third-party APIs.
+    #[command(subcommand)]
+    ApiClient(registry::ApiCommand),
+    /// Say how lines stand, where no HLR is connected.
+    #[command(subcommand)]
+    Line(registry::LineCommand),
 }
 
 #[derive(Args, Debug)]
@@ -90,14 +101,6 @@ enum Protocol {
     Msrp,
 }
 
-#[derive(Subcommand, Debug)]
-enum Billing {
-    /// Of one day, YYYY-MM-DD.
-    Day { day: String },
-    /// Of one month, YYYY-MM.
-    Month { month: String },
-}
-
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CtlError {
@@ -110,6 +113,10 @@ pub enum CtlError {
     NotBuilt(&'static str),
     #[error("no such user: {0}")]
     NoUser(String),
+    #[error("no such entry: {0}")]
+    NoEntry(String),
+    #[error("a number would be tied to more than ten push clients")]
+    CrowdedNumber,
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error("an id, address or number belongs to another user already")]
@@ -132,6 +139,7 @@ impl From<StoreError> for CtlError {
     fn from(error: StoreError) -> CtlError {
         match error {
             StoreError::Conflict => CtlError::Conflict,
+            StoreError::OverQuota => CtlError::CrowdedNumber,
             error => CtlError::Store(error),
         }
     }
@@ -162,7 +170,10 @@ pub fn run(cli: Cli) -> ExitCode {
             Protocol::Wbxml => "decode wbxml",
             Protocol::Sip | Protocol::Smpp | Protocol::Tpdu | Protocol::Msrp => "decode msrp",
         })),
-        Command::Billing(_) => Err(CtlError::NotBuilt("billing")),
+        Command::Billing(command) => billing::run(&command),
+        Command::PushClient(command) => registry::push(&command),
+        Command::ApiClient(command) => registry::api(&command),
+        Command::Line(command) => registry::line(&command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -198,9 +209,9 @@ fn import(file: &std::path::Path, place: &Place) -> Result<(), CtlError> {
     let text = config::read_text(file)?;
     let provision = provision::File::parse(&text, &config.domain)
         .map_err(|problems| ConfigError::Wrong { file: file.to_owned(), problems })?;
-    let (users, documents) = (provision.users.len(), provision.documents.len());
+    let (users, documents) = (provision.users.len(), provision.registrations.len() + provision.documents.len());
     let sql = store::sql::SqlStore::open(&place.store(&config))?;
-    provision::apply(provision, &sql, &sql)?;
+    provision::apply(provision, &sql, &sql, &sql)?;
     sql.close();
     println!("imported {users} users, {documents} other entries");
     Ok(())

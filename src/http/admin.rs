@@ -1,5 +1,6 @@
 //! The operators' listener: health, metrics, and the API behind a Bearer token.
 
+mod registrations;
 mod users;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use gw_sms::registry::{Registrations, Registry};
 use serde_json::{Value, json};
 use sip_ims::ports::UserStore;
 use sip_ims::service::Location;
@@ -27,6 +29,8 @@ pub struct Admin {
     pub domain: String,
     pub users: Arc<dyn UserStore>,
     pub directory: Arc<Directory>,
+    pub registrations: Arc<dyn Registrations>,
+    pub registry: Arc<Registry>,
     /// `None` until there is a registrar.
     pub location: Option<Arc<dyn Location>>,
     pub metrics: Arc<Metrics>,
@@ -42,6 +46,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/users/{id}", get(users::show).put(users::replace).delete(users::remove))
         .route("/users/{id}/bindings", get(bindings))
         .route("/trace/{id}", get(trace))
+        .route("/{kind}", get(registrations::list))
+        .route("/{kind}/{key}", get(registrations::show).put(registrations::put).delete(registrations::remove))
         .fallback(async || Problem::not_found("address"))
         .layer(middleware::from_fn_with_state(admin.clone(), authorise));
     Router::new()

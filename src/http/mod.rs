@@ -3,8 +3,10 @@
 //! Doors bring an [`axum::Router`] and are mounted; nothing here knows what they do.
 
 pub mod admin;
+pub mod client;
 pub mod problem;
 pub mod public;
+pub mod smsgw;
 pub mod tls;
 
 use std::io;
@@ -23,6 +25,8 @@ pub struct Peer {
     pub remote: SocketAddr,
     pub local: SocketAddr,
     pub secure: bool,
+    /// SHA-256 of the certificate that the peer showed and proved to hold; whom it names is not asked.
+    pub certificate: Option<[u8; 32]>,
 }
 
 /// One open listener. Ends when `stop` turns true and its requests are answered.
@@ -91,7 +95,7 @@ impl Listener for Plain {
             match self.listener.accept().await {
                 Ok((stream, remote)) => {
                     let local = stream.local_addr().unwrap_or(self.local);
-                    return (stream, Peer { remote, local, secure: false });
+                    return (stream, Peer { remote, local, secure: false, certificate: None });
                 }
                 Err(error) => accept_failed(&error).await,
             }
@@ -99,7 +103,7 @@ impl Listener for Plain {
     }
 
     fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer { remote: self.local, local: self.local, secure: false })
+        Ok(Peer { remote: self.local, local: self.local, secure: false, certificate: None })
     }
 }
 

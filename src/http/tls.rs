@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::serve::Listener;
-use rustls::ServerConfig;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use sip_net::{Certificate, TlsError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -19,7 +23,10 @@ use crate::secrets::Pem;
 
 /// The certificate in use, replaced while running.
 #[derive(Clone)]
-pub struct Certificates(Arc<ArcSwap<ServerConfig>>);
+pub struct Certificates {
+    current: Arc<ArcSwap<ServerConfig>>,
+    ask: bool,
+}
 
 /// What is wrong with a certificate or key: the operator's to mend.
 #[derive(Debug, thiserror::Error)]
@@ -31,27 +38,77 @@ pub enum CertificateError {
 }
 
 impl Certificates {
-    pub fn new(pems: &[Pem]) -> Result<Certificates, CertificateError> {
-        Ok(Certificates(Arc::new(ArcSwap::from(server_config(pems)?))))
+    /// `ask`: clients are asked for a certificate; they may have none.
+    pub fn new(pems: &[Pem], ask: bool) -> Result<Certificates, CertificateError> {
+        Ok(Certificates { current: Arc::new(ArcSwap::from(server_config(pems, ask)?)), ask })
     }
 
     /// For new connections; on an error the old certificate stays.
     pub fn replace(&self, pems: &[Pem]) -> Result<(), CertificateError> {
-        self.0.store(server_config(pems)?);
+        self.current.store(server_config(pems, self.ask)?);
         Ok(())
     }
 }
 
-fn server_config(pems: &[Pem]) -> Result<Arc<ServerConfig>, CertificateError> {
+fn server_config(pems: &[Pem], ask: bool) -> Result<Arc<ServerConfig>, CertificateError> {
     let certificates: Vec<_> =
         pems.iter().map(|p| Certificate { chain: p.chain.clone(), key: p.key.clone() }).collect();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(sip_net::tls::by_server_name(&certificates)?);
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = if ask {
+        builder.with_client_cert_verifier(Arc::new(Shown(provider.signature_verification_algorithms)))
+    } else {
+        builder.with_no_client_auth()
+    };
+    let mut config = builder.with_cert_resolver(sip_net::tls::by_server_name(&certificates)?);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Takes any certificate whose key the client proves to hold, or none: registrations pin certificates by their hash, so no
+/// authority has to vouch for them.
+#[derive(Debug)]
+struct Shown(WebPkiSupportedAlgorithms);
+
+impl ClientCertVerifier for Shown {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
 }
 
 /// Handshakes at once; more wait in the kernel's queue.
@@ -81,13 +138,17 @@ impl Tls {
                         Err(error) => { accept_failed(&error).await; continue }
                     },
                 };
-                let peer = Peer { remote, local: stream.local_addr().unwrap_or(local), secure: true };
-                let (acceptor, done) = (TlsAcceptor::from(certificates.0.load_full()), done.clone());
+                let local = stream.local_addr().unwrap_or(local);
+                let (acceptor, done) = (TlsAcceptor::from(certificates.current.load_full()), done.clone());
                 tokio::spawn(async move {
                     let _permit = permit;
                     match tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await {
                         // The receiver is gone only when the server stops.
-                        Ok(Ok(stream)) => drop(done.send((stream, peer)).await),
+                        Ok(Ok(stream)) => {
+                            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                            let certificate = certificate.map(|c| gw_sms::registry::fingerprint(c));
+                            drop(done.send((stream, Peer { remote, local, secure: true, certificate })).await);
+                        }
                         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                         Err(_) => tracing::debug!("TLS handshake took too long"),
                     }
@@ -111,6 +172,6 @@ impl Listener for Tls {
     }
 
     fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer { remote: self.local, local: self.local, secure: true })
+        Ok(Peer { remote: self.local, local: self.local, secure: true, certificate: None })
     }
 }

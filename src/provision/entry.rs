@@ -1,14 +1,15 @@
 //! One table of a provisioning file each: as written, and as stored.
 
+use gw_sms::push::message::is_xpid;
+use gw_sms::registry::{self, Entry, Kind, Lock, seal};
 use serde::{Deserialize, Serialize};
 use sip_ims::user::{AkaKeys, MAX_BARRED_PREFIXES, MAX_ID, NO_ANSWER_SECONDS};
 use sip_ims::{Aor, CallSettings, DigestSecrets, Msisdn, Role, User};
 use sip_proto::digest::aka::Milenage;
-use sip_proto::digest::{Ha1, HashFunction};
 use sip_proto::uri::{Scheme, Uri};
 
 /// Key and text of what is wrong with an entry.
-type Wrong = (&'static str, String);
+pub type Wrong = (&'static str, String);
 
 /// `[[user]]`, and the body of the admin listener's user calls.
 #[derive(Clone, Default, Deserialize)]
@@ -186,17 +187,22 @@ impl CallEntry {
 }
 
 /// `[[push_client]]`: who may push short messages.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PushClient {
+    /// 11 digits.
     pub xpid: String,
     #[serde(default)]
     pub name: String,
-    /// Empty: by address only. Not stored as such, see [`ha1`].
-    #[serde(default, skip_serializing)]
+    /// Empty: by address or certificate only. Not stored as such, see [`seal`].
+    #[serde(default)]
     pub secret: String,
-    #[serde(default, skip_deserializing)]
-    secret_ha1: Option<String>,
+    /// In place of a secret, for clients shown by the admin API and stored again: [`seal`] of it.
+    #[serde(default)]
+    pub secret_ha1: Option<String>,
+    /// SHA-256 of the client's certificate, in hexadecimal.
+    #[serde(default)]
+    pub certificate: Option<String>,
     #[serde(default)]
     pub allow_from: Vec<String>,
     #[serde(default)]
@@ -215,6 +221,23 @@ pub struct PushClient {
     pub deliver_over_limit: bool,
     #[serde(default)]
     pub circuit_switched_when_ps_roaming: bool,
+    #[serde(default)]
+    pub stopped: bool,
+    /// RFC 3339, such as `2026-12-01T00:00:00+09:00`; from then on, and until then.
+    #[serde(default)]
+    pub valid_from: String,
+    #[serde(default)]
+    pub valid_until: String,
+    /// Requests a second; 0: no limit.
+    #[serde(default)]
+    pub rate: u32,
+    /// 0 goes first, 3 last.
+    #[serde(default = "usual_rank")]
+    pub priority: u8,
+}
+
+fn usual_rank() -> u8 {
+    2
 }
 
 impl std::fmt::Debug for PushClient {
@@ -224,31 +247,53 @@ impl std::fmt::Debug for PushClient {
 }
 
 impl PushClient {
-    pub(super) fn document(&self) -> Result<(String, Vec<u8>), Wrong> {
-        let key = name("xpid", &self.xpid)?;
-        if let Some(bad) = self.allow_from.iter().find(|a| crate::config::Peers::parse(a).is_none()) {
-            return Err(("allow_from", format!("\"{bad}\" is not an IP address or CIDR block")));
+    /// As it is stored.
+    pub fn registration(&self) -> Result<Entry, Wrong> {
+        if !is_xpid(&self.xpid) {
+            return Err(("xpid", "must be 11 digits".to_owned()));
         }
-        if self.secret.is_empty() && self.allow_from.is_empty() {
-            return Err(("secret", "without a secret, allow_from must say who may push".to_owned()));
-        }
-        for number in &self.numbers {
-            number.parse::<Msisdn>().map_err(|e| ("numbers", e.to_string()))?;
+        let lock =
+            lock(&self.xpid, &self.secret, self.secret_ha1.as_deref(), self.certificate.as_deref(), &self.allow_from)?;
+        if lock.secret_ha1.is_none() && lock.certificate.is_none() && lock.allow_from.is_empty() {
+            return Err(("secret", "without a secret or certificate, allow_from must say who may push".to_owned()));
         }
         url("callback", &self.callback)?;
-        json("xpid", key, &PushClient { secret_ha1: ha1(&self.xpid, &self.secret), ..self.clone() })
+        if self.priority > 3 {
+            return Err(("priority", format!("{} is not between 0 and 3", self.priority)));
+        }
+        let numbers: Result<Vec<Msisdn>, _> = self.numbers.iter().map(|n| n.parse::<Msisdn>()).collect();
+        let numbers = numbers.map_err(|e| ("numbers", e.to_string()))?;
+        let client = registry::PushClient {
+            xpid: self.xpid.clone(),
+            name: self.name.clone(),
+            lock,
+            callback: self.callback.clone(),
+            segmentation: self.segmentation,
+            numbers: numbers.iter().copied().collect(),
+            deliver_while_roaming: self.deliver_while_roaming,
+            deliver_while_suspended: self.deliver_while_suspended,
+            deliver_despite_spam_block: self.deliver_despite_spam_block,
+            deliver_over_limit: self.deliver_over_limit,
+            circuit_switched_when_ps_roaming: self.circuit_switched_when_ps_roaming,
+            stopped: self.stopped,
+            valid_from: moment("valid_from", &self.valid_from)?,
+            valid_until: moment("valid_until", &self.valid_until)?,
+            rate: self.rate,
+            rank: self.priority,
+        };
+        Ok(Entry { numbers, ..registration(Kind::PushClient, "xpid", self.xpid.clone(), &client)? })
     }
 }
 
 /// `[[api_client]]`: click-to-call and the other third-party APIs.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiClient {
     pub id: String,
-    #[serde(default, skip_serializing)]
+    #[serde(default)]
     pub secret: String,
-    #[serde(default, skip_deserializing)]
-    secret_ha1: Option<String>,
+    #[serde(default)]
+    pub secret_ha1: Option<String>,
     /// For private_key_jwt (RFC 7523), instead of a secret.
     #[serde(default)]
     pub jwks_uri: String,
@@ -263,9 +308,11 @@ impl std::fmt::Debug for ApiClient {
 }
 
 impl ApiClient {
-    pub(super) fn document(&self) -> Result<(String, Vec<u8>), Wrong> {
+    /// As it is stored.
+    pub fn registration(&self) -> Result<Entry, Wrong> {
         let key = name("id", &self.id)?;
-        if self.secret.is_empty() == self.jwks_uri.is_empty() {
+        let lock = lock(&self.id, &self.secret, self.secret_ha1.as_deref(), None, &[])?;
+        if lock.secret_ha1.is_none() == self.jwks_uri.is_empty() {
             return Err(("secret", "exactly one of secret and jwks_uri must be set".to_owned()));
         }
         url("jwks_uri", &self.jwks_uri)?;
@@ -274,12 +321,18 @@ impl ApiClient {
         if !self.scopes.iter().all(token) {
             return Err(("scopes", "holds what is not a scope".to_owned()));
         }
-        json("id", key, &ApiClient { secret_ha1: ha1(&self.id, &self.secret), ..self.clone() })
+        let client = registry::ApiClient {
+            id: self.id.clone(),
+            lock,
+            jwks_uri: self.jwks_uri.clone(),
+            scopes: self.scopes.clone(),
+        };
+        registration(Kind::ApiClient, "id", key, &client)
     }
 }
 
 /// `[[line]]`: what an HLR would say of a number, where none is connected.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
     pub msisdn: String,
@@ -296,10 +349,58 @@ pub struct Line {
 }
 
 impl Line {
-    pub(super) fn document(&self) -> Result<(String, Vec<u8>), Wrong> {
+    /// As it is stored.
+    pub fn registration(&self) -> Result<Entry, Wrong> {
         let number = self.msisdn.parse::<Msisdn>().map_err(|e| ("msisdn", e.to_string()))?;
-        json("msisdn", number.to_string(), &Line { msisdn: number.to_string(), ..self.clone() })
+        let line = registry::Line {
+            roaming: self.roaming,
+            suspended: self.suspended,
+            spam_block: self.spam_block,
+            over_limit: self.over_limit,
+            ps_roaming: self.ps_roaming,
+        };
+        registration(Kind::Line, "msisdn", number.to_string(), &line)
     }
+}
+
+fn registration<T: Serialize>(kind: Kind, at: &'static str, key: String, value: &T) -> Result<Entry, Wrong> {
+    let body = serde_json::to_string(value).map_err(|e| (at, e.to_string()))?;
+    Ok(Entry { kind, key, body, numbers: Vec::new() })
+}
+
+/// What a client proves itself with, from what the operator wrote.
+fn lock(
+    id: &str,
+    secret: &str,
+    sealed: Option<&str>,
+    certificate: Option<&str>,
+    allow_from: &[String],
+) -> Result<Lock, Wrong> {
+    let digest = |key: &'static str, text: Option<&str>| {
+        let text = text.filter(|t| !t.is_empty()).map(str::to_ascii_lowercase);
+        match text {
+            Some(text) if hex::<32>(key, &text).is_err() => Err((key, "must be 64 hexadecimal digits".to_owned())),
+            text => Ok(text),
+        }
+    };
+    let block = |a: &String| {
+        let wrong = |_| ("allow_from", format!("\"{a}\" is not an IP address or CIDR block"));
+        a.parse::<registry::Block>().map_err(wrong)
+    };
+    Ok(Lock {
+        secret_ha1: if secret.is_empty() { digest("secret_ha1", sealed)? } else { Some(seal(id, secret)) },
+        certificate: digest("certificate", certificate)?,
+        allow_from: allow_from.iter().map(block).collect::<Result<_, _>>()?,
+    })
+}
+
+/// Unix seconds of an RFC 3339 time; 0 for none.
+fn moment(key: &'static str, text: &str) -> Result<i64, Wrong> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let wrong = || (key, format!("\"{text}\" is not a time such as 2026-12-01T00:00:00+09:00"));
+    gw_sms::billing::unix_seconds(text).ok_or_else(wrong)
 }
 
 /// `[[filter]]`: initial filter criteria of the stand-alone mode (TS 29.228 annex F), per user or `"*"`.
@@ -354,12 +455,6 @@ fn url(key: &'static str, text: &str) -> Result<(), Wrong> {
 
 fn json<T: Serialize>(at: &'static str, key: String, value: &T) -> Result<(String, Vec<u8>), Wrong> {
     serde_json::to_vec(value).map(|body| (key, body)).map_err(|e| (at, e.to_string()))
-}
-
-/// What is kept of a client's secret: SHA-256 over `id:isthmus:secret`, in hexadecimal; nothing for an empty one.
-pub fn ha1(id: &str, secret: &str) -> Option<String> {
-    let value = Ha1::new(HashFunction::Sha256, id.as_bytes(), b"isthmus", secret.as_bytes());
-    (!secret.is_empty()).then(|| String::from_utf8_lossy(&value.hex()).into_owned())
 }
 
 fn hex<const N: usize>(key: &'static str, text: &str) -> Result<[u8; N], Wrong> {

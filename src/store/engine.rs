@@ -56,8 +56,7 @@ impl Engine {
 
     /// A connection to what [`super::sql`] holds: a commit is on disk.
     pub(super) async fn connect(&self) -> Result<AnyConnection, sqlx::Error> {
-        static DRIVERS: Once = Once::new();
-        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        drivers();
         match self {
             Engine::Sqlite(folder) => {
                 let url = SqliteConnectOptions::new().filename(folder.join(STORE_FILE)).to_url_lossy();
@@ -75,6 +74,32 @@ impl Engine {
                 Ok(connection)
             }
         }
+    }
+
+    /// Makes the tables of the short messages; [`prepare`](Self::prepare) does on PostgreSQL.
+    pub(super) async fn prepare_sms(&self) -> Result<(), OpenError> {
+        let Engine::Sqlite(folder) = self else { return self.prepare().await };
+        let mut connection = connect(&sqlite_file(folder, SMS_FILE)?).await?;
+        let mut only = connection.begin_with("BEGIN IMMEDIATE").await.map_err(OpenError::Database)?;
+        migrator(SQLITE_SMS).run(&mut *only).await.map_err(OpenError::Migration)?;
+        only.commit().await.map_err(OpenError::Database)?;
+        connection.close().await.map_err(OpenError::Database)
+    }
+
+    /// A connection to the short messages: a commit is on disk.
+    pub(super) async fn connect_sms(&self) -> Result<AnyConnection, sqlx::Error> {
+        let Engine::Sqlite(folder) = self else { return self.connect().await };
+        drivers();
+        let url = SqliteConnectOptions::new().filename(folder.join(SMS_FILE)).to_url_lossy();
+        let mut connection = AnyConnection::connect_with(&AnyConnectOptions::from_str(url.as_str())?).await?;
+        // Keys come at random, so more of the tree is kept, and a page is carried from the log to the file less often.
+        sqlx::raw_sql(
+            "PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768; \
+             PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 33554432",
+        )
+        .execute(&mut connection)
+        .await?;
+        Ok(connection)
     }
 
     /// The statement that begins a writing transaction.
@@ -110,6 +135,11 @@ pub(super) async fn connect_postgres_bindings(url: &str) -> Result<PgConnection,
     Ok(connection)
 }
 
+fn drivers() {
+    static DRIVERS: Once = Once::new();
+    DRIVERS.call_once(sqlx::any::install_default_drivers);
+}
+
 fn postgres_options(url: &str) -> Result<PgConnectOptions, OpenError> {
     PgConnectOptions::from_str(url).map_err(OpenError::Database)
 }
@@ -142,12 +172,19 @@ const POSTGRES_SESSION: &str =
 
 const STORE_FILE: &str = "store.db";
 const BINDINGS_FILE: &str = "bindings.db";
+const SMS_FILE: &str = "sms.db";
 
 type Steps = [(i64, &'static str, &'static str)];
 
-const SQLITE: &Steps = &[(1, "first", include_str!("migrations/sqlite/0001_first.sql"))];
+const SQLITE: &Steps = &[
+    (1, "first", include_str!("migrations/sqlite/0001_first.sql")),
+    (2, "registration", include_str!("migrations/sqlite/0002_registration.sql")),
+];
 const SQLITE_BINDINGS: &Steps = &[(1, "first", include_str!("migrations/sqlite_bindings/0001_first.sql"))];
+const SQLITE_SMS: &Steps = &[(1, "first", include_str!("migrations/sqlite_sms/0001_first.sql"))];
 const POSTGRES: &Steps = &[
     (1, "first", include_str!("migrations/postgres/0001_first.sql")),
     (2, "cluster", include_str!("migrations/postgres/0002_cluster.sql")),
+    (3, "sms", include_str!("migrations/postgres/0003_sms.sql")),
+    (4, "registration", include_str!("migrations/postgres/0004_registration.sql")),
 ];

@@ -2,6 +2,7 @@
 //!
 //! * [`binding`]: the bindings, written in groups behind the registrar's memory; a log in a SQLite file of its own, or a table of PostgreSQL.
 //! * [`sql`]: users, waiting messages, documents and the charging log: one writer with group commit, one reader.
+//! * [`sms`]: the queue of short messages.
 //! * [`follow`]: keeps the directory in step with what any process provisions.
 //!
 //! Every write is acknowledged after its commit: on disk for what [`sql`] holds, out of this process's reach for bindings.
@@ -9,10 +10,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use gw_sms::registry::Registrations;
 use sip_ims::ports::{BindingStore, ChargingLog, Documents, MessageQueue, StoreError, UserStore};
 
 pub mod binding;
 pub mod follow;
+pub mod sms;
 pub mod sql;
 
 mod engine;
@@ -99,6 +102,10 @@ impl Store {
     }
 
     pub fn charging(&self) -> Arc<dyn ChargingLog> {
+        self.sql.clone()
+    }
+
+    pub fn registrations(&self) -> Arc<dyn Registrations> {
         self.sql.clone()
     }
 

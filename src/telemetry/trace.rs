@@ -78,6 +78,10 @@ steps! {
     Expired = 14 "expired undelivered",
     Charged = 15 "charging record written",
     Shed = 16 "refused for load",
+    Submitted = 17 "submitted as short message",
+    Deferred = 18 "put off",
+    Failed = 19 "failed",
+    Withdrawn = 20 "cancelled by its sender",
 }
 
 /// One step of one trace.

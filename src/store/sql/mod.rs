@@ -12,6 +12,7 @@ mod charging;
 mod documents;
 mod lane;
 mod messages;
+mod registrations;
 mod users;
 
 pub(super) use lane::finish;

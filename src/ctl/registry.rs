@@ -1,0 +1,252 @@
+//! `isthmus push-client`, `api-client`, `line`: registrations one at a time. What they take is what the provisioning file takes.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use gw_sms::registry::{Entry, Follower, Kind, Registrations, Registry};
+
+use super::{CtlError, Place};
+use crate::config::Problem;
+use crate::provision::{ApiClient, Line, PushClient, wait};
+use crate::store::sql::SqlStore;
+
+#[derive(Subcommand, Debug)]
+pub(super) enum PushCommand {
+    /// Add a push client, or replace one that is there.
+    Add(Box<Push>),
+    /// All push clients: XPID, name, how many numbers, callback.
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+    Remove {
+        xpid: String,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Push {
+    /// 11 digits.
+    xpid: String,
+    #[arg(long, default_value = "")]
+    name: String,
+    #[arg(long, default_value = "")]
+    secret: String,
+    /// SHA-256 of its certificate, in hexadecimal.
+    #[arg(long)]
+    certificate: Option<String>,
+    /// Address or CIDR block; may be repeated.
+    #[arg(long)]
+    allow_from: Vec<String>,
+    #[arg(long, default_value = "")]
+    callback: String,
+    #[arg(long)]
+    segmentation: bool,
+    /// May be repeated.
+    #[arg(long = "number")]
+    numbers: Vec<String>,
+    #[arg(long)]
+    deliver_while_roaming: bool,
+    #[arg(long)]
+    deliver_while_suspended: bool,
+    #[arg(long)]
+    deliver_despite_spam_block: bool,
+    #[arg(long)]
+    deliver_over_limit: bool,
+    #[arg(long)]
+    circuit_switched_when_ps_roaming: bool,
+    #[arg(long)]
+    stopped: bool,
+    #[arg(long, default_value = "")]
+    valid_from: String,
+    #[arg(long, default_value = "")]
+    valid_until: String,
+    /// Requests a second; 0: no limit.
+    #[arg(long, default_value_t = 0)]
+    rate: u32,
+    /// 0 goes first, 3 last.
+    #[arg(long, default_value_t = 2)]
+    priority: u8,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum ApiCommand {
+    /// Add an API client, or replace one that is there.
+    Add {
+        id: String,
+        #[arg(long)]
+        secret: String,
+        /// May be repeated.
+        #[arg(long = "scope")]
+        scopes: Vec<String>,
+        #[command(flatten)]
+        place: Place,
+    },
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+    Remove {
+        id: String,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum LineCommand {
+    /// Say how a line stands: what is not named is not so.
+    Set {
+        /// International number, +81…
+        msisdn: String,
+        #[arg(long)]
+        roaming: bool,
+        #[arg(long)]
+        suspended: bool,
+        #[arg(long)]
+        spam_block: bool,
+        #[arg(long)]
+        over_limit: bool,
+        #[arg(long)]
+        ps_roaming: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+    Remove {
+        msisdn: String,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+pub(super) fn push(command: &PushCommand) -> Result<(), CtlError> {
+    match command {
+        PushCommand::Add(push) => {
+            let entry = PushClient {
+                xpid: push.xpid.clone(),
+                name: push.name.clone(),
+                secret: push.secret.clone(),
+                secret_ha1: None,
+                certificate: push.certificate.clone(),
+                allow_from: push.allow_from.clone(),
+                callback: push.callback.clone(),
+                segmentation: push.segmentation,
+                numbers: push.numbers.clone(),
+                deliver_while_roaming: push.deliver_while_roaming,
+                deliver_while_suspended: push.deliver_while_suspended,
+                deliver_despite_spam_block: push.deliver_despite_spam_block,
+                deliver_over_limit: push.deliver_over_limit,
+                circuit_switched_when_ps_roaming: push.circuit_switched_when_ps_roaming,
+                stopped: push.stopped,
+                valid_from: push.valid_from.clone(),
+                valid_until: push.valid_until.clone(),
+                rate: push.rate,
+                priority: push.priority,
+            };
+            put(entry.registration(), &push.place)
+        }
+        PushCommand::List { place } => {
+            let mut out = std::io::stdout().lock();
+            for c in registry(place)?.push_clients() {
+                let state = if c.stopped { "stopped" } else { "served" };
+                writeln!(out, "{}\t{}\t{} numbers\t{}\t{state}", c.xpid, c.name, c.numbers.len(), c.callback)
+                    .map_err(CtlError::Output)?;
+            }
+            Ok(())
+        }
+        PushCommand::Remove { xpid, place } => remove(Kind::PushClient, xpid, place),
+    }
+}
+
+pub(super) fn api(command: &ApiCommand) -> Result<(), CtlError> {
+    match command {
+        ApiCommand::Add { id, secret, scopes, place } => {
+            let entry = ApiClient {
+                id: id.clone(),
+                secret: secret.clone(),
+                secret_ha1: None,
+                jwks_uri: String::new(),
+                scopes: scopes.clone(),
+            };
+            put(entry.registration(), place)
+        }
+        ApiCommand::List { place } => {
+            let mut out = std::io::stdout().lock();
+            for c in registry(place)?.api_clients() {
+                writeln!(out, "{}\t{}", c.id, c.scopes.join(" ")).map_err(CtlError::Output)?;
+            }
+            Ok(())
+        }
+        ApiCommand::Remove { id, place } => remove(Kind::ApiClient, id, place),
+    }
+}
+
+pub(super) fn line(command: &LineCommand) -> Result<(), CtlError> {
+    match command {
+        LineCommand::Set { msisdn, roaming, suspended, spam_block, over_limit, ps_roaming, place } => {
+            let entry = Line {
+                msisdn: msisdn.clone(),
+                roaming: *roaming,
+                suspended: *suspended,
+                spam_block: *spam_block,
+                over_limit: *over_limit,
+                ps_roaming: *ps_roaming,
+            };
+            put(entry.registration(), place)
+        }
+        LineCommand::List { place } => {
+            let mut out = std::io::stdout().lock();
+            for (number, line) in registry(place)?.lines() {
+                let states = [
+                    (line.roaming, "roaming"),
+                    (line.suspended, "suspended"),
+                    (line.spam_block, "spam-block"),
+                    (line.over_limit, "over-limit"),
+                    (line.ps_roaming, "ps-roaming"),
+                ];
+                let states: Vec<&str> = states.iter().filter(|s| s.0).map(|s| s.1).collect();
+                writeln!(out, "{number}\t{}", states.join(",")).map_err(CtlError::Output)?;
+            }
+            Ok(())
+        }
+        LineCommand::Remove { msisdn, place } => remove(Kind::Line, msisdn, place),
+    }
+}
+
+fn put(entry: Result<Entry, (&'static str, String)>, place: &Place) -> Result<(), CtlError> {
+    let entry = entry.map_err(|(key, text)| CtlError::Usage(Problem::new(key, text)))?;
+    let store = open(place)?;
+    wait(|done| Registrations::put(&store, vec![entry], done))?;
+    store.close();
+    Ok(())
+}
+
+fn remove(kind: Kind, key: &str, place: &Place) -> Result<(), CtlError> {
+    let store = open(place)?;
+    let gone = wait(|done| Registrations::remove(&store, kind, key, done))?;
+    store.close();
+    if gone { Ok(()) } else { Err(CtlError::NoEntry(key.to_owned())) }
+}
+
+/// Everything that is registered.
+fn registry(place: &Place) -> Result<Arc<Registry>, CtlError> {
+    let store: Arc<dyn Registrations> = Arc::new(open(place)?);
+    let registry = Arc::new(Registry::default());
+    let mut follower = Follower::new(store, registry.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(crate::store::OpenError::Thread)?;
+    runtime.block_on(follower.catch_up(|_| {}))?;
+    Ok(registry)
+}
+
+fn open(place: &Place) -> Result<SqlStore, CtlError> {
+    Ok(SqlStore::open(&place.store(&place.config()?))?)
+}

@@ -1,0 +1,114 @@
+//! `/admin/v1/push_clients`, `/admin/v1/api_clients`, `/admin/v1/lines`: the same entries as in a provisioning file, as JSON.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use gw_sms::registry::{ApiClient, Entry, Kind, Line, PushClient};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use sip_ims::ports::StoreError;
+use sip_ims::{Msisdn, answer};
+
+use super::Admin;
+use crate::http::problem::Problem;
+use crate::provision;
+
+fn kind(name: &str) -> Result<Kind, Problem> {
+    match name {
+        "push_clients" => Ok(Kind::PushClient),
+        "api_clients" => Ok(Kind::ApiClient),
+        "lines" => Ok(Kind::Line),
+        _ => Err(Problem::not_found("address")),
+    }
+}
+
+pub(super) async fn list(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let registry = &admin.registry;
+    let all: Vec<Value> = match kind(&name)? {
+        Kind::PushClient => registry.push_clients().iter().map(|c| push_client(c)).collect(),
+        Kind::ApiClient => registry.api_clients().iter().map(|c| api_client(c)).collect(),
+        Kind::Line => registry.lines().iter().map(|(number, l)| line(*number, l)).collect(),
+    };
+    Ok(Json(json!({ name: all })))
+}
+
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    Path((name, key)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    let registry = &admin.registry;
+    let found = match kind(&name)? {
+        Kind::PushClient => registry.push_client(&key).map(|c| push_client(&c)),
+        Kind::ApiClient => registry.api_client(&key).map(|c| api_client(&c)),
+        Kind::Line => {
+            let number = key.parse::<Msisdn>().ok();
+            number.and_then(|n| registry.line(n).map(|l| line(n, &l)))
+        }
+    };
+    found.map(Json).ok_or_else(|| Problem::not_found("entry"))
+}
+
+/// Adds or replaces. It is served within a second.
+pub(super) async fn put(
+    State(admin): State<Arc<Admin>>,
+    Path((name, key)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<StatusCode, Problem> {
+    let entry = match kind(&name)? {
+        Kind::PushClient => read::<provision::PushClient>(&body)?.registration(),
+        Kind::ApiClient => read::<provision::ApiClient>(&body)?.registration(),
+        Kind::Line => read::<provision::Line>(&body)?.registration(),
+    };
+    let entry: Entry =
+        entry.map_err(|(key, text)| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("{key}: {text}")))?;
+    if entry.key != key {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "the entry's key differs from the address"));
+    }
+    let (done, stored) = answer();
+    admin.registrations.put(vec![entry], done);
+    match stored.await {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(StoreError::OverQuota) => {
+            Err(Problem::new(StatusCode::CONFLICT, "a number would be tied to more than ten push clients"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) async fn remove(
+    State(admin): State<Arc<Admin>>,
+    Path((name, key)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let (done, gone) = answer();
+    admin.registrations.remove(kind(&name)?, &key, done);
+    if gone.await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found("entry")) }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|e| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, e.to_string()))
+}
+
+/// Without its secret.
+fn push_client(client: &PushClient) -> Value {
+    let mut shown = serde_json::to_value(client).unwrap_or_default();
+    if let Some(fields) = shown.as_object_mut() {
+        fields.remove("secret_ha1");
+        if let Some(rank) = fields.remove("rank") {
+            fields.insert("priority".into(), rank);
+        }
+    }
+    shown
+}
+
+fn api_client(client: &ApiClient) -> Value {
+    json!({ "id": client.id, "jwks_uri": client.jwks_uri, "scopes": client.scopes })
+}
+
+fn line(number: Msisdn, line: &Line) -> Value {
+    let mut shown = serde_json::to_value(line).unwrap_or_default();
+    shown["msisdn"] = number.to_string().into();
+    shown
+}

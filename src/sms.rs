@@ -1,0 +1,353 @@
+//! Short messages, tied together: the queue, the dispatcher, the SMPP links, and who hears of it all.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use gw_smpp::pdu::{COctets, ShortMessage};
+use gw_smpp::{Account, Accounts, BindMode, Door, DoorConfig, LinkConfig, LinkPort, Links, Reply, Route};
+use gw_sms::billing::Calendar;
+use gw_sms::delivery::{LineBook, LookUp};
+use gw_sms::dispatch::{self, Dispatcher, Hand, Witness};
+use gw_sms::esme::{EsmeSide, EsmeTeller, Receipts};
+use gw_sms::notice::{Notices, Notifier, PushTeller, Teller, Tellers};
+use gw_sms::push::service::PushService;
+use gw_sms::queue::{Ended, Notice, Origin, Queue, SegmentId, State, Verdict};
+use gw_sms::registry::Registry;
+use gw_sms::smpp::{Inbound, LinkSide, LinkTraits, SmppCentre};
+use parking_lot::Mutex;
+use sip_proto::{Method, Transport};
+use tokio::runtime::Handle;
+
+use crate::cdr::{Kind, Record, Records};
+use crate::config::{Config, SmppBind, SmppLink};
+use crate::http::client::{Client, HlrClient};
+use crate::store::sms::{SmsConfig, SmsQueue};
+use crate::store::{OpenError, StoreConfig};
+use crate::telemetry::metrics::Family;
+use crate::telemetry::trace::Step;
+use crate::telemetry::{Event, Metrics, Trace, TraceId};
+
+/// What short messages share with the rest of the process.
+pub struct Around {
+    pub store: StoreConfig,
+    pub registry: Arc<Registry>,
+    pub client: Client,
+    pub records: Option<Records>,
+    pub trace: Arc<Trace>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why short messages did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SmsError {
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The operator's: the address is taken, or not this machine's.
+    #[error("cannot listen on smpp.listen {0}: {1}")]
+    Listen(SocketAddr, #[source] std::io::Error),
+}
+
+/// Everything that moves short messages.
+pub struct Sms {
+    pub queue: Arc<SmsQueue>,
+    pub push: Arc<PushService>,
+    pub dispatcher: Arc<Dispatcher>,
+    pub links: Links,
+    /// Open when ESMEs are configured.
+    pub door: Arc<OnceLock<Door>>,
+}
+
+impl Sms {
+    /// Opens the queue and starts the links. Blocks; what runs does so on `runtime`.
+    pub fn open(config: &Config, around: Around, runtime: &Handle) -> Result<Sms, SmsError> {
+        let Around { store, registry, client, records, trace, metrics } = around;
+        // Checked with the rest of the configuration.
+        let calendar = Calendar::parse(&config.billing.time_zone).unwrap_or_else(|_| Calendar::utc());
+        let queue = Arc::new(SmsQueue::open(&SmsConfig {
+            calendar: calendar.clone(),
+            keep: i64::from(config.sms.keep) * 86_400_000,
+            ..SmsConfig::new(store.engine, &config.data_dir, &config.node_name())
+        })?);
+        let (notices, notifier) = Notices::new();
+        let told = notices.counts.clone();
+        let chronicle =
+            Arc::new(Chronicle { notices, records, trace, node: config.node_name(), verdicts: Mutex::default() });
+        let hlr = (!config.sms.hlr.is_empty()).then(|| {
+            let hlr = HlrClient { client: client.clone(), url: config.sms.hlr.clone(), runtime: runtime.clone() };
+            Arc::new(hlr) as Arc<dyn LookUp>
+        });
+        let fresh = Duration::from_secs(config.sms.hlr_cache.into());
+        let dispatcher = Dispatcher::new(dispatch::Parts {
+            config: dispatch::Config::default(),
+            queue: queue.clone(),
+            registry: registry.clone(),
+            lines: Arc::new(LineBook::new(registry.clone(), hlr, fresh)),
+            witness: chronicle.clone(),
+            clock: clock(),
+        });
+        let (centre, links) = open_links(config, &dispatcher, runtime);
+        dispatcher.tie(centre, None);
+        queue.attach(Arc::new(Hand(dispatcher.clone())));
+        let validity = i64::from(config.sms.validity) * 60_000;
+        let push = Arc::new(PushService::new(registry.clone(), queue.clone(), validity));
+        to_metrics(&metrics, &queue, &dispatcher, &push, &chronicle, &links);
+        let counts = told;
+        metrics.source(
+            Family::counter("isthmus_sms_notifications_total", "Notifications to clients, by fate."),
+            move |s| {
+                use std::sync::atomic::Ordering::Relaxed;
+                s.push(&[("fate", "told")], counts.told.load(Relaxed) as f64);
+                s.push(&[("fate", "put_off")], counts.put_off.load(Relaxed) as f64);
+                s.push(&[("fate", "given_up")], counts.given_up.load(Relaxed) as f64);
+            },
+        );
+        let (door, esme) = open_door(config, &queue, &calendar, validity, runtime)?;
+        let push_teller = PushTeller { registry, poster: Arc::new(client), calendar };
+        start(runtime, notifier, queue.clone(), Tellers { push: push_teller, esme }, dispatcher.clone());
+        Ok(Sms { queue, push, dispatcher, links, door })
+    }
+
+    /// Ends the links with their windows answered, and writes what is known.
+    pub async fn drain(&self) {
+        if let Some(door) = self.door.get() {
+            door.stop().await;
+        }
+        self.links.stop().await;
+        self.dispatcher.give_back();
+    }
+}
+
+fn start(runtime: &Handle, notifier: Notifier, queue: Arc<dyn Queue>, teller: Tellers, dispatcher: Arc<Dispatcher>) {
+    runtime.spawn(notifier.run(queue, Arc::new(teller), clock()));
+    runtime.spawn(async move {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            second.tick().await;
+            dispatcher.tick();
+        }
+    });
+}
+
+fn open_links(config: &Config, dispatcher: &Arc<Dispatcher>, runtime: &Handle) -> (Arc<SmppCentre>, Links) {
+    let traits = config.smpp.link.iter().map(|link| LinkTraits {
+        name: link.name.as_str().into(),
+        window: usize::from(link.window),
+        source: link.source.clone(),
+        line_state_tlv: link.line_state_tlv,
+    });
+    let centre = Arc::new(SmppCentre::new(traits.collect(), clock()));
+    let side = LinkSide { dispatcher: dispatcher.clone(), centre: centre.clone(), inbound: Arc::new(Nobody) };
+    let port: Arc<dyn LinkPort> = Arc::new(side);
+    let _entered = runtime.enter();
+    let links = Links::start(config.smpp.link.iter().map(link).collect(), &port);
+    centre.tie(links.clone());
+    (centre, links)
+}
+
+/// The door for legacy ESMEs, and who tells them how their messages ended.
+#[expect(clippy::type_complexity, reason = "two things that are made together and kept apart")]
+fn open_door(
+    config: &Config,
+    queue: &Arc<SmsQueue>,
+    calendar: &Calendar,
+    validity: i64,
+    runtime: &Handle,
+) -> Result<(Arc<OnceLock<Door>>, Option<Arc<dyn Teller>>), SmsError> {
+    let cell = Arc::new(OnceLock::new());
+    let Some(at) = config.smpp.listen.0.filter(|_| !config.smpp.esme.is_empty()) else { return Ok((cell, None)) };
+    let mut accounts = Accounts::default();
+    for esme in &config.smpp.esme {
+        // Lengths are checked with the rest of the configuration.
+        let name = COctets::new(esme.system_id.as_bytes()).unwrap_or_default();
+        let password = COctets::new(esme.password.as_bytes()).unwrap_or_default();
+        let account = Account { sources: esme.sources.clone(), rate: esme.rate, ..Account::new(name) };
+        accounts.add(password, esme.allow_from.clone(), account);
+    }
+    let receipts = Arc::new(Receipts::default());
+    let side = EsmeSide {
+        accounts,
+        queue: queue.clone(),
+        validity,
+        clock: clock(),
+        random: Arc::new(rand::random),
+        receipts: receipts.clone(),
+    };
+    let _entered = runtime.enter();
+    let door = Door::new(DoorConfig::default(), Arc::new(side));
+    let listener = runtime.block_on(tokio::net::TcpListener::bind(at)).map_err(|e| SmsError::Listen(at, e))?;
+    door.listen(listener, false);
+    // Just made, so it is empty.
+    let _ = cell.set(door);
+    let teller = EsmeTeller { door: cell.clone(), receipts, calendar: calendar.clone() };
+    Ok((cell, Some(Arc::new(teller))))
+}
+
+fn link(link: &SmppLink) -> (LinkConfig, Route) {
+    // Lengths are checked with the rest of the configuration.
+    let system_id = COctets::new(link.system_id.as_bytes()).unwrap_or_default();
+    let password = COctets::new(link.password.as_bytes()).unwrap_or_default();
+    let mut made = LinkConfig::new(&link.name, link.address, system_id, password);
+    made.mode = match link.bind {
+        SmppBind::Transceiver => BindMode::Transceiver,
+        SmppBind::Pair => BindMode::Pair,
+    };
+    made.rate = link.rate;
+    made.queue = usize::from(link.window);
+    made.limits.window = usize::from(link.window);
+    // Centres deliver receipts in crowds.
+    made.limits.inbound = 1_000;
+    (made, Route { prefixes: link.prefixes.clone(), priority: link.priority })
+}
+
+/// Messages from subscribers have nowhere to go yet.
+struct Nobody;
+
+impl Inbound for Nobody {
+    fn message(&self, link: &Arc<str>, _: ShortMessage, reply: Reply) {
+        tracing::info!(%link, "a message from a subscriber, for nobody");
+        reply.status(gw_smpp::pdu::CommandStatus::RX_R_APPN);
+    }
+}
+
+/// Takes down what happens to each message: trace, charging record, counts.
+pub struct Chronicle {
+    notices: Notices,
+    records: Option<Records>,
+    trace: Arc<Trace>,
+    node: String,
+    verdicts: Mutex<HashMap<(State, Verdict), u64>>,
+}
+
+impl Chronicle {
+    fn mark(&self, origin: &Origin, step: Step, status: u16) {
+        if self.trace.is_on() {
+            self.trace.record(&Event {
+                trace: TraceId::of(origin.reqid.as_bytes()),
+                at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64),
+                step,
+                method: Method::Message,
+                status,
+                transport: Transport::Tcp,
+                peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            });
+        }
+    }
+}
+
+impl Witness for Chronicle {
+    fn submitted(&self, _: SegmentId, origin: &Origin) {
+        self.mark(origin, Step::Submitted, 0);
+    }
+
+    fn deferred(&self, _: SegmentId, origin: &Origin) {
+        self.mark(origin, Step::Deferred, 0);
+    }
+
+    fn ended(&self, ended: &[Ended]) {
+        let mut verdicts = self.verdicts.lock();
+        for end in ended {
+            *verdicts.entry((end.state, end.verdict)).or_default() += 1;
+        }
+        drop(verdicts);
+        for end in ended {
+            let step = match end.state {
+                State::Delivered => Step::Delivered,
+                State::Expired => Step::Expired,
+                State::Cancelled => Step::Withdrawn,
+                _ => Step::Failed,
+            };
+            self.mark(&end.origin, step, end.verdict.0);
+            if let Some(records) = &self.records {
+                records.write(&Record {
+                    kind: Kind::ShortMessage,
+                    trace: &TraceId::of(end.origin.reqid.as_bytes()).to_string(),
+                    node: &self.node,
+                    call_id: &end.origin.reqid,
+                    from: &end.origin.client,
+                    to: &end.origin.msn.to_string(),
+                    start: end.accepted_at as u64,
+                    answer: None,
+                    end: end.at as u64,
+                    status: end.verdict.0,
+                    bytes: None,
+                });
+            }
+        }
+    }
+
+    fn notices(&self, notices: Vec<Notice>) {
+        self.notices.take(notices);
+    }
+
+    fn notice_room(&self) -> usize {
+        self.notices.room()
+    }
+}
+
+fn to_metrics(
+    metrics: &Metrics,
+    queue: &Arc<SmsQueue>,
+    dispatcher: &Arc<Dispatcher>,
+    push: &Arc<PushService>,
+    chronicle: &Arc<Chronicle>,
+    links: &Links,
+) {
+    use std::sync::atomic::Ordering::Relaxed;
+    let q = queue.clone();
+    let d = dispatcher.clone();
+    metrics.source(Family::gauge("isthmus_sms_waiting", "Short messages and jobs that wait, by place."), move |s| {
+        s.push(&[("place", "commit")], q.queued() as f64);
+        s.push(&[("place", "memory")], d.held() as f64);
+    });
+    let d = dispatcher.clone();
+    metrics.source(
+        Family::counter("isthmus_sms_dispatch_total", "What became of segments on their way, by event."),
+        move |s| {
+            let c = d.counts();
+            for (event, counter) in [
+                ("submitted", &c.submitted),
+                ("taken", &c.taken),
+                ("deferred", &c.deferred),
+                ("again", &c.again),
+                ("unknown", &c.unknown),
+                ("receipt", &c.receipts),
+                ("strange_receipt", &c.strange_receipts),
+                ("refused_by_line", &c.refused_by_line),
+            ] {
+                s.push(&[("event", event)], counter.load(Relaxed) as f64);
+            }
+        },
+    );
+    let p = push.clone();
+    metrics.source(Family::counter("isthmus_sms_push_total", "Answers of the push interface, by code."), move |s| {
+        p.counts().each(|code, n| s.push(&[("code", &code.to_string())], n as f64));
+    });
+    let c = chronicle.clone();
+    metrics.source(
+        Family::counter("isthmus_sms_ended_total", "Segments that are over, by state and verdict."),
+        move |s| {
+            for ((state, verdict), n) in &*c.verdicts.lock() {
+                s.push(&[("state", state.as_str()), ("verdict", &format!("{:04}", verdict.0))], *n as f64);
+            }
+        },
+    );
+    let l = links.clone();
+    metrics.source(Family::gauge("isthmus_smpp_link_up", "Whether an SMPP link is bound."), move |s| {
+        l.iter().for_each(|link| s.push(&[("link", link.name())], f64::from(u8::from(link.is_up()))));
+    });
+    let l = links.clone();
+    metrics.source(
+        Family::gauge("isthmus_smpp_link_open", "Submitted over an SMPP link and not answered."),
+        move |s| {
+            l.iter().for_each(|link| s.push(&[("link", link.name())], link.open() as f64));
+        },
+    );
+}
+
+/// Unix milliseconds.
+pub fn clock() -> Arc<dyn Fn() -> i64 + Send + Sync> {
+    Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64))
+}
