@@ -19,6 +19,7 @@ pub mod raw;
 pub mod relay;
 pub mod server;
 pub mod sipp;
+pub mod sms;
 pub mod stunnel;
 pub mod tls;
 

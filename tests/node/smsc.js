@@ -1,0 +1,104 @@
+// The SMSC of the short message stories: node-smpp as message centre.
+// node smsc.js PORT MODE; says on stdout what happens, one JSON object a line, until it is stopped.
+//
+// MODE is how it behaves: normal, early (receipt before the response), late (2 s), text (no TLVs; the id in decimal where the
+// response had it in hexadecimal), tlv (TLVs alone), double (every receipt twice), silent (no receipts), throttle (two of three
+// submissions refused with RTHROTTLED), full (RMSGQFUL at first), drop (the connection is cut in the middle of every window), busy
+// (RSYSERR at first), reject (RINVDSTADR), keep (no receipts; cancel_sm works), nocancel (cancel_sm fails, then a receipt).
+const smpp = require('smpp');
+
+const [port, mode] = process.argv.slice(2);
+const say = (event) => console.log(JSON.stringify(event));
+let count = 0;
+let refused = 0;
+
+const receiptOf = (id, pdu, hex) => {
+  const named = mode === 'text' ? String(parseInt(hex, 16)) : hex;
+  const text = `id:${named} sub:001 dlvrd:001 submit date:2611270500 done date:2611270500 stat:DELIVRD err:000 text:`;
+  const receipt = {
+    source_addr_ton: 1,
+    source_addr_npi: 1,
+    source_addr: pdu.destination_addr,
+    destination_addr: pdu.source_addr,
+    esm_class: 4,
+    short_message: mode === 'tlv' ? '' : text,
+  };
+  if (mode !== 'text') {
+    receipt.receipted_message_id = hex;
+    receipt.message_state = 2;
+  }
+  return receipt;
+};
+
+smpp.createServer((session) => {
+  const bound = (pdu) => {
+    say({ event: 'bound', system_id: pdu.system_id });
+    session.send(pdu.response());
+  };
+  session.on('bind_transceiver', bound);
+  session.on('bind_transmitter', bound);
+  session.on('bind_receiver', bound);
+  session.on('enquire_link', (pdu) => session.send(pdu.response()));
+  session.on('unbind', (pdu) => session.send(pdu.response()));
+  session.on('error', () => {});
+  session.on('close', () => say({ event: 'closed' }));
+
+  session.on('cancel_sm', (pdu) => {
+    say({ event: 'cancel', id: pdu.message_id, to: pdu.destination_addr, from: pdu.source_addr });
+    session.send(pdu.response({ command_status: mode === 'nocancel' ? smpp.ESME_RCANCELFAIL : smpp.ESME_ROK }));
+    if (mode === 'nocancel') {
+      session.deliver_sm(receiptOf(pdu.message_id, { destination_addr: pdu.destination_addr, source_addr: '' }, pdu.message_id));
+    }
+  });
+
+  session.on('submit_sm', (pdu) => {
+    count += 1;
+    const refuse = (status) => {
+      say({ event: 'refused', to: pdu.destination_addr });
+      session.send(pdu.response({ command_status: status }));
+    };
+    if (mode === 'throttle' && count % 3 !== 0) return refuse(smpp.ESME_RTHROTTLED);
+    if (mode === 'full' && count <= 5) return refuse(smpp.ESME_RMSGQFUL);
+    if (mode === 'busy' && refused++ < 1) return refuse(smpp.ESME_RSYSERR);
+    if (mode === 'reject') return refuse(smpp.ESME_RINVDSTADR);
+    const { message, udh } = pdu.short_message;
+    say({
+      event: 'submit',
+      to: pdu.destination_addr,
+      from: pdu.source_addr,
+      text: Buffer.isBuffer(message) ? message.toString('hex') : message,
+      udh: udh ? Buffer.concat(udh.map((u) => (Buffer.isBuffer(u) ? u : Buffer.from([])))).toString('hex') : '',
+      esm_class: pdu.esm_class,
+      data_coding: pdu.data_coding,
+      validity: pdu.validity_period,
+      line_state: pdu[0x1501] === undefined ? undefined : pdu[0x1501].toString('hex'),
+    });
+    if (mode === 'drop' && count % 40 === 0) return session.socket.destroy();
+    const hex = (0xa0000 + count).toString(16).toUpperCase();
+    const respond = () => session.send(pdu.response({ message_id: hex }));
+    const report = () => session.deliver_sm(receiptOf(hex, pdu, hex));
+    switch (mode) {
+      case 'early':
+        report();
+        setTimeout(respond, 100);
+        break;
+      case 'late':
+        respond();
+        setTimeout(report, 2000);
+        break;
+      case 'double':
+        respond();
+        report();
+        setTimeout(report, 300);
+        break;
+      case 'silent':
+      case 'keep':
+      case 'nocancel':
+        respond();
+        break;
+      default:
+        respond();
+        report();
+    }
+  });
+}).listen(port, '127.0.0.1', () => say({ event: 'ready' }));

@@ -1,0 +1,172 @@
+//! The push interface between curl and node-smpp: accepted, submitted, receipted, notified, billed; and every code of the table.
+
+mod harness;
+
+use std::process::Command;
+use std::time::Duration;
+
+use harness::sms::{NUMBER, Peer, SECRET, XPID, cancel, field, post, post_with, push, setup, text};
+use harness::{Ports, Server, eventually};
+
+struct Story {
+    server: Server,
+    smsc: Peer,
+    callback: Peer,
+    _ports: Ports,
+}
+
+fn story(mode: &str, more: &str, statuses: &[u16]) -> Story {
+    let ports = Ports::claim();
+    let (smsc, callback) = (ports.next(), ports.next());
+    let server = setup(smsc, callback, more).start();
+    let smsc = Peer::smsc(server.path(), smsc, mode);
+    let callback = Peer::callback(server.path(), callback, statuses);
+    Story { server, smsc, callback, _ports: ports }
+}
+
+#[test]
+fn a_text_goes_out_is_receipted_notified_and_billed() {
+    let Story { server, smsc, callback, _ports } = story("normal", "", &[]);
+    let reqid = "0123456789abcdef0123456789abcdef0123";
+    let (status, answer) = post(&server, &text(reqid, "Door 3 open &amp; alarm", ""));
+    assert_eq!((status, answer.len(), field(&answer, "code")), (200, 163, "0000"), "{answer}");
+    assert_eq!((field(&answer, "fncid"), field(&answer, "reqid"), field(&answer, "svcid")), ("0102", reqid, XPID));
+
+    let submit = &smsc.wait_for("submit", 1)[0];
+    assert_eq!((submit["to"].as_str(), submit["from"].as_str()), (NUMBER.strip_prefix('+'), Some("5555")));
+    assert_eq!((submit["text"].as_str(), submit["line_state"].as_str()), (Some("Door 3 open & alarm"), Some("00")));
+
+    let notified = callback.wait_notified(1);
+    assert_eq!((field(&notified[0], "fncid"), field(&notified[0], "reqid")), ("0301", reqid));
+    assert_eq!((field(&notified[0], "result"), field(&notified[0], "segments")), ("0000", "1"));
+
+    // The same again is accepted again, and goes out no more; another body under its name is refused.
+    assert_eq!(push(&server, &text(reqid, "Door 3 open &amp; alarm", "")), "0000");
+    assert_eq!(push(&server, &text(reqid, "Door 4", "")), "1004");
+    assert_eq!(push(&server, &text("second", "b", "")), "0000");
+    smsc.wait_for("submit", 2);
+    assert_eq!(smsc.events("submit").len(), 2);
+
+    eventually("the trace tells", Duration::from_secs(20), || {
+        server.command(&["trace", reqid, "--config", "isthmus.toml"]).contains("short_message")
+    });
+    callback.wait_notified(2);
+    let day = String::from_utf8(Command::new("date").args(["-u", "+%F"]).output().unwrap().stdout).unwrap();
+    eventually("billing has counted both", Duration::from_secs(20), || {
+        let said = server.command(&["billing", "day", day.trim(), "--config", "isthmus.toml"]);
+        let file = said.split_whitespace().last().unwrap().to_owned();
+        std::fs::read_to_string(file).unwrap().contains(&format!("{XPID},0000,2,2"))
+    });
+    server.stop();
+}
+
+#[test]
+fn long_texts_are_divided_and_eleven_segments_are_refused() {
+    let Story { server, smsc, callback, _ports } = story("normal", "", &[]);
+    assert_eq!(push(&server, &text("ten", &"a".repeat(1530), "")), "0000");
+    let submits = smsc.wait_for("submit", 10);
+    assert!(submits.iter().all(|s| s["esm_class"] == 0x40), "{submits:?}");
+    let notified = callback.wait_notified(1);
+    assert_eq!((field(&notified[0], "result"), field(&notified[0], "segments")), ("0000", "10"));
+    assert_eq!(push(&server, &text("eleven", &"a".repeat(1531), "")), "3001");
+    assert_eq!(push(&server, &text("nogsm", "日本", "<coding>gsm7</coding>")), "3003");
+    assert_eq!(push(&server, &text("ucs2", "日本", "<mclass>0</mclass><oa>Fleet</oa>")), "0000");
+    let last = smsc.wait_for("submit", 11).pop().unwrap();
+    assert_eq!((last["data_coding"].as_u64(), last["from"].as_str()), (Some(0x18), Some("Fleet")));
+}
+
+#[test]
+fn every_refusal_has_its_code_and_sends_nothing() {
+    let Story { server, smsc, callback: _callback, _ports } = story("normal", "rate = 100", &[]);
+    let good = text("r", "x", "");
+    let basic = format!("{XPID}:{SECRET}");
+    let xml = ["-u", &basic, "-H", "Content-Type: text/xml"];
+    for (body, status, code) in [
+        ("<smsgw>".to_owned(), 400, "1001"),
+        (format!("<!DOCTYPE smsgw [<!ENTITY a \"b\">]>{}", &good[good.find("<smsgw>").unwrap()..]), 400, "1001"),
+        (good.replace("<text>x</text>", ""), 200, "1002"),
+        (good.replace(NUMBER, "0901"), 200, "1002"),
+        (good.replace("0101", "0105"), 200, "1003"),
+        (good.replace("1101", "2101"), 200, "1003"),
+        (good.replace(XPID, "99999999999"), 200, "2001"),
+        (good.replace(NUMBER, "+819099999999"), 200, "2003"),
+        (cancel("never"), 200, "4001"),
+    ] {
+        let (got, answer) = post_with(&server, &body, &xml);
+        assert_eq!((got, field(&answer, "code")), (status, code), "{body}");
+    }
+    for wrong in ["12345678901:wrong", "10000000000:s3cret"] {
+        let (status, answer) = post_with(&server, &good, &["-u", wrong, "-H", "Content-Type: application/xml"]);
+        assert_eq!((status, field(&answer, "code")), (200, "2002"));
+    }
+    assert_eq!(post_with(&server, &good, &["-u", &basic, "-H", "Content-Type: application/json"]).0, 415);
+    assert_eq!(post_with(&server, &good, &["-X", "PUT", "-H", "Content-Type: text/xml"]).0, 405);
+    assert_eq!(post_with(&server, &"x".repeat(70_000), &xml).0, 413);
+    assert_eq!(smsc.events("submit").len(), 0);
+    // Stopped by the operator, within a second, and served again.
+    let client = format!("http://127.0.0.1:{}/admin/v1/push_clients/{XPID}", server.admin);
+    let token = std::fs::read_to_string(server.path().join("data/admin.token")).unwrap();
+    let put = |stopped: bool| {
+        let body =
+            format!("{{\"xpid\":\"{XPID}\",\"secret\":\"{SECRET}\",\"numbers\":[\"{NUMBER}\"],\"stopped\":{stopped}}}");
+        let done = Command::new("curl")
+            .args(["-s", "-f", "-X", "PUT", "-H", "Content-Type: application/json", "-d", &body, "-H"])
+            .arg(format!("Authorization: Bearer {}", token.trim()))
+            .arg(&client)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    put(true);
+    eventually("the client is stopped", Duration::from_secs(10), || push(&server, &text("s", "x", "")) == "2004");
+    put(false);
+    // Without segmentation now.
+    eventually("the client is served", Duration::from_secs(10), || {
+        push(&server, &text("t", &"a".repeat(200), "")) == "3002"
+    });
+    assert_eq!(push(&server, &text("u", "the last", "<notify>0</notify>")), "0000");
+    eventually("it goes out", Duration::from_secs(20), || {
+        smsc.events("submit").iter().any(|s| s["text"] == "the last")
+    });
+}
+
+#[test]
+fn the_same_request_many_times_at_once_goes_out_once() {
+    let Story { server, smsc, callback, _ports } = story("normal", "", &[]);
+    let codes: Vec<String> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..12).map(|_| scope.spawn(|| push(&server, &text("same", "once", "")))).collect();
+        all.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert!(codes.iter().all(|c| c == "0000"), "{codes:?}");
+    callback.wait_notified(1);
+    assert_eq!(smsc.events("submit").len(), 1);
+}
+
+#[test]
+fn the_lines_state_at_delivery_decides() {
+    let Story { server, smsc, callback, _ports } = story("normal", "deliver_while_suspended = true", &[]);
+    for (n, (flag, result)) in
+        [("roaming", "6011"), ("spam-block", "6013"), ("over-limit", "6014"), ("ps-roaming", "6015")].iter().enumerate()
+    {
+        server.command(&["line", "set", NUMBER, &format!("--{flag}"), "--config", "isthmus.toml"]);
+        // It takes effect within a second.
+        std::thread::sleep(Duration::from_millis(1_200));
+        assert_eq!(push(&server, &text(&format!("denied-{n}"), "x", "")), "0000");
+        let notified = callback.wait_notified(n + 1);
+        assert_eq!(field(&notified[n], "result"), *result, "{notified:?}");
+    }
+    assert_eq!(smsc.events("submit").len(), 0);
+    server.command(&["line", "set", NUMBER, "--suspended", "--config", "isthmus.toml"]);
+    std::thread::sleep(Duration::from_millis(1_200));
+    assert_eq!(push(&server, &text("allowed", "x", "")), "0000");
+    assert_eq!(smsc.wait_for("submit", 1)[0]["line_state"], "02");
+}
+
+#[test]
+fn a_notification_is_repeated_until_it_is_taken() {
+    let Story { server, callback, smsc: _smsc, _ports } = story("normal", "", &[500]);
+    assert_eq!(push(&server, &text("again", "x", "")), "0000");
+    let notified = callback.wait_notified(1);
+    assert_eq!(field(&notified[0], "reqid"), "again");
+    assert_eq!(callback.notified()[0].0, 500);
+}
