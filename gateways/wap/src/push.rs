@@ -301,6 +301,10 @@ fn string(text: &str, out: &mut Vec<u8>) {
 
 fn read_string(value: &[u8]) -> Option<String> {
     let text = value.strip_suffix(&[0])?;
+    // What begins otherwise is octets with a length, which may hold a NUL.
+    if !text.first().is_none_or(|first| (0x20..0x80).contains(first)) {
+        return None;
+    }
     let text = text.strip_prefix(&[0x7F]).unwrap_or(text);
     std::str::from_utf8(text).ok().map(str::to_owned)
 }
@@ -331,6 +335,12 @@ mod tests {
         push.content_type = ContentType::ServiceIndication;
         push.charset = Some(106);
         assert_eq!(push.encode(), [0x01, 0x06, 0x06, 0x03, 0xAE, 0x81, 0xEA, 0xAF, 0x89]);
+    }
+
+    /// Found by fuzzing.
+    #[test]
+    fn counted_octets_are_no_text() {
+        assert_eq!(Push::decode(&[0, 6, 6, 0x01, 0xFF, 2, 0, 0, 0]), Err(Broken::Header));
     }
 
     #[test]
