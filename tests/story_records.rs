@@ -189,3 +189,63 @@ fn users_made_changed_and_removed_on_a_running_server() {
     assert_eq!(server.metric("isthmus_bindings"), 0.0, "her binding went with her");
     server.stop();
 }
+
+/// What tshark's dissector makes of messages as datagrams: the fields asked for, of each.
+fn dissected(server: &Server, messages: &[String], fields: &[&str]) -> Vec<Vec<String>> {
+    let dump = |m: &String| m.bytes().fold("000000".to_owned(), |line, byte| format!("{line} {byte:02x}")) + "\n";
+    let (hex, capture) = (server.path().join("messages.hex"), server.path().join("messages.pcap"));
+    std::fs::write(&hex, messages.iter().map(dump).collect::<String>()).unwrap();
+    let done = Command::new("text2pcap").args(["-q", "-u", "5060,5060"]).arg(&hex).arg(&capture).output();
+    assert!(done.expect("text2pcap is installed").status.success());
+    let mut tshark = Command::new("tshark");
+    tshark.arg("-r").arg(&capture).args(["-T", "fields", "-E", "separator=|"]);
+    tshark.args(fields.iter().flat_map(|field| ["-e", field]));
+    let done = tshark.output().expect("tshark is installed");
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    text.lines().map(|line| line.split('|').map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn decode_tells_what_tshark_dissects() {
+    let server = started();
+    let phone = server.ports.next();
+    let callee = Sipp::new(&server, "answer", phone).start();
+    bind(&server, "bob", phone);
+    let call = from_alice(&server, "call", "bob").succeed();
+    let callee = callee.succeed(1);
+    let outcomes = [&call, &callee];
+    let logged = outcomes.iter().flat_map(|o| o.sent().into_iter().chain(o.received()));
+    // SIPp's log has line ends of its own after each message.
+    let whole = |m: &str| format!("{}\r\n{}", m.trim_end(), if m.contains("\r\n\r\nv=0") { "" } else { "\r\n" });
+    let messages: Vec<String> = logged.map(whole).collect();
+    // Ten at the caller, six at the phone.
+    assert!(messages.len() >= 16, "{}", messages.len());
+    let fields =
+        ["sip.Method", "sip.r-uri", "sip.Status-Code", "sip.CSeq.method", "sip.Call-ID", "sip.CSeq", "sip.Via.branch"];
+    let seen = dissected(&server, &messages, &[&fields[..], &["udp.payload"]].concat());
+    assert_eq!(seen.len(), messages.len());
+    for (n, found) in seen.iter().enumerate() {
+        let [method, uri, status, about, call_id, cseq, branches, payload] = &found[..] else { panic!("{found:?}") };
+        let digits: Vec<char> = payload.chars().filter(|c| *c != ':').collect();
+        let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16).unwrap();
+        let file = server.path().join(format!("{n}.sip"));
+        std::fs::write(&file, digits.chunks(2).map(byte).collect::<Vec<u8>>()).unwrap();
+        let told = server.command(&["decode", "sip", file.to_str().unwrap()]);
+        let first = told.lines().next().unwrap();
+        match status.as_str() {
+            "" => assert!(first.starts_with(&format!("request   {method} to {uri} ")), "{first} {found:?}"),
+            _ => assert!(
+                first.starts_with(&format!("response  {status} ")) && first.ends_with(&format!(" to {about}")),
+                "{first} {found:?}"
+            ),
+        }
+        for (name, value) in [("Call-ID", call_id), ("CSeq", cseq)] {
+            assert!(told.contains(&format!("  {name:<20} {value}\n")), "{value}: {told}");
+        }
+        assert!(!branches.is_empty(), "{found:?}");
+        for branch in branches.split(',') {
+            assert!(told.contains(&format!(" transaction {branch}\n")), "{branch}: {told}");
+        }
+        assert_eq!(told.lines().last(), Some("well-formed"), "{told}");
+    }
+}

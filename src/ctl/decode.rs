@@ -84,11 +84,12 @@ fn write(message: &Message<'_>, out: &mut Vec<u8>) -> std::io::Result<()> {
         };
         let value = message.bytes().get(line.value()).unwrap_or_default();
         writeln!(out, "  {name:<20} {}", shown(value))?;
-        if line.name == HeaderName::Via
-            && let Some(via) = sip_proto::headers::list(value).next().and_then(sip_proto::headers::Via::parse)
-        {
-            let branch = via.branch().map(shown).unwrap_or_else(|| "none".to_owned());
-            writeln!(out, "  {:<20} transaction {branch}", "")?;
+        if line.name == HeaderName::Via {
+            // One line may hold several hops.
+            for via in sip_proto::headers::list(value).map_while(sip_proto::headers::Via::parse) {
+                let branch = via.branch().map(shown).unwrap_or_else(|| "none".to_owned());
+                writeln!(out, "  {:<20} transaction {branch}", "")?;
+            }
         }
     }
     match message.body() {
