@@ -396,10 +396,15 @@ fn header_line(buf: &[u8], start: usize, end: usize, limits: &Limits, plain: boo
     if line.len() > limits.line {
         return Err(Defect::LineTooLong);
     }
-    let name_len = line.iter().position(|b| !is_token(*b)).unwrap_or(0);
+    let colon = memchr(b':', line).ok_or(Defect::HeaderLine)?;
+    let mut spelt = &line[..colon];
     // "Name :" is allowed (RFC 3261 §25.1 HCOLON).
-    let colon = name_len + line[name_len..].iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
-    if name_len == 0 || line[colon] != b':' {
+    while let [before @ .., b' ' | b'\t'] = spelt {
+        spelt = before;
+    }
+    let name = HeaderName::from_bytes(spelt);
+    // What is known is a token.
+    if name == HeaderName::Other && (spelt.is_empty() || !spelt.iter().all(|b| is_token(*b))) {
         return Err(Defect::HeaderLine);
     }
     let value = &line[colon + 1..];
@@ -410,9 +415,9 @@ fn header_line(buf: &[u8], start: usize, end: usize, limits: &Limits, plain: boo
     let right = value.iter().rev().take_while(|b| is_lws(**b)).count();
     let value_start = start + colon + 1 + left;
     Ok(HeaderLine {
-        name: HeaderName::from_bytes(&line[..name_len]),
+        name,
         whole: false,
-        name_len: name_len as u16,
+        name_len: spelt.len() as u16,
         start: start as u32,
         value: value_start.min(end) as u32,
         value_end: (end - right).max(value_start.min(end)) as u32,

@@ -18,6 +18,8 @@ pub struct Via<'a> {
     pub host: &'a [u8],
     pub port: Option<u16>,
     pub params: Params<'a>,
+    /// Asked for at every turn.
+    branch: Option<&'a [u8]>,
 }
 
 impl<'a> Via<'a> {
@@ -36,7 +38,8 @@ impl<'a> Via<'a> {
             return None;
         }
         let (host, port) = host_port(trim(&rest[blank..]))?;
-        Some(Via { version, transport, host, port, params: Params::closed(params)? })
+        let params = Params::closed(params)?;
+        Some(Via { version, transport, host, port, params, branch: params.get("branch") })
     }
 
     pub fn transport(&self) -> Option<Transport> {
@@ -44,7 +47,7 @@ impl<'a> Via<'a> {
     }
 
     pub fn branch(&self) -> Option<&'a [u8]> {
-        self.params.get("branch")
+        self.branch
     }
 
     /// `Some(None)`: the client asks for its port (RFC 3581); `Some(Some(p))`: a server filled it in.
