@@ -134,8 +134,14 @@ impl Sip {
         self.driver.drain();
         self.carriers.stop_accepting();
         let end = Instant::now() + limit;
+        let mut waited = false;
         while self.driver.busy() > 0 && Instant::now() < end {
+            waited = true;
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        if waited {
+            // The ACK for what was answered last is on its way through us.
+            tokio::time::sleep(ROUND_TRIP).await;
         }
     }
 }
@@ -159,6 +165,9 @@ fn default_source(any: IpAddr) -> io::Result<IpAddr> {
     socket.connect(outside)?;
     socket.local_addr().map(|a| a.ip())
 }
+
+/// T1 of RFC 3261 §17: the estimate of a round trip.
+const ROUND_TRIP: Duration = Duration::from_millis(500);
 
 /// UDP worker threads.
 pub fn threads(config: &SipConfig) -> usize {

@@ -185,7 +185,7 @@ impl Driver {
 
     /// Server transactions that still wait for a final response.
     pub fn busy(&self) -> usize {
-        self.shards.iter().map(|s| s.lock().endpoint.servers()).sum()
+        self.shards.iter().map(|s| s.lock().endpoint.unanswered()).sum()
     }
 
     /// A name was looked up for the transaction user of a shard.

@@ -233,9 +233,13 @@ impl Endpoint {
         self.len() == 0
     }
 
-    /// Server transactions held.
-    pub fn servers(&self) -> usize {
-        self.servers.len()
+    /// Server transactions that wait for a final response. Looks at all of them.
+    pub fn unanswered(&self) -> usize {
+        let waits = |server: &&Server| match server.machine {
+            ServerMachine::Invite(machine) => !machine.is_final(),
+            ServerMachine::NonInvite(machine) => !machine.is_final(),
+        };
+        self.servers.values().filter(waits).count()
     }
 
     /// Nothing waits for a timer.

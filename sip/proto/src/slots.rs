@@ -73,6 +73,10 @@ impl<T> Slots<T> {
         self.places.get(index as usize)?.value.as_ref()
     }
 
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.places.iter().filter_map(|p| p.value.as_ref())
+    }
+
     pub fn remove(&mut self, slot: Slot) -> Option<T> {
         let place = self.places.get_mut(slot.index as usize).filter(|p| p.stamp == slot.stamp)?;
         let value = place.value.take()?;

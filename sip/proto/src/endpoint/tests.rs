@@ -129,6 +129,22 @@ impl World {
 }
 
 #[test]
+fn what_was_answered_is_not_in_progress_though_it_is_remembered() {
+    for (method, provisional) in [(Method::Invite, true), (Method::Options, false)] {
+        let mut w = world(Transport::Udp);
+        w.send(method);
+        let id = w.deliver()[0];
+        if provisional {
+            w.answer(id, 180);
+        }
+        assert_eq!(w.server.unanswered(), 1);
+        w.answer(id, 200);
+        assert_eq!(w.server.unanswered(), 0);
+        assert!(!w.server.is_empty());
+    }
+}
+
+#[test]
 fn a_request_lost_twice_arrives_once_and_its_answer_is_repeated() {
     let mut w = world(Transport::Udp);
     w.send(Method::Options);
