@@ -3,11 +3,12 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use gw_sms::ip_sm_gw::{self, Direct, IpSmGw, Worker, WorkerParts};
+use gw_sms::dispatch::Dispatcher;
+use gw_sms::ip_sm_gw::{self, Direct, Inbox, IpSmGw, Queued, Worker, WorkerParts};
 use gw_sms::registry::{self, Registry};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -149,7 +150,7 @@ pub fn run(
     let shared = config.store.engine == StoreEngine::Postgres;
     let cluster = Arc::new(Cluster::new(open_bus(&config, &runtime)?, config.node_name(), shared));
     let around = Around { directory: directory.clone(), chronicle, metrics: metrics.clone(), cluster: cluster.clone() };
-    let Services { sip, registrar, pager, courier, ip_sm_gw } =
+    let Services { sip, registrar, pager, courier, ip_sm_gw, names, wake } =
         open_sip(&config, &pems, &store, around, runtime.handle())?;
     let local = sip.carriers.local_addrs().to_vec();
     if trace.is_on() || capture.is_some() {
@@ -169,6 +170,8 @@ pub fn run(
         sms::Around {
             store: store_config(&config),
             registry: registry.clone(),
+            ip_sm_gw: ip_sm_gw.as_ref().map(|(gateway, _)| gateway.clone()),
+            location: registrar.clone(),
             client: http_client(&config)?,
             records: sms_records,
             trace: trace.clone(),
@@ -176,6 +179,8 @@ pub fn run(
         },
         runtime.handle(),
     )?;
+    // Made once, so it is empty.
+    let _ = wake.set(sms.dispatcher.clone());
 
     let certificates = Certificates::new(&pems, config.http.client_certificates)?;
     let draining = Arc::new(AtomicBool::new(false));
@@ -200,7 +205,16 @@ pub fn run(
         // An error means that the sender is gone, and so is the server.
         let _ = until_stop.wait_for(|stop| *stop).await;
     }));
-    if let Some(worker) = ip_sm_gw {
+    if let Some((gateway, inbox)) = ip_sm_gw {
+        let parts = WorkerParts {
+            location: registrar.clone(),
+            outlet: sip.driver.clone(),
+            next_hops: names,
+            outbound: Arc::new(queued(&config, gateway, &sms, directory.clone())),
+            unix: Arc::new(unix_now),
+            random: Arc::new(secrets::random),
+        };
+        let worker = Worker::new(inbox, parts);
         let mut until_stop = stop.subscribe();
         runtime.spawn(worker.run(async move {
             let _ = until_stop.wait_for(|stop| *stop).await;
@@ -390,7 +404,10 @@ struct Services {
     registrar: Arc<Registrar>,
     pager: Arc<Pager>,
     courier: Courier,
-    ip_sm_gw: Option<Worker>,
+    ip_sm_gw: Option<(Arc<IpSmGw>, Inbox)>,
+    names: Arc<Located>,
+    /// Whom a registration wakes, for the short messages that wait.
+    wake: Arc<OnceLock<Arc<Dispatcher>>>,
 }
 
 /// Builds the services, the stack around them, and opens every SIP door. Bindings are in memory before the first message.
@@ -423,6 +440,7 @@ fn open_sip(
     let neighbours = Arc::new(Neighbours::new(&sip.trusted));
     let messages = cluster.messages(Arc::new(Timed::new(metrics.clone(), store.messages())));
     let (pager, inbox) = Pager::new(pager_config(config), messages);
+    let wake = Arc::new(OnceLock::<Arc<Dispatcher>>::new());
     let registrar = Arc::new(Registrar::new(
         registrar_config(config, secret),
         sip_registrar::Parts {
@@ -431,8 +449,14 @@ fn open_sip(
             store: Arc::new(Timed::new(metrics.clone(), store.bindings())),
             authenticator: authenticator.clone(),
             on_registered: {
-                let pager = pager.clone();
-                Arc::new(move |aor, _| pager.on_registered(aor))
+                let (pager, directory, wake) = (pager.clone(), directory.clone(), wake.clone());
+                Arc::new(move |aor, _| {
+                    pager.on_registered(aor);
+                    let msisdn = || directory.by_aor(aor).and_then(|user| user.msisdn);
+                    if let Some((dispatcher, msn)) = wake.get().zip(msisdn()) {
+                        dispatcher.registered(msn);
+                    }
+                })
             },
             penalise: {
                 let neighbours = neighbours.clone();
@@ -478,24 +502,27 @@ fn open_sip(
         inbox,
         CourierParts {
             location: registrar.clone(),
-            outlet: driver.clone(),
+            outlet: driver,
             next_hops: names.clone(),
             chronicle,
             unix: Arc::new(unix_now),
         },
     );
-    let ip_sm_gw = gateway.zip(gateway_inbox).map(|(gateway, inbox)| {
-        let parts = WorkerParts {
-            location: registrar.clone(),
-            outlet: driver,
-            next_hops: names,
-            outbound: Arc::new(Direct { gateway, unix: Arc::new(unix_now) }),
-            unix: Arc::new(unix_now),
-            random: Arc::new(secrets::random),
-        };
-        Worker::new(inbox, parts)
-    });
-    Ok(Services { sip: stack, registrar, pager, courier, ip_sm_gw })
+    let ip_sm_gw = gateway.zip(gateway_inbox);
+    Ok(Services { sip: stack, registrar, pager, courier, ip_sm_gw, names, wake })
+}
+
+/// Where our users' short messages go.
+fn queued(config: &Config, gateway: Arc<IpSmGw>, sms: &Sms, directory: Arc<Directory>) -> Queued {
+    Queued {
+        direct: Direct { gateway, unix: Arc::new(unix_now) },
+        directory,
+        queue: sms.queue.clone(),
+        dispatcher: sms.dispatcher.clone(),
+        has_centre: !config.smpp.link.is_empty(),
+        validity: i64::from(config.sms.validity) * 60_000,
+        clock: sms::clock(),
+    }
 }
 
 fn ip_sm_gw_config(config: &Config) -> ip_sm_gw::Config {

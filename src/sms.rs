@@ -9,14 +9,16 @@ use gw_smpp::pdu::{COctets, ShortMessage};
 use gw_smpp::{Account, Accounts, BindMode, Door, DoorConfig, LinkConfig, LinkPort, Links, Reply, Route};
 use gw_sms::billing::Calendar;
 use gw_sms::delivery::{LineBook, LookUp};
-use gw_sms::dispatch::{self, Dispatcher, Hand, Witness};
+use gw_sms::dispatch::{self, Dispatcher, Hand, Handsets, Witness};
 use gw_sms::esme::{EsmeSide, EsmeTeller, Receipts};
+use gw_sms::ip_sm_gw::{IpSmGw, Registered, Terminating};
 use gw_sms::notice::{Notices, Notifier, PushTeller, Teller, Tellers};
 use gw_sms::push::service::PushService;
 use gw_sms::queue::{Ended, Notice, Origin, Queue, SegmentId, State, Verdict};
 use gw_sms::registry::Registry;
 use gw_sms::smpp::{Inbound, LinkSide, LinkTraits, SmppCentre};
 use parking_lot::Mutex;
+use sip_ims::service::Location;
 use sip_proto::{Method, Transport};
 use tokio::runtime::Handle;
 
@@ -33,6 +35,9 @@ use crate::telemetry::{Event, Metrics, Trace, TraceId};
 pub struct Around {
     pub store: StoreConfig,
     pub registry: Arc<Registry>,
+    /// The gateway to handsets over IMS, if it is on, and where they are.
+    pub ip_sm_gw: Option<Arc<IpSmGw>>,
+    pub location: Arc<dyn Location>,
     pub client: Client,
     pub records: Option<Records>,
     pub trace: Arc<Trace>,
@@ -62,7 +67,7 @@ pub struct Sms {
 impl Sms {
     /// Opens the queue and starts the links. Blocks; what runs does so on `runtime`.
     pub fn open(config: &Config, around: Around, runtime: &Handle) -> Result<Sms, SmsError> {
-        let Around { store, registry, client, records, trace, metrics } = around;
+        let Around { store, registry, ip_sm_gw, location, client, records, trace, metrics } = around;
         // Checked with the rest of the configuration.
         let calendar = Calendar::parse(&config.billing.time_zone).unwrap_or_else(|_| Calendar::utc());
         let queue = Arc::new(SmsQueue::open(&SmsConfig {
@@ -87,8 +92,12 @@ impl Sms {
             witness: chronicle.clone(),
             clock: clock(),
         });
-        let (centre, links) = open_links(config, &dispatcher, runtime);
-        dispatcher.tie(centre, None);
+        let (centre, links) = open_links(config, &dispatcher, ip_sm_gw.clone(), runtime);
+        let handsets = ip_sm_gw.map(|gateway| {
+            let (dispatcher, unix) = (dispatcher.clone(), Arc::new(crate::app::unix_now));
+            Arc::new(Registered { gateway, location, dispatcher, unix }) as Arc<dyn Handsets>
+        });
+        dispatcher.tie(centre, handsets);
         queue.attach(Arc::new(Hand(dispatcher.clone())));
         let validity = i64::from(config.sms.validity) * 60_000;
         let push = Arc::new(PushService::new(registry.clone(), queue.clone(), validity));
@@ -131,7 +140,12 @@ fn start(runtime: &Handle, notifier: Notifier, queue: Arc<dyn Queue>, teller: Te
     });
 }
 
-fn open_links(config: &Config, dispatcher: &Arc<Dispatcher>, runtime: &Handle) -> (Arc<SmppCentre>, Links) {
+fn open_links(
+    config: &Config,
+    dispatcher: &Arc<Dispatcher>,
+    ip_sm_gw: Option<Arc<IpSmGw>>,
+    runtime: &Handle,
+) -> (Arc<SmppCentre>, Links) {
     let traits = config.smpp.link.iter().map(|link| LinkTraits {
         name: link.name.as_str().into(),
         window: usize::from(link.window),
@@ -139,7 +153,11 @@ fn open_links(config: &Config, dispatcher: &Arc<Dispatcher>, runtime: &Handle) -
         line_state_tlv: link.line_state_tlv,
     });
     let centre = Arc::new(SmppCentre::new(traits.collect(), clock()));
-    let side = LinkSide { dispatcher: dispatcher.clone(), centre: centre.clone(), inbound: Arc::new(Nobody) };
+    let inbound: Arc<dyn Inbound> = match ip_sm_gw {
+        Some(gateway) => Arc::new(Terminating(gateway)),
+        None => Arc::new(Nobody),
+    };
+    let side = LinkSide { dispatcher: dispatcher.clone(), centre: centre.clone(), inbound };
     let port: Arc<dyn LinkPort> = Arc::new(side);
     let _entered = runtime.enter();
     let links = Links::start(config.smpp.link.iter().map(link).collect(), &port);
@@ -202,12 +220,12 @@ fn link(link: &SmppLink) -> (LinkConfig, Route) {
     (made, Route { prefixes: link.prefixes.clone(), priority: link.priority })
 }
 
-/// Messages from subscribers have nowhere to go yet.
+/// Without SMS over IP, messages for our users have nowhere to go.
 struct Nobody;
 
 impl Inbound for Nobody {
     fn message(&self, link: &Arc<str>, _: ShortMessage, reply: Reply) {
-        tracing::info!(%link, "a message from a subscriber, for nobody");
+        tracing::info!(%link, "a message for a user, and sms_over_ip is off");
         reply.status(gw_smpp::pdu::CommandStatus::RX_R_APPN);
     }
 }

@@ -5,7 +5,8 @@ mod harness;
 use std::time::Duration;
 
 use harness::sipp::{Running, header};
-use harness::{DOMAIN, Peer, Server, Setup, Sipp, kamailio};
+use harness::sms::{self, NUMBER, field, push};
+use harness::{DOMAIN, Peer, Ports, Server, Setup, Sipp, eventually, kamailio};
 
 const SMSIP: &str = ";+g.3gpp.smsip";
 /// RP-DATA from alice's handset, reference 7, to the centre +10000000000, around an SMS-SUBMIT that pycrate 0.8.1 made: TP-MR 9, status
@@ -17,6 +18,33 @@ const MEMORY_FULL: &str = r"\x04\x01\x01\x16\x41\x03\x00\xd3\x00";
 
 struct House {
     server: Server,
+}
+
+/// The same with a message centre, a push client and a web server outside; bob has the number that is pushed to.
+struct Town {
+    house: House,
+    smsc: sms::Peer,
+    callback: sms::Peer,
+    _ports: Ports,
+}
+
+fn town(mode: &str) -> Town {
+    let ports = Ports::claim();
+    let (smsc, callback) = (ports.next(), ports.next());
+    let mut setup = sms::setup(smsc, callback, "");
+    setup.auth = "none";
+    for (user, number) in [("alice", "+819012345601"), ("bob", NUMBER)] {
+        setup.provisions.push_str(&format!(
+            "[[user]]\nid = \"{user}\"\npassword = \"{}\"\nmsisdn = \"{number}\"\n",
+            harness::PASSWORD
+        ));
+    }
+    setup.users = vec!["carol".into()];
+    let server = setup.start();
+    let smsc = sms::Peer::smsc(server.path(), smsc, mode);
+    smsc.wait_for("bound", 1);
+    let callback = sms::Peer::callback(server.path(), callback, &[]);
+    Town { house: House { server }, smsc, callback, _ports: ports }
 }
 
 /// Alice has +819012345601, bob +819012345602.
@@ -50,7 +78,10 @@ impl House {
     }
 
     fn handset(&self, report: &str) -> Running {
-        let port = self.server.ports.next();
+        self.handset_at(self.server.ports.next(), report)
+    }
+
+    fn handset_at(&self, port: u16, report: &str) -> Running {
         let sipp = Sipp::new(&self.server, "sms_handset", port).set("REPORT", report);
         let handset = sipp.users(&["bob"]).start();
         self.bind("bob", port, SMSIP);
@@ -249,4 +280,115 @@ fn wireshark_reads_what_handsets_are_sent() {
         assert!(text.contains(told), "{told} in {text}");
     }
     assert!(!text.contains("Malformed"), "{text}");
+}
+
+#[test]
+fn a_push_goes_to_the_handset_and_its_report_completes_it() {
+    let town = town("normal");
+    let bob = town.house.handset(ACK);
+    assert_eq!(push(&town.house.server, &sms::text("over-ims", "Door 3 open", "")), "0000");
+    let seen = bob.succeed(1);
+    assert_eq!(header(seen.received()[0], "Content-Type"), Some("application/vnd.3gpp.sms"));
+    let notified = town.callback.wait_notified(1);
+    assert_eq!((field(&notified[0], "reqid"), field(&notified[0], "result")), ("over-ims", "0000"), "{notified:?}");
+    assert_eq!(town.smsc.events("submit").len(), 0);
+}
+
+#[test]
+fn a_push_goes_to_the_centre_when_no_handset_takes_it() {
+    let town = town("normal");
+    // Nobody is registered.
+    assert_eq!(push(&town.house.server, &sms::text("away", "one", "")), "0000");
+    assert_eq!(town.smsc.wait_for("submit", 1)[0]["text"], "one");
+    // A handset is, but says that it is not there.
+    let port = town.house.server.ports.next();
+    let bob = Sipp::new(&town.house.server, "take_messages", port).set("CODE", 480).start();
+    town.house.bind("bob", port, SMSIP);
+    assert_eq!(push(&town.house.server, &sms::text("refused", "two", "")), "0000");
+    let seen = bob.succeed(1);
+    assert_eq!(header(seen.received()[0], "Content-Type"), Some("application/vnd.3gpp.sms"));
+    assert_eq!(town.smsc.wait_for("submit", 2)[1]["text"], "two");
+    let notified = town.callback.wait_notified(2);
+    assert!(notified.iter().all(|n| field(n, "result") == "0000"), "{notified:?}");
+}
+
+#[test]
+fn a_full_handset_gets_the_push_when_it_registers_again() {
+    let town = town("normal");
+    let port = town.house.server.ports.next();
+    let full = town.house.handset_at(port, MEMORY_FULL);
+    assert_eq!(push(&town.house.server, &sms::text("full", "x", "")), "0000");
+    full.succeed(1);
+    eventually("it is put off", Duration::from_secs(20), || {
+        town.house.server.metric("isthmus_sms_dispatch_total{event=\"deferred\"}") == 1.0
+    });
+    // By itself it would be tried again after a minute.
+    let bob = town.house.handset_at(port, &ACK.replacen(r"\x01", r"\x02", 1));
+    bob.succeed(1);
+    let notified = town.callback.wait_notified(1);
+    assert_eq!((field(&notified[0], "reqid"), field(&notified[0], "result")), ("full", "0000"));
+    assert_eq!(town.smsc.events("submit").len(), 0);
+}
+
+#[test]
+fn a_full_handset_gets_the_push_when_it_says_that_it_has_room() {
+    let town = town("normal");
+    let server = &town.house.server;
+    let port = server.ports.next();
+    let full = town.house.handset_at(port, MEMORY_FULL);
+    assert_eq!(push(server, &sms::text("full", "x", "")), "0000");
+    full.succeed(1);
+    eventually("it is put off", Duration::from_secs(20), || {
+        server.metric("isthmus_sms_dispatch_total{event=\"deferred\"}") == 1.0
+    });
+    let report = ACK.replacen(r"\x01", r"\x02", 1);
+    let bob = Sipp::new(server, "sms_handset", port).set("REPORT", report).users(&["bob"]).calls(2).start();
+    // RP-SMMA.
+    let sipp = Sipp::new(server, "sms_send", server.ports.next());
+    sipp.set("URI", "tel:+10000000000").set("RELAY", escaped("060a")).users(&["bob"]).succeed();
+    // Its acknowledgement, and the message.
+    bob.succeed(2);
+    let notified = town.callback.wait_notified(1);
+    assert_eq!((field(&notified[0], "reqid"), field(&notified[0], "result")), ("full", "0000"));
+    assert_eq!(town.smsc.events("submit").len(), 0);
+}
+
+#[test]
+fn a_handset_sends_to_a_number_outside_and_gets_a_message_from_there() {
+    let town = town(NUMBER.trim_start_matches('+'));
+    let alice = town.house.alice();
+    let bob = town.house.handset(ACK);
+    let call_id =
+        town.house.send("0009000791010000 0000f0 1c 21090c9118092143659900001147b9df536681846f3168c3db94373e");
+    let (head, body) = town.house.taken(&alice);
+    assert_eq!(header(&head, "In-Reply-To"), Some(&*call_id), "{head}");
+    assert_eq!((body[..4].to_vec(), body[5]), (vec![0x03, 9, 0x41, 9], 0), "{body:02x?}");
+    let submit = &town.smsc.wait_for("submit", 1)[0];
+    assert_eq!((submit["to"].as_str(), submit["from"].as_str()), (Some("819012345699"), Some("819012345601")));
+    assert_eq!(submit["text"], "Gr\u{fc}\u{df}e, Bob [\u{20ac}]");
+    // What the centre then has for bob: his handset reports, and the centre hears of it.
+    let seen = bob.succeed(1);
+    assert_eq!(header(seen.received()[0], "Content-Type"), Some("application/vnd.3gpp.sms"));
+    assert_eq!(town.smsc.wait_for("taken", 1)[0]["status"], 0);
+}
+
+#[test]
+fn a_phone_sends_a_text_outside_and_another_gets_one_from_there() {
+    let town = town(NUMBER.trim_start_matches('+'));
+    let port = town.house.server.ports.next();
+    let bob = Sipp::new(&town.house.server, "take_messages", port).set("CODE", 200).start();
+    town.house.bind("bob", port, "");
+    let send = || {
+        let sipp = Sipp::new(&town.house.server, "message_open", town.house.server.ports.next());
+        sipp.set("URI", "tel:+819099999999").set("TEXT", "Hello outside").set("CODE", 202).users(&["alice"]).succeed();
+    };
+    send();
+    let submit = &town.smsc.wait_for("submit", 1)[0];
+    assert!(submit["text"].as_str().unwrap().starts_with("Hello outside"), "{submit}");
+    let seen = bob.succeed(1);
+    assert!(seen.received()[0].trim_end().ends_with("\r\n\r\nBack from outside"), "{}", seen.received()[0]);
+    assert_eq!(town.smsc.wait_for("taken", 1)[0]["status"], 0);
+    // Nobody is there any more: the centre is told to try later.
+    send();
+    assert_ne!(town.smsc.wait_for("taken", 2)[1]["status"], 0);
 }

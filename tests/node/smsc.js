@@ -4,7 +4,8 @@
 // MODE is how it behaves: normal, early (receipt before the response), late (2 s), text (no TLVs; the id in decimal where the
 // response had it in hexadecimal), tlv (TLVs alone), double (every receipt twice), silent (no receipts), throttle (two of three
 // submissions refused with RTHROTTLED), full (RMSGQFUL at first), drop (the connection is cut in the middle of every window), busy
-// (RSYSERR at first), reject (RINVDSTADR), keep (no receipts; cancel_sm works), nocancel (cancel_sm fails, then a receipt).
+// (RSYSERR at first), reject (RINVDSTADR), keep (no receipts; cancel_sm works), nocancel (cancel_sm fails, then a receipt), a number (each
+// submission is followed by a message from its destination to that number).
 const smpp = require('smpp');
 
 const [port, mode] = process.argv.slice(2);
@@ -77,6 +78,24 @@ smpp.createServer((session) => {
     const hex = (0xa0000 + count).toString(16).toUpperCase();
     const respond = () => session.send(pdu.response({ message_id: hex }));
     const report = () => session.deliver_sm(receiptOf(hex, pdu, hex));
+    const message_back = () =>
+      session.deliver_sm(
+        {
+          source_addr_ton: 1,
+          source_addr_npi: 1,
+          source_addr: pdu.destination_addr,
+          dest_addr_ton: 1,
+          dest_addr_npi: 1,
+          destination_addr: mode,
+          data_coding: 0,
+          short_message: 'Back from outside',
+        },
+        (answer) => say({ event: 'taken', status: answer.command_status }),
+      );
+    if (/^[0-9]+$/.test(mode)) {
+      respond();
+      return message_back();
+    }
     switch (mode) {
       case 'early':
         report();

@@ -225,12 +225,12 @@ fn key(client: Arc<str>, id: &COctets<65>) -> Option<RequestKey> {
 }
 
 /// International digits, with or without `+`, whatever the type of number says: ESMEs seldom say it right.
-fn destination(address: &Address) -> Option<Msisdn> {
+pub(crate) fn destination(address: &Address) -> Option<Msisdn> {
     let text = std::str::from_utf8(address.digits.as_bytes()).ok()?;
     crate::push::message::number(text)
 }
 
-fn source(address: &Address) -> Box<str> {
+pub(crate) fn source(address: &Address) -> Box<str> {
     let text = String::from_utf8_lossy(address.digits.as_bytes()).into_owned();
     match address.ton {
         1 if !text.starts_with('+') => format!("+{text}").into(),

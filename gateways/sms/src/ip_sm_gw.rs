@@ -8,9 +8,11 @@
 //! The service runs under a shard's lock, so it only judges and leaves orders; the [`Worker`] owns what is under way
 //! (`transfers`) and does the sending.
 
+mod delivering;
 mod direct;
 mod letter;
 mod ports;
+mod queued;
 #[cfg(test)]
 mod tests;
 mod transfers;
@@ -18,11 +20,13 @@ mod worker;
 
 use std::sync::Arc;
 
+pub use delivering::{Registered, Terminating};
 pub use direct::Direct;
 use letter::{Handset, SMSIP};
 pub use ports::{
     Delivery, Discharge, Fate, MAX_SEGMENTS, NotAccepted, OnSubmitted, Outbound, Submission, WANTS_REPORT,
 };
+pub use queued::Queued;
 use sip_ims::service::{Caller, Location, Reach, Request, Service, Step, Transaction, Verdict};
 use sip_ims::{Aor, Directory, Home, Msisdn, User};
 use sip_proto::build::Response;
@@ -104,9 +108,9 @@ impl IpSmGw {
         (Arc::new(IpSmGw { directory, home, orders }), inbox)
     }
 
-    /// Whether the number is a user's who has a phone here now, of whatever kind.
+    /// Whether the number is a user's who has a handset here now that takes RP messages.
     pub fn reachable(&self, location: &dyn Location, msn: Msisdn, unix: u64) -> bool {
-        self.directory.by_msisdn(msn).is_some_and(|user| !handsets(location, &user.aor, unix).is_empty())
+        self.directory.by_msisdn(msn).is_some_and(|user| handsets(location, &user.aor, unix).iter().any(|h| h.smsip))
     }
 
     /// Sends one segment; `done` gets its fate, from another thread.
