@@ -81,6 +81,10 @@ fn vias(message: &Message<'_>) -> Result<(), Rejection> {
             if via.branch() == Some(Via::COOKIE) {
                 return Err(bad("Empty Branch In Via"));
             }
+            // A folded one would not come back as it was sent, and match nothing.
+            if via.branch().is_some_and(|branch| any(branch, is_lws)) {
+                return Err(bad("Blank In Branch Of Via"));
+            }
         }
         count += 1;
         if count > HOPS {
@@ -247,6 +251,7 @@ mod tests {
             ("SIP/2.0/UDP", "SIP/3.0/UDP", 400, "Malformed Via"),
             ("UDP h;", "CARRIER-PIGEON h;", 400, "Unknown Transport In Via"),
             ("z9hG4bK1", "z9hG4bK", 400, "Empty Branch In Via"),
+            ("branch=z9hG4bK1", "branch=z9hG4bK1\r\n z", 400, "Blank In Branch Of Via"),
             ("From: <sip:a@h>;tag=1", "From: <sip:a@h;tag=1", 400, "Missing Or Bad From"),
             ("To: <sip:bob@example.com>\r\n", "", 400, "Missing Or Bad To"),
             ("To: <sip:bob@example.com>\r\n", "To: *\r\n", 400, "Missing Or Bad To"),
