@@ -81,8 +81,8 @@ fn vias(message: &Message<'_>) -> Result<(), Rejection> {
             if via.branch() == Some(Via::COOKIE) {
                 return Err(bad("Empty Branch In Via"));
             }
-            // A folded one would not come back as it was sent, and match nothing.
-            if via.branch().is_some_and(|branch| any(branch, is_lws)) {
+            // Folded, or with a control character, it would not come back as it was sent, and match nothing.
+            if via.branch().is_some_and(|branch| any(branch, |b| b <= b' ')) {
                 return Err(bad("Blank In Branch Of Via"));
             }
         }
