@@ -412,15 +412,20 @@ fn header_line(buf: &[u8], start: usize, end: usize, limits: &Limits, plain: boo
         unbroken(value)?;
     }
     let left = value.iter().take_while(|b| is_lws(**b)).count();
-    let right = value.iter().rev().take_while(|b| is_lws(**b)).count();
-    let value_start = start + colon + 1 + left;
+    let (value, value_end) = if left == value.len() {
+        // Nothing stands there: what is written in its place comes before the end of the line.
+        (start + colon + 1, start + colon + 1)
+    } else {
+        let right = value.iter().rev().take_while(|b| is_lws(**b)).count();
+        (start + colon + 1 + left, end - right)
+    };
     Ok(HeaderLine {
         name,
         whole: false,
         name_len: spelt.len() as u16,
         start: start as u32,
-        value: value_start.min(end) as u32,
-        value_end: (end - right).max(value_start.min(end)) as u32,
+        value: value as u32,
+        value_end: value_end as u32,
         end: end as u32,
     })
 }
@@ -514,6 +519,21 @@ mod tests {
     const INVITE: &[u8] = b"INVITE sip:bob@example.com SIP/2.0\r\nv: SIP/2.0/UDP a.example.com;branch=z9hG4bK1\r\n\
         Max-Forwards : 70\r\nSubject: a\r\n folded line\r\nTo: <sip:bob@example.com>\r\nf: <sip:alice@example.com>;tag=1\r\n\
         Call-ID: c1@a\r\nCSeq: 1 INVITE\r\nX-New: 1\r\nl: 4\r\n\r\nbodytrailing";
+
+    #[test]
+    fn an_empty_value_lies_within_its_line() {
+        for blank in ["", " ", "\t ", " \r\n "] {
+            let text = format!("BYE sip:a SIP/2.0\r\nSubject:{blank}\r\nTo: b\r\n\r\n");
+            let m = Message::parse(text.as_bytes()).unwrap();
+            let mut edits = crate::Edits::new();
+            edits.replace(m.line(HeaderName::Subject).unwrap().value(), |v| v.extend_from_slice(b"lunch"));
+            let mut out = Vec::new();
+            edits.apply(m.bytes(), &mut out);
+            let written = Message::parse(&out).unwrap();
+            assert_eq!(written.value(HeaderName::Subject), Some(&b"lunch"[..]), "{blank:?}");
+            assert_eq!(written.value(HeaderName::To), Some(&b"b"[..]));
+        }
+    }
 
     #[test]
     fn one_pass_indexes_compact_folded_and_unknown_headers() {
