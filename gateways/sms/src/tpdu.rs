@@ -45,6 +45,8 @@ pub enum Broken {
     Short(&'static str),
     #[error("an address longer than 20 digits")]
     Address,
+    #[error("an RP address of a reserved type")]
+    RelayAddress,
     #[error("message type {0} in this direction is reserved")]
     Type(u8),
     #[error(transparent)]

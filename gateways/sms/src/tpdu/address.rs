@@ -133,9 +133,10 @@ impl Address {
         Ok(Address::read(kind, value, digits))
     }
 
-    /// As RP and SMPP-over-SS7 have it: length in octets, type, value. `None` is an empty field.
+    /// As RP has it (TS 24.011 §8.2.5.1: a called party BCD number of TS 24.008): length in octets, type, digits. `None` is an
+    /// empty field, and so is a name: these numbers have no such type.
     pub(crate) fn encode_rp(address: Option<&Address>, out: &mut Vec<u8>) {
-        let Some(address) = address else { return out.push(0) };
+        let Some(address) = address.filter(|a| a.ton != TypeOfNumber::Alphanumeric) else { return out.push(0) };
         let value = semi_octets(&address.value);
         out.push((1 + value.len()) as u8);
         out.push(address.type_of_address());
@@ -147,8 +148,12 @@ impl Address {
         if length > 1 + MAX_DIGITS / 2 {
             return Err(Broken::Address);
         }
-        let field = octets.slice(length, "an address")?;
-        Ok(field.split_first().map(|(kind, value)| Address::read(*kind, value, value.len() * 2)))
+        let Some((kind, value)) = octets.slice(length, "an address")?.split_first() else { return Ok(None) };
+        // Reserved in TS 24.008 §10.5.4.7: what would be in it is anybody's guess.
+        if TypeOfNumber::from_bits(kind >> 4) == TypeOfNumber::Alphanumeric {
+            return Err(Broken::RelayAddress);
+        }
+        Ok(Some(Address::read(*kind, value, value.len() * 2)))
     }
 
     /// `digits` counts semi-octets. A filler ends the number. What cannot be written again is read as it can.
@@ -228,6 +233,14 @@ mod tests {
         let mut read = Octets(&out);
         assert_eq!(Address::decode_rp(&mut read).unwrap().map(|a| a.spelt()).as_deref(), Some("+14044550000"));
         assert_eq!(Address::decode_rp(&mut read), Ok(None));
+    }
+
+    #[test]
+    fn relay_addresses_are_no_names() {
+        assert_eq!(Address::decode_rp(&mut Octets(&[4, 0xD0, 0x41, 0xE1, 0x10])), Err(Broken::RelayAddress));
+        let mut out = Vec::new();
+        Address::encode_rp(Some(&Address::name("Fleet").unwrap()), &mut out);
+        assert_eq!(out, [0]);
     }
 
     #[test]
