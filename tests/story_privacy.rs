@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::{DOMAIN, Server, Setup, Sipp, header, sipp::Outcome};
+use harness::{DOMAIN, Server, Setup, Sipp, header, kamailio, sipp::Outcome};
 
 fn started() -> Server {
     Setup::with_users(&["alice", "bob"]).start()
@@ -14,14 +14,27 @@ fn bind(server: &Server, user: &str, port: u16) {
     sipp.set("EXPIRES", 600).users(&[user]).succeed();
 }
 
-/// Alice runs `asks`, bob's phone `answers`; gives what the phone saw.
-fn between(server: &Server, asks: &'static str, answers: &'static str, tcp: bool) -> Outcome {
+/// Where alice's phone is, which is nobody else's address here.
+const HERS: &str = "127.0.0.5";
+
+/// Alice runs `asks` with this wish, bob's phone `answers`; gives what both saw. Over UDP or TCP, or by way of an edge proxy.
+fn between(
+    server: &Server,
+    asks: &'static str,
+    answers: &'static str,
+    wish: &str,
+    tcp: bool,
+    edge: u16,
+) -> [Outcome; 2] {
     let phone = server.ports.next();
     let other = Sipp::new(server, answers, phone).start();
     bind(server, "bob", phone);
-    let one = Sipp::new(server, asks, server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}")).users(&["alice"]);
-    if tcp { one.tcp() } else { one }.succeed();
-    other.succeed(1)
+    let one = Sipp::new(server, asks, server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}")).set("PRIVACY", wish);
+    // The usual Call-ID names its host, which a privacy service leaves alone (RFC 3323 §5.3 would want a B2BUA for it).
+    let one = one.users(&["alice"]).from(HERS).options(&["-cid_str", "%u-%p-private"]);
+    let one = if tcp { one.tcp() } else { one };
+    let mine = if edge > 0 { one.towards(edge) } else { one }.succeed();
+    [mine, other.succeed(1)]
 }
 
 fn tells_nothing(seen: &Outcome) {
@@ -31,11 +44,14 @@ fn tells_nothing(seen: &Outcome) {
     }
 }
 
+const USER: &str = "user;id;critical";
+const ALL: &str = "header;user;id;critical";
+
 #[test]
 fn callee_never_sees_who_calls_and_requests_go_both_ways() {
     for tcp in [false, true] {
         let server = started();
-        let seen = between(&server, "private_call", "private_called", tcp);
+        let [_, seen] = between(&server, "private_call", "private_called", USER, tcp, 0);
         tells_nothing(&seen);
         let invite = seen.received()[0];
         assert_eq!((header(invite, "Subject"), header(invite, "Proxy-Require")), (None, None), "{invite}");
@@ -45,13 +61,55 @@ fn callee_never_sees_who_calls_and_requests_go_both_ways() {
 #[test]
 fn callee_hangs_up_on_somebody_it_does_not_know() {
     let server = started();
-    tells_nothing(&between(&server, "private_call_ended", "private_called_ends", false));
+    tells_nothing(&between(&server, "private_call_ended", "private_called_ends", USER, false, 0)[1]);
+}
+
+/// What the callee sees leads to nobody but us, and what comes back to the caller looks as it always does.
+fn hides_the_way([mine, theirs]: &[Outcome; 2], edge: u16) {
+    tells_nothing(theirs);
+    for message in theirs.received() {
+        let head = message.split("\r\n\r\n").next().unwrap();
+        let edge = format!("127.0.0.1:{edge}");
+        assert!(!head.contains(HERS) && !head.contains(&edge), "{message}");
+        assert_eq!(head.lines().filter(|l| l.starts_with("Via")).count(), 1, "{message}");
+    }
+    for response in mine.received().iter().filter(|m| m.starts_with("SIP/2.0")) {
+        let vias: Vec<&str> = response.lines().filter(|l| l.starts_with("Via")).collect();
+        assert!(vias.len() == 1 && vias[0].contains(HERS), "{response}");
+    }
+}
+
+#[test]
+fn callee_never_sees_where_the_call_comes_from_and_requests_go_both_ways() {
+    for tcp in [false, true] {
+        let server = started();
+        hides_the_way(&between(&server, "private_call", "private_called", ALL, tcp, 0), 0);
+    }
+    let server = started();
+    hides_the_way(&between(&server, "private_call_ended", "private_called_ends", ALL, false, 0), 0);
+}
+
+#[test]
+fn proxy_of_a_hidden_caller_stays_on_the_way_and_is_hidden_too() {
+    let server = started();
+    let edge = server.ports.next();
+    let _edge = kamailio::edge(server.path(), edge, &server.address());
+    hides_the_way(&between(&server, "private_call", "private_called", ALL, false, edge), edge);
+    hides_the_way(&between(&server, "private_call_ended", "private_called_ends", ALL, false, edge), edge);
+}
+
+#[test]
+fn hidden_caller_gives_up_while_it_rings() {
+    let server = started();
+    let both = between(&server, "private_call_cancelled", "private_ring", ALL, false, 0);
+    tells_nothing(&both[1]);
+    assert!(both[1].received().iter().all(|m| !m.contains(HERS)), "{:?}", both[1].received());
 }
 
 #[test]
 fn anonymous_caller_proves_its_identity_to_the_proxy_only() {
     let server = started();
-    let seen = between(&server, "anonymous_call", "answer", false);
+    let [_, seen] = between(&server, "anonymous_call", "answer", "id", false, 0);
     let invite = seen.received()[0];
     assert_eq!(header(invite, "P-Preferred-Identity"), None, "{invite}");
     assert_eq!(header(invite, "P-Asserted-Identity"), None, "{invite}");

@@ -6,18 +6,19 @@ use sip_proto::build::write_top_via;
 use sip_proto::edit::number;
 use sip_proto::endpoint::{Branch, Endpoint};
 use sip_proto::headers::{Credentials, Privacy, list};
-use sip_proto::privacy::{self, Neighbour};
+use sip_proto::privacy::{self, Hidden, Neighbour, Seal};
 use sip_proto::{Edits, Flow, HeaderName, Hop, Message, Method, derived};
-use smallvec::SmallVec;
 
 use crate::route::{Routed, write_flow, write_record_route};
-use crate::seal::{MAX_HIDDEN, Seals};
+use crate::seal::Seals;
 use crate::target::Target;
+use crate::veil::{self, Side, Veil};
 
 /// What all branches of one request have in common.
 #[derive(Debug)]
 pub struct Plan<'a> {
     pub home: &'a Home,
+    pub seals: &'a Seals,
     pub message: &'a Message<'a>,
     pub routed: &'a Routed<'a>,
     pub source: &'a Flow,
@@ -57,72 +58,63 @@ pub fn is_looping(message: &Message<'_>, endpoint: &Endpoint) -> bool {
     })
 }
 
-/// Pieces that need the endpoint, computed before it is borrowed for sending.
+/// What our Record-Route carries.
 pub struct Tokens {
     seal: [u8; 16],
-    inward: SmallVec<[u8; 72]>,
-    outward: SmallVec<[u8; 72]>,
-    /// The caller's From, to be brought back to it later in the dialog; empty when it is not hidden.
-    hidden: Vec<u8>,
+    inward: Vec<u8>,
+    outward: Vec<u8>,
+    /// What is hidden of the caller, to be brought back later in the dialog; empty when nothing is.
+    veil: Vec<u8>,
 }
 
 impl Tokens {
-    pub fn of(plan: &Plan<'_>, hop: &Hop, seals: &Seals, endpoint: &Endpoint) -> Option<Tokens> {
-        if !(plan.record_route && makes_dialog(plan.message)) {
+    pub fn of(plan: &Plan<'_>, hop: &Hop) -> Option<Tokens> {
+        let Hidden { from, header } = hides(plan);
+        // What is hidden in a dialog only we can bring back.
+        if !((plan.record_route || from || header) && makes_dialog(plan.message)) {
             return None;
         }
         let call_id = plan.message.call_id().unwrap_or_default();
         let token = |flow: &Flow| {
-            if flow.transport.is_reliable() { write_flow(flow, endpoint, call_id) } else { SmallVec::new() }
+            if flow.transport.is_reliable() { write_flow(flow, plan.seals, call_id) } else { Vec::new() }
         };
-        let outward = if let Hop::Flow(flow) = hop { token(flow) } else { SmallVec::new() };
-        let mut hidden = Vec::new();
-        if hides_from(plan) {
-            seals.hide(call_id, &caller(plan.message), &mut hidden);
+        let outward = if let Hop::Flow(flow) = hop { token(flow) } else { Vec::new() };
+        let mut veil = Vec::new();
+        if from || header {
+            Veil::over(plan.message, from, header).seal(plan.seals, call_id, &mut veil);
         }
-        Some(Tokens { seal: seals.of_call(call_id), inward: token(plan.source), outward, hidden })
+        Some(Tokens { seal: plan.seals.of_call(call_id), inward: token(plan.source), outward, veil })
     }
 }
 
-/// Whether the callee is to see another From than the caller sent.
-pub fn hides_from(plan: &Plan<'_>) -> bool {
-    let asked = privacy::asked(plan.message);
-    plan.to == Neighbour::Untrusted && !asked.none && (asked.user || side(plan) == Some(Side::Caller))
+/// What of the caller whoever gets the request is not to see.
+fn hides(plan: &Plan<'_>) -> Hidden {
+    let (asked, known) = (privacy::asked(plan.message), known(plan));
+    if plan.to == Neighbour::Trusted || asked.none {
+        return Hidden::default();
+    }
+    Hidden { from: asked.user || known.user, header: seals_contact(plan, asked.header, known) }
 }
 
-/// Whether To is brought back to what the caller once wrote into From.
-pub fn restores_to(plan: &Plan<'_>) -> bool {
-    side(plan) == Some(Side::Callee)
-}
-
-/// Who sends a request in a dialog whose caller is hidden from the callee.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Side {
-    Caller,
-    Callee,
+/// Whether the responses to the request are other than what comes back for it.
+pub fn is_veiled(plan: &Plan<'_>) -> bool {
+    let Hidden { from, header } = hides(plan);
+    from || header || side(plan) == Some(Side::Callee)
 }
 
 fn side(plan: &Plan<'_>) -> Option<Side> {
-    let caller = derived::tag(plan.routed.hidden.as_deref()?)?;
-    let is_callers = |name| plan.message.value(name).and_then(derived::tag) == Some(caller);
-    match (is_callers(HeaderName::From), is_callers(HeaderName::To)) {
-        (true, _) => Some(Side::Caller),
-        (_, true) => Some(Side::Callee),
-        _ => None,
-    }
+    plan.routed.veil.as_ref()?.side(plan.message)
 }
 
-/// The From value to remember. Of one that is very long, only the tag: then what comes back to the caller is anonymous too,
-/// and the dialog is still known by its tags (RFC 3261 §12).
-fn caller(message: &Message<'_>) -> SmallVec<[u8; 128]> {
-    let value = message.value(HeaderName::From).unwrap_or_default();
-    if value.len() <= MAX_HIDDEN {
-        return SmallVec::from_slice(value);
-    }
-    let mut short = SmallVec::from_slice(privacy::ANONYMOUS);
-    short.extend_from_slice(b";tag=");
-    short.extend_from_slice(derived::tag(value).unwrap_or_default());
-    short
+/// What the caller asked for when the dialog began.
+fn known(plan: &Plan<'_>) -> Privacy {
+    let veil = plan.routed.veil.as_ref().filter(|veil| veil.side(plan.message) == Some(Side::Caller));
+    veil.map_or(Privacy::default(), |veil| Privacy { user: veil.user, header: veil.header, ..Privacy::default() })
+}
+
+/// Whether Contact and the way are hidden. Once that has begun it goes on, at the price of a Contact that is too long.
+fn seals_contact(plan: &Plan<'_>, asked: bool, known: Privacy) -> bool {
+    known.header || asked && veil::covers(plan.message)
 }
 
 /// Requests that may set up a dialog get our Record-Route.
@@ -152,7 +144,7 @@ pub fn write(
             path_routes(target, t);
         }
     });
-    common(plan, target, edits);
+    common(plan, target, hop, edits);
     edits.apply(plan.message.bytes(), out);
 }
 
@@ -196,7 +188,7 @@ pub fn write_stateless(
         t.extend_from_slice(b";rport;branch=");
         t.extend_from_slice(branch);
     });
-    common(plan, target, edits);
+    common(plan, target, hop, edits);
     edits.apply(plan.message.bytes(), out);
 }
 
@@ -208,7 +200,7 @@ fn record_routes(plan: &Plan<'_>, hop: &Hop, sent_by: &[u8], tokens: &Tokens, t:
         || !tokens.outward.is_empty();
     // RFC 5658: where the two sides differ, one entry for each; the side that the request leaves by stands on top.
     t.extend_from_slice(b"Record-Route: ");
-    write_record_route(t, hop.transport(), sent_by, &tokens.outward, &tokens.seal, &tokens.hidden);
+    write_record_route(t, hop.transport(), sent_by, &tokens.outward, &tokens.seal, &tokens.veil);
     if two {
         t.extend_from_slice(b", ");
         write_record_route(t, plan.source.transport, inside, &tokens.inward, &tokens.seal, b"");
@@ -254,10 +246,13 @@ fn request_uri(plan: &Plan<'_>, target: &Target, edits: &mut Edits) {
     }
 }
 
-fn common(plan: &Plan<'_>, target: &Target, edits: &mut Edits) {
+fn common(plan: &Plan<'_>, target: &Target, hop: &Hop, edits: &mut Edits) {
     let message = plan.message;
     request_uri(plan, target, edits);
-    if let Some(via) = message.value(HeaderName::Via).and_then(|v| list(v).next()) {
+    let hidden = hide(plan, hop, edits);
+    if !hidden.header
+        && let Some(via) = message.value(HeaderName::Via).and_then(|v| list(v).next())
+    {
         edits.replace(message.range_of(via), |t| write_top_via(via, plan.source.remote, t));
     }
     match message.line(HeaderName::MaxForwards) {
@@ -280,12 +275,6 @@ fn common(plan: &Plan<'_>, target: &Target, edits: &mut Edits) {
         privacy::arriving(message, Neighbour::Untrusted, true, edits);
         message.lines(HeaderName::PPreferredIdentity).for_each(|l| edits.delete(l.line()));
     }
-    let known = Privacy { user: side(plan) == Some(Side::Caller), ..Privacy::default() };
-    // What cannot be fulfilled and must be was refused before it came here.
-    let _ = privacy::leaving(message, plan.to, known, edits);
-    if let (true, Some(caller), Some(to)) = (restores_to(plan), &plan.routed.hidden, message.line(HeaderName::To)) {
-        edits.replace(to.value(), |t| t.extend_from_slice(caller));
-    }
     if let Some(user) = plan.asserted {
         assert_identity(plan, user, edits);
     }
@@ -297,6 +286,23 @@ fn common(plan: &Plan<'_>, target: &Target, edits: &mut Edits) {
             t.extend_from_slice(reason.as_bytes());
         });
     }
+}
+
+/// Leaves out or replaces what whoever gets the request is not to see, and brings back what it is whose request it is.
+fn hide(plan: &Plan<'_>, hop: &Hop, edits: &mut Edits) -> Hidden {
+    let (message, known) = (plan.message, known(plan));
+    let call_id = message.call_id().unwrap_or_default();
+    let mut seal = |uri: &[u8], out: &mut Vec<u8>| veil::write_contact(plan.home, plan.seals, call_id, hop, uri, out);
+    let seal: Option<&mut Seal<'_>> =
+        if seals_contact(plan, privacy::asked(message).header, known) { Some(&mut seal) } else { None };
+    // What cannot be fulfilled and must be was refused before it came here.
+    let hidden = privacy::leaving(message, plan.to, known, seal, edits).unwrap_or_default();
+    if let (Some(Side::Callee), Some(veil), Some(to)) = (side(plan), &plan.routed.veil, message.line(HeaderName::To))
+        && veil.user
+    {
+        edits.replace(to.value(), |t| t.extend_from_slice(&veil.from));
+    }
+    hidden
 }
 
 /// RFC 3325 §5: the identity that we authenticated, as SIP URI and as number.

@@ -9,6 +9,7 @@ mod proxy;
 mod route;
 mod seal;
 mod target;
+mod veil;
 
 pub use proxy::{Access, Names, Penalise, Proxy, ProxyParts, Trusted};
 pub use seal::Seals;

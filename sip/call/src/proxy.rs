@@ -23,6 +23,7 @@ use crate::forward::{self, Plan};
 use crate::route::{Routed, literal_hop, mend_strict};
 use crate::seal::Seals;
 use crate::target::{Groups, Target, bindings, of_gruu};
+use crate::veil::{self, Side};
 
 mod answers;
 mod branches;
@@ -126,6 +127,9 @@ impl TransactionUser for Proxy {
         let mended = mend_strict(message, &self.parts.home, &self.parts.seals);
         let mended = mended.as_deref().and_then(|bytes| Message::parse(bytes).ok());
         let message = mended.as_ref().unwrap_or(message);
+        let lifted = veil::lift(message, &self.parts.home, &self.parts.seals);
+        let lifted = lifted.as_deref().and_then(|bytes| Message::parse(bytes).ok());
+        let message = lifted.as_ref().unwrap_or(message);
         match message.method() {
             Method::Ack => self.ack(step, flow, message),
             Method::Cancel => reply(step, flow, message, 481, |_| {}),
@@ -197,7 +201,7 @@ impl Proxy {
     fn route(&mut self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>) {
         let parts = self.parts.clone();
         let Some(uri) = Uri::parse(message.request_uri()) else { return };
-        let routed = Routed::of(message, &parts.home, &parts.seals, step.endpoint);
+        let routed = Routed::of(message, &parts.home, &parts.seals);
         if forward::is_looping(message, step.endpoint) {
             return reply(step, flow, message, 482, |_| {});
         }
@@ -436,9 +440,15 @@ impl Proxy {
     }
 
     /// RFC 3323 §5: privacy that is critical and cannot be given fails the request, unless the next hop is one of our trust
-    /// domain, which may be able to.
+    /// domain, which may be able to. So does what was given before in the dialog and cannot be given again.
     fn private_enough(&self, message: &Message<'_>, routed: &Routed<'_>) -> Result<(), Unfulfilled> {
-        let failure = privacy::fulfillable(privacy::asked(message));
+        let asked = privacy::asked(message);
+        let goes_on = routed.veil.as_ref().is_some_and(|v| v.header && v.side(message) == Some(Side::Caller));
+        let covered = !(asked.header || goes_on) || veil::covers(message);
+        if goes_on && !covered {
+            return Err(Unfulfilled::Header);
+        }
+        let failure = privacy::fulfillable(asked, covered);
         let next = routed.next.and_then(Uri::parse).and_then(|uri| literal_hop(&uri));
         match next.map(|(transport, remote)| self.neighbour(false, &Hop::Address { transport, remote })) {
             Some(Neighbour::Trusted) => Ok(()),
@@ -473,7 +483,7 @@ impl Proxy {
         if tag.is_none() || tag == Some(&step.endpoint.local_tag(call_id)) {
             return;
         }
-        let routed = Routed::of(message, &self.parts.home, &self.parts.seals, step.endpoint);
+        let routed = Routed::of(message, &self.parts.home, &self.parts.seals);
         let open = matches!(self.parts.access, Access::Open);
         if !open && !routed.sealed && !self.parts.trusted.is_trusted(flow) {
             return;
@@ -514,7 +524,7 @@ impl Proxy {
         }
         let Some((flow, bytes)) = self.pending_acks.remove(slot) else { return };
         if let (Ok(message), Some(hop)) = (Message::parse(&bytes), hops.first()) {
-            let routed = Routed::of(&message, &self.parts.home, &self.parts.seals, step.endpoint);
+            let routed = Routed::of(&message, &self.parts.home, &self.parts.seals);
             self.send_ack(step, &flow, &message, &routed, *hop);
         }
     }
@@ -531,6 +541,7 @@ impl Proxy {
         let parts = self.parts.clone();
         let plan = Plan {
             home: &parts.home,
+            seals: &parts.seals,
             message,
             routed,
             source: flow,

@@ -2,19 +2,19 @@
 //!
 //! A Record-Route of ours carries `is=`, a seal over the Call-ID: whoever brings it back is in a dialog that we let pass,
 //! and need not prove itself again. Where the next hop is a connection that only we know (RFC 5626, RFC 7118), its user part
-//! carries the flow. In a dialog whose caller asked for privacy, `hi=` carries the From that the callee does not see.
+//! carries the flow. In a dialog whose caller asked for privacy, `hi=` carries what the callee does not see.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use sip_ims::Home;
-use sip_proto::endpoint::{Endpoint, hex, hex16};
 use sip_proto::headers::{NameAddr, list};
 use sip_proto::uri::Uri;
 use sip_proto::{Edits, Flow, FlowId, HeaderName, Message, Transport};
 use smallvec::SmallVec;
 
-use crate::seal::Seals;
+use crate::seal::{Kind, Seals};
+use crate::veil::Veil;
 
 /// What the Route headers of a request say once our own entries are off (RFC 3261 §16.4).
 #[derive(Debug, Default)]
@@ -29,12 +29,12 @@ pub struct Routed<'a> {
     pub flow: Option<Flow>,
     /// An entry of ours was there and its seal fits this Call-ID.
     pub sealed: bool,
-    /// The From value that the caller of this dialog began it with, and that the callee is not to see.
-    pub hidden: Option<Box<[u8]>>,
+    /// What the callee of this dialog is not to see.
+    pub veil: Option<Veil>,
 }
 
 impl<'a> Routed<'a> {
-    pub fn of(message: &Message<'a>, home: &Home, seals: &Seals, endpoint: &Endpoint) -> Routed<'a> {
+    pub fn of(message: &Message<'a>, home: &Home, seals: &Seals) -> Routed<'a> {
         let mut routed = Routed::default();
         let call_id = message.call_id().unwrap_or_default();
         for line in message.lines(HeaderName::Route) {
@@ -54,10 +54,10 @@ impl<'a> Routed<'a> {
                     break;
                 };
                 // The last entry of ours is the side that the request leaves by: only its flow counts.
-                routed.flow = uri.user().and_then(|t| read_flow(t, endpoint, call_id));
+                routed.flow = uri.user().and_then(|t| read_flow(t, seals, call_id));
                 routed.sealed |= uri.params().get("is").is_some_and(|s| s == seals.of_call(call_id));
                 if let Some(token) = uri.params().get("hi") {
-                    routed.hidden = seals.reveal(call_id, token);
+                    routed.veil = Veil::reveal(seals, call_id, token);
                 }
             }
             match first_left {
@@ -136,42 +136,39 @@ pub fn write_record_route(
     out.push(b'>');
 }
 
-/// A flow as the user part of a URI, sealed for one call so that it opens no connection to anybody else.
-pub fn write_flow(flow: &Flow, endpoint: &Endpoint, call_id: &[u8]) -> SmallVec<[u8; 72]> {
-    let mut text = Vec::with_capacity(72);
-    text.push(b'f');
-    hex(&mut text, flow.transport as u64, 1);
-    hex(&mut text, flow.id.0, 16);
-    hex(&mut text, u64::from(flow.remote.port()), 4);
+/// A flow as the user part of a URI, sealed for one call so that it opens no connection to anybody else, and tells nobody
+/// whose it is.
+pub fn write_flow(flow: &Flow, seals: &Seals, call_id: &[u8]) -> Vec<u8> {
+    let mut raw = SmallVec::<[u8; 32]>::new();
+    raw.push(flow.transport as u8);
+    raw.extend_from_slice(&flow.id.0.to_be_bytes());
+    raw.extend_from_slice(&flow.remote.port().to_be_bytes());
     match flow.remote.ip() {
-        IpAddr::V4(ip) => hex(&mut text, u64::from(ip.to_bits()), 8),
-        IpAddr::V6(ip) => {
-            hex(&mut text, (ip.to_bits() >> 64) as u64, 16);
-            hex(&mut text, ip.to_bits() as u64, 16);
-        }
+        IpAddr::V4(ip) => raw.extend_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => raw.extend_from_slice(&ip.octets()),
     }
-    let seal = endpoint.seal(&[b"flow", call_id, &text]);
-    hex(&mut text, seal, 16);
-    SmallVec::from_vec(text)
+    let mut token = Vec::with_capacity(72);
+    token.push(b'f');
+    seals.hide(Kind::Flow, call_id, &raw, &mut token);
+    token
 }
 
-fn read_flow(token: &[u8], endpoint: &Endpoint, call_id: &[u8]) -> Option<Flow> {
-    let (text, sealed) = token.split_at_checked(token.len().checked_sub(16)?)?;
-    if hex16(endpoint.seal(&[b"flow", call_id, text])) != sealed {
-        return None;
-    }
-    let digits = std::str::from_utf8(text.strip_prefix(b"f")?).ok()?;
-    let part = |range: Range<usize>| u64::from_str_radix(digits.get(range)?, 16).ok();
-    let transport = *Transport::ALL.get(part(0..1)? as usize)?;
-    let id = FlowId(part(1..17)?);
-    let port = part(17..21)? as u16;
-    let ip: IpAddr = match digits.len() {
-        29 => Ipv4Addr::from_bits(part(21..29)? as u32).into(),
-        53 => Ipv6Addr::from_bits(u128::from(part(21..37)?) << 64 | u128::from(part(37..53)?)).into(),
-        _ => return None,
+fn read_flow(token: &[u8], seals: &Seals, call_id: &[u8]) -> Option<Flow> {
+    let raw = seals.reveal(Kind::Flow, call_id, token.strip_prefix(b"f")?)?;
+    let ([transport], rest) = raw.split_first_chunk()?;
+    let (id, rest) = rest.split_first_chunk()?;
+    let (port, ip) = rest.split_first_chunk()?;
+    let ip: IpAddr = match *ip {
+        [a, b, c, d] => Ipv4Addr::new(a, b, c, d).into(),
+        _ => <[u8; 16]>::try_from(ip).ok()?.into(),
     };
     let unspecified: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    Some(Flow { transport, id, local: SocketAddr::new(unspecified, 0), remote: SocketAddr::new(ip, port) })
+    Some(Flow {
+        transport: *Transport::ALL.get(usize::from(*transport))?,
+        id: FlowId(u64::from_be_bytes(*id)),
+        local: SocketAddr::new(unspecified, 0),
+        remote: SocketAddr::new(ip, u16::from_be_bytes(*port)),
+    })
 }
 
 /// Address and transport of a URI whose host is an IP address; `None` when it takes a look-up.
@@ -193,17 +190,7 @@ pub fn literal_hop(uri: &Uri<'_>) -> Option<(Transport, SocketAddr)> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
-    use sip_proto::endpoint::EndpointConfig;
-    use sip_proto::transaction::Timing;
-
     use super::*;
-
-    fn endpoint() -> Endpoint {
-        let config = EndpointConfig { timing: Timing::default(), shard: 0, max_transactions: 10, secret: [1; 16] };
-        Endpoint::new(config, Instant::now())
-    }
 
     fn seals() -> Seals {
         Seals::new(&[3; 32])
@@ -219,11 +206,10 @@ mod tests {
 
     #[test]
     fn our_entries_come_off_and_the_rest_stays() {
-        let e = endpoint();
         let bytes =
             request("Route: <sip:127.0.0.1;lr>, <sip:127.0.0.1:5060;lr>, <sip:other;lr>\r\nRoute: <sip:third;lr>\r\n");
         let message = Message::parse(&bytes).unwrap();
-        let routed = Routed::of(&message, &home(), &seals(), &e);
+        let routed = Routed::of(&message, &home(), &seals());
         assert_eq!(routed.next, Some(&b"sip:other;lr"[..]));
         assert!(!routed.sealed);
         let mut edits = sip_proto::Edits::new();
@@ -236,47 +222,45 @@ mod tests {
 
     #[test]
     fn only_the_side_that_a_request_leaves_by_names_its_flow() {
-        let e = endpoint();
         let flow = Flow {
             transport: Transport::Tcp,
             id: FlowId(7),
             local: "0.0.0.0:0".parse().unwrap(),
             remote: "192.0.2.1:4711".parse().unwrap(),
         };
-        let token = String::from_utf8(write_flow(&flow, &e, b"c").to_vec()).unwrap();
+        let token = String::from_utf8(write_flow(&flow, &seals(), b"c")).unwrap();
         let inside = format!("<sip:{token}@127.0.0.1:5060;transport=tcp;lr>");
         let outside = "<sip:127.0.0.1:5060;lr>";
         for (route, expected) in
             [(format!("{inside}, {outside}"), None), (format!("{outside}, {inside}"), Some(flow.id))]
         {
             let bytes = request(&format!("Route: {route}\r\n"));
-            let routed = Routed::of(&Message::parse(&bytes).unwrap(), &home(), &seals(), &e);
+            let routed = Routed::of(&Message::parse(&bytes).unwrap(), &home(), &seals());
             assert_eq!(routed.flow.map(|f| f.id), expected, "{route}");
         }
     }
 
     #[test]
     fn a_seal_and_a_flow_hold_for_their_call_only() {
-        let e = endpoint();
         let flow = Flow {
             transport: Transport::Wss,
             id: FlowId(7),
             local: "0.0.0.0:0".parse().unwrap(),
             remote: "[2001:db8::1]:4711".parse().unwrap(),
         };
-        let token = write_flow(&flow, &e, b"c");
+        let token = write_flow(&flow, &seals(), b"c");
         let mut text = b"Route: ".to_vec();
         write_record_route(&mut text, Transport::Udp, b"127.0.0.1:5060", &token, &seals().of_call(b"c"), b"");
         text.extend_from_slice(b"\r\n");
         let bytes = request(std::str::from_utf8(&text).unwrap());
         let message = Message::parse(&bytes).unwrap();
-        let routed = Routed::of(&message, &home(), &seals(), &e);
+        let routed = Routed::of(&message, &home(), &seals());
         assert!(routed.sealed);
         let routed = routed.flow.unwrap();
         assert_eq!((routed.id, routed.remote, routed.transport), (flow.id, flow.remote, flow.transport));
-        let other = bytes.iter().map(|b| if *b == b'c' { b'd' } else { *b }).collect::<Vec<_>>();
+        let other = String::from_utf8(bytes).unwrap().replace("Call-ID: c", "Call-ID: d").into_bytes();
         let message = Message::parse(&other).unwrap();
-        let routed = Routed::of(&message, &home(), &seals(), &e);
+        let routed = Routed::of(&message, &home(), &seals());
         assert!(routed.flow.is_none() && !routed.sealed);
     }
 
@@ -313,7 +297,6 @@ mod tests {
 
     #[test]
     fn a_next_hop_without_lr_is_seen_as_strict() {
-        let e = endpoint();
         for (routes, left) in [
             ("Route: <sip:127.0.0.1;lr>, <sip:strict>\r\n", ""),
             ("Route: <sip:127.0.0.1;lr>, <sip:strict>, <sip:b;lr>\r\n", "Route: <sip:b;lr>\r\n"),
@@ -321,7 +304,7 @@ mod tests {
         ] {
             let bytes = request(routes);
             let message = Message::parse(&bytes).unwrap();
-            let routed = Routed::of(&message, &home(), &seals(), &e);
+            let routed = Routed::of(&message, &home(), &seals());
             assert_eq!(routed.next, Some(&b"sip:strict"[..]), "{routes}");
             let mut edits = Edits::new();
             routed.popped.iter().chain(&routed.strict).for_each(|r| edits.delete(r.clone()));
@@ -330,6 +313,6 @@ mod tests {
             assert_eq!(out, request(left), "{routes}");
         }
         let bytes = request("Route: <sip:loose;lr>\r\n");
-        assert_eq!(Routed::of(&Message::parse(&bytes).unwrap(), &home(), &seals(), &e).strict, None);
+        assert_eq!(Routed::of(&Message::parse(&bytes).unwrap(), &home(), &seals()).strict, None);
     }
 }

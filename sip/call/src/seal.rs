@@ -20,10 +20,21 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use subtle::ConstantTimeEq;
 
 /// Longest text that is hidden, in bytes: it travels in every message of its dialog.
-pub const MAX_HIDDEN: usize = 400;
+pub const MAX_HIDDEN: usize = 1000;
 const TAG: usize = 16;
 /// Texts are padded to a multiple of this, so that their length says little.
 const BLOCK: usize = 32;
+/// Stands between a text and its padding.
+const END: u8 = 0x80;
+
+/// What a token stands for: one of a kind is none of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    Veil,
+    Contact,
+    Flow,
+}
 
 /// Makes and knows seals.
 #[derive(Clone)]
@@ -56,21 +67,22 @@ impl Seals {
     }
 
     /// Appends the text as a token for this call: letters, digits, `-` and `_`. Of a text that is too long, nothing.
-    pub fn hide(&self, call_id: &[u8], text: &[u8], out: &mut Vec<u8>) {
+    pub fn hide(&self, kind: Kind, call_id: &[u8], text: &[u8], out: &mut Vec<u8>) {
         if text.len() > MAX_HIDDEN {
             return;
         }
         let mut raw = vec![0; TAG];
         raw.extend_from_slice(text);
+        raw.push(END);
         raw.resize(TAG + (text.len() + 1).next_multiple_of(BLOCK), 0);
-        let tag = self.tag(call_id, &raw[TAG..]);
+        let tag = self.tag(kind, call_id, &raw[TAG..]);
         raw[..TAG].copy_from_slice(&tag);
         self.cipher(&tag, &mut raw[TAG..]);
         out.extend_from_slice(URL_SAFE_NO_PAD.encode(&raw).as_bytes());
     }
 
-    /// What a token hides. `None` if it was not made here for this call.
-    pub fn reveal(&self, call_id: &[u8], token: &[u8]) -> Option<Box<[u8]>> {
+    /// What a token of this kind hides. `None` if it was not made here for this call.
+    pub fn reveal(&self, kind: Kind, call_id: &[u8], token: &[u8]) -> Option<Box<[u8]>> {
         if token.len() > (TAG + MAX_HIDDEN + BLOCK) * 4 / 3 + 4 {
             return None;
         }
@@ -78,15 +90,16 @@ impl Seals {
         let (tag, text) = raw.split_at_mut_checked(TAG)?;
         let tag: &[u8; TAG] = (&*tag).try_into().ok()?;
         self.cipher(tag, text);
-        if !bool::from(self.tag(call_id, text).ct_eq(tag)) {
+        if !bool::from(self.tag(kind, call_id, text).ct_eq(tag)) {
             return None;
         }
-        let end = text.iter().position(|b| *b == 0).unwrap_or(text.len());
+        let end = text.iter().rposition(|b| *b != 0).filter(|end| text[*end] == END)?;
         Some(text[..end].into())
     }
 
-    fn tag(&self, call_id: &[u8], text: &[u8]) -> [u8; TAG] {
+    fn tag(&self, kind: Kind, call_id: &[u8], text: &[u8]) -> [u8; TAG] {
         let mut hash = SipHasher24::new_with_key(&self.tags);
+        hash.write_u8(kind as u8);
         hash.write_usize(call_id.len());
         hash.write(call_id);
         hash.write(text);
@@ -117,23 +130,24 @@ mod tests {
     #[test]
     fn a_token_is_read_in_its_own_call_only() {
         let seals = Seals::new(&[1; 32]);
-        for text in [&b""[..], b"<sip:alice@home.test>;tag=1", &[b'x'; MAX_HIDDEN]] {
+        for text in [&b""[..], b"<sip:alice@home.test>;tag=1", b"\"\\\0\"\0", &[b'x'; MAX_HIDDEN]] {
             let mut token = Vec::new();
-            seals.hide(b"c1", text, &mut token);
+            seals.hide(Kind::Veil, b"c1", text, &mut token);
             assert!(token.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')));
-            assert_eq!(seals.reveal(b"c1", &token).as_deref(), Some(text));
-            assert_eq!(seals.reveal(b"c2", &token), None);
-            assert_eq!(Seals::new(&[2; 32]).reveal(b"c1", &token), None);
+            assert_eq!(seals.reveal(Kind::Veil, b"c1", &token).as_deref(), Some(text));
+            assert_eq!(seals.reveal(Kind::Veil, b"c2", &token), None);
+            assert_eq!(seals.reveal(Kind::Contact, b"c1", &token), None);
+            assert_eq!(Seals::new(&[2; 32]).reveal(Kind::Veil, b"c1", &token), None);
             token[3] ^= 1;
-            assert_eq!(seals.reveal(b"c1", &token), None);
+            assert_eq!(seals.reveal(Kind::Veil, b"c1", &token), None);
         }
-        assert_eq!(seals.reveal(b"c1", b"AAAA"), None);
+        assert_eq!(seals.reveal(Kind::Veil, b"c1", b"AAAA"), None);
     }
 
     #[test]
     fn what_is_too_long_is_not_hidden() {
         let mut token = Vec::new();
-        Seals::new(&[1; 32]).hide(b"c1", &[b'x'; MAX_HIDDEN + 1], &mut token);
+        Seals::new(&[1; 32]).hide(Kind::Veil, b"c1", &[b'x'; MAX_HIDDEN + 1], &mut token);
         assert!(token.is_empty());
     }
 }

@@ -101,8 +101,8 @@ fn key(message: &Message<'_>) -> [u8; 16] {
 fn as_the_addressee_may_see_it(message: &Message<'_>) -> Option<Vec<u8>> {
     message.line(HeaderName::Privacy)?;
     let mut edits = Edits::new();
-    // What must be hidden and cannot be was refused by the proxy.
-    let _ = privacy::leaving(message, Neighbour::Untrusted, Privacy::default(), &mut edits);
+    // What must be hidden and cannot be was refused by the proxy. Nobody answers a message by its Contact.
+    let _ = privacy::leaving(message, Neighbour::Untrusted, Privacy::default(), Some(&mut |_, _| false), &mut edits);
     let mut out = Vec::with_capacity(message.bytes().len());
     edits.apply(message.bytes(), &mut out);
     Some(out)

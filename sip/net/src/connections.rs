@@ -7,9 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use parking_lot::Mutex;
+use rand::Rng;
 use sip_proto::transport::Transmit;
 use sip_proto::{Flow, FlowId, Hop, HostId, Transport};
 use std::collections::HashMap;
@@ -51,7 +52,7 @@ type Remote = (Transport, SocketAddr, Option<HostId>);
 pub(crate) struct Connections {
     limits: StreamLimits,
     start: Instant,
-    /// Streams' flow ids begin at the wall clock's seconds times 2^24, so that the ids of two runs differ.
+    /// Streams' flow ids begin anywhere, so that those of two runs, and of two nodes, differ.
     next: AtomicU64,
     by_id: Vec<Mutex<HashMap<u64, Arc<Connection>>>>,
     /// The newest connection for each peer.
@@ -62,11 +63,10 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn new(limits: &StreamLimits, now: Instant) -> Connections {
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |d| d.as_secs().max(1));
         Connections {
             limits: limits.clone(),
             start: now,
-            next: AtomicU64::new(wall << 24),
+            next: AtomicU64::new(rand::rng().random_range(1 << 32..1 << 62)),
             by_id: (0..SHARDS).map(|_| Mutex::default()).collect(),
             by_remote: Mutex::default(),
             by_source: Mutex::default(),

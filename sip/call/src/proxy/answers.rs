@@ -4,7 +4,7 @@ use sip_ims::service::{NoteEvent, Request, Step};
 use sip_proto::build::Response;
 use sip_proto::endpoint::{ClientId, ServerId};
 use sip_proto::headers::{Privacy, list};
-use sip_proto::privacy::Neighbour;
+use sip_proto::privacy::{Neighbour, Seal};
 use sip_proto::slots::Slot;
 use sip_proto::uri::Uri;
 use sip_proto::{Edits, HeaderName, Message, Method, privacy};
@@ -12,6 +12,8 @@ use sip_proto::{Edits, HeaderName, Message, Method, privacy};
 use super::Proxy;
 use super::settings;
 use crate::fork::AttemptState;
+use crate::route::Routed;
+use crate::veil::{self, Side};
 
 impl Proxy {
     /// A response on one of the fork's branches.
@@ -202,16 +204,28 @@ impl Proxy {
         from: Neighbour,
         to: Neighbour,
     ) {
-        let edits = &mut self.edits;
+        let Proxy { parts, edits, .. } = self;
         edits.clear();
         take_off_via(message, edits);
         privacy::arriving(message, from, true, edits);
+        let hop = step.endpoint.reply_hop(server);
+        let asked = step.endpoint.kept_original(server).and_then(|original| Message::parse(original).ok());
+        // The caller's own answers, within a dialog in which it is hidden.
+        let veil = asked.as_ref().and_then(|request| {
+            let veil = Routed::of(request, &parts.home, &parts.seals).veil;
+            veil.filter(|veil| veil.side(request) == Some(Side::Callee))
+        });
+        let known =
+            veil.map_or(Privacy::default(), |v| Privacy { user: v.user, header: v.header, ..Privacy::default() });
+        let call_id = message.call_id().unwrap_or_default();
+        let mut seal = |uri: &[u8], out: &mut Vec<u8>| {
+            hop.is_some_and(|hop| veil::write_contact(&parts.home, &parts.seals, call_id, &hop, uri, out))
+        };
+        let seal: Option<&mut Seal<'_>> = if known.header { Some(&mut seal) } else { None };
         // A response is never critical (RFC 3323 §4.2).
-        let _ = privacy::leaving(message, to, Privacy::default(), edits);
-        if let Some(original) = step.endpoint.kept_original(server)
-            && let Ok(request) = Message::parse(original)
-        {
-            privacy::restore(message, &request, edits);
+        let _ = privacy::leaving(message, to, known, seal, edits);
+        if let (Some(request), Some(hop)) = (&asked, hop) {
+            privacy::restore(message, request, hop.remote(), edits);
         }
         if !challenges.is_empty() {
             for name in [HeaderName::WwwAuthenticate, HeaderName::ProxyAuthenticate] {

@@ -169,6 +169,7 @@ impl Proxy {
         let Some(fork) = forks.get_mut(slot) else { return };
         let plan = Plan {
             home: &parts.home,
+            seals: &parts.seals,
             message,
             routed,
             source: &fork.source,
@@ -178,7 +179,7 @@ impl Proxy {
             record_route: parts.record_route,
             diverted: fork.diverted.as_ref().map(|(who, why)| (who.as_str(), *why)),
         };
-        if forward::hides_from(&plan) || forward::restores_to(&plan) {
+        if forward::is_veiled(&plan) {
             step.endpoint.keep_original(fork.server);
         }
         let branch = step.endpoint.branch(forward::loop_hash(message, step.endpoint));
@@ -186,7 +187,7 @@ impl Proxy {
         attempt.neighbour = to;
         let target = &attempt.target;
         let mut hop = hop;
-        let mut tokens = Tokens::of(&plan, &hop, &parts.seals, step.endpoint);
+        let mut tokens = Tokens::of(&plan, &hop);
         if let Some(over_tcp) = hop.over_tcp()
             && attempt.over_tcp != Some(hop.remote())
             && parts.home.listens_over(Transport::Tcp)
@@ -195,7 +196,7 @@ impl Proxy {
             attempt.over_tcp = Some(hop.remote());
             attempt.spare.insert(0, hop);
             hop = over_tcp;
-            tokens = Tokens::of(&plan, &hop, &parts.seals, step.endpoint);
+            tokens = Tokens::of(&plan, &hop);
         }
         let client = step.endpoint.request(
             step.now,
@@ -338,7 +339,7 @@ impl Proxy {
         let Some(fork) = self.forks.get(slot) else { return };
         let Some(original) = step.endpoint.original(fork.server).map(<[u8]>::to_vec) else { return };
         let Ok(message) = Message::parse(&original) else { return };
-        let routed = Routed::of(&message, &self.parts.home, &self.parts.seals, step.endpoint);
+        let routed = Routed::of(&message, &self.parts.home, &self.parts.seals);
         run(self, step, &message, &routed);
     }
 }

@@ -549,6 +549,73 @@ fn a_caller_who_wants_to_stay_unknown_is_known_to_himself_only() {
 }
 
 #[test]
+fn the_way_to_a_caller_is_hidden_from_the_callee_and_leads_back_all_the_same() {
+    let mut b = bench(world(&[BOB]), vec![]);
+    let way = "Via: SIP/2.0/UDP 192.0.2.77:5099;branch=z9hG4bK-far\nRecord-Route: <sip:10.0.0.2:5062;lr>\n";
+    let from_afar = |text: String| text.replacen("Max-Forwards", &format!("{way}Max-Forwards"), 1);
+    let telling = ["10.0.0.2", "192.0.2.77", "sip:alice@10", "5062"];
+    let hides = |text: &str| {
+        let shown = telling.iter().find(|t| text.contains(**t));
+        assert_eq!(shown, None, "{text}");
+    };
+    let sent = b.feed(&from_afar(request("INVITE", "sip:bob@home.test", "Privacy: header;critical\n")));
+    let invite = sent[1].1.clone();
+    hides(&invite);
+    assert!(!invite.contains("Privacy") && line(&invite, "From").contains("alice"), "{invite}");
+    let contact = line(&invite, "Contact").trim_start_matches("Contact: <").trim_end_matches('>');
+    for status in [180, 200, 200] {
+        let back = b.feed(&answer(&invite, status))[0].1.clone();
+        let all = |name| back.lines().filter(|l| l.starts_with(name)).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(
+            all("Via"),
+            [
+                "Via: SIP/2.0/UDP 10.0.0.2:5062;rport=5062;branch=z9hG4bK-INVITE;received=10.0.0.2",
+                "Via: SIP/2.0/UDP 192.0.2.77:5099;branch=z9hG4bK-far"
+            ],
+            "a {status}, the second 200 too"
+        );
+        assert_eq!(all("Record-Route").len(), 2);
+        assert_eq!(all("Record-Route")[1], "Record-Route: <sip:10.0.0.2:5062;lr>");
+    }
+    // From the caller: hidden again, without being asked.
+    let route = route(&invite);
+    let to = "<sip:bob@home.test>;tag=t200";
+    for method in ["ACK", "INVITE", "BYE"] {
+        let text = request(method, "sip:bob@10.0.0.3:5070", &route).replace("<sip:bob@home.test>", to);
+        let sent = b.feed(&from_afar(text.replace("1 INVITE", "2 INVITE").replace("K-INVITE", "K-again")));
+        hides(&sent.last().unwrap().1);
+        if method == "INVITE" {
+            let again = line(&sent[1].1, "Contact").trim_start_matches("Contact: <").trim_end_matches('>');
+            assert_eq!(again, contact, "the same phone");
+        }
+    }
+    // From the callee: by the way back, and what the caller answers is hidden.
+    b.flow.remote = "10.0.0.3:5070".parse().unwrap();
+    for method in ["INVITE", "ACK", "BYE"] {
+        let names = format!("From: {to}\nTo: <sip:alice@home.test>;tag=1");
+        let text = request(method, contact, &route)
+            .replace("From: <sip:alice@home.test>;tag=1\nTo: <sip:bob@home.test>", &names)
+            .replace("10.0.0.2:5062", "10.0.0.3:5070")
+            .replace("z9hG4bK-", "z9hG4bK-bob");
+        let sent = b.feed(&text);
+        let sent = sent.last().unwrap();
+        assert_eq!(sent.0, "10.0.0.2:5062");
+        assert_eq!(first_line(sent), format!("{method} sip:alice@10.0.0.2:5062 SIP/2.0"));
+        assert_eq!(line(&sent.1, "Route"), "Route: <sip:10.0.0.2:5062;lr>");
+        if method != "ACK" {
+            let adds = "\nRecord-Route: <sip:10.0.0.2:5062;lr>\nContent-Length";
+            let own = answer(&sent.1, 200).replace("<sip:bob@10.0.0.3:5070>", "<sip:alice@10.0.0.2:5062>");
+            let back = b.feed(&own.replace("\nContent-Length", adds));
+            hides(&back[0].1);
+            assert!(line(&back[0].1, "Contact").contains(contact));
+        }
+    }
+    // In another call it leads nowhere.
+    let other = request("INVITE", contact, "").replace("c1", "c2").replace("z9hG4bK-", "z9hG4bK-c2");
+    assert_eq!(starts(&b.feed(&other)).last().unwrap(), "10.0.0.3:5070 SIP/2.0 480");
+}
+
+#[test]
 fn a_trusted_neighbour_is_told_who_calls_and_left_to_hide_it() {
     let users = || vec![user("alice", CallSettings::default())];
     let mut b = bench(World { trusted: true, ..world(&[]) }, users());
@@ -565,7 +632,7 @@ fn a_trusted_neighbour_is_told_who_calls_and_left_to_hide_it() {
 fn privacy_that_must_be_given_and_cannot_fails_the_call() {
     let mut b = bench(world(&[BOB]), vec![]);
     for (n, (privacy, outcome)) in [
-        ("header;critical", "SIP/2.0 500 Privacy Failure: header Not Supported"),
+        ("header;critical", "SIP/2.0 100 Trying"),
         ("session;critical", "SIP/2.0 500 Privacy Failure: session Not Supported"),
         ("none;critical;header", "SIP/2.0 100 Trying"),
         ("header;session", "SIP/2.0 100 Trying"),
@@ -578,6 +645,9 @@ fn privacy_that_must_be_given_and_cannot_fails_the_call() {
         let sent = b.feed(&text.replace("z9hG4bK-", &format!("z9hG4bK{n}")).replace("c1", &format!("c{n}")));
         assert_eq!(first_line(&sent[0]), outcome, "{privacy}");
     }
+    let long = request("INVITE", "sip:bob@home.test", "Privacy: header;critical\n").replace("c1", "c9");
+    let sent = b.feed(&long.replace("Contact: <sip:alice", &format!("Contact: <sip:{}", "x".repeat(500))));
+    assert_eq!(first_line(&sent[0]), "SIP/2.0 500 Privacy Failure: header Not Supported");
     let unknown = request("INVITE", "sip:bob@home.test", "Proxy-Require: privacy, foo\n");
     let sent = b.feed(&unknown);
     assert_eq!(
