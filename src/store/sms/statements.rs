@@ -1,4 +1,4 @@
-//! Statements over many rows: `(VALUES ($1, $2), ($3, $4), …)` is understood by both engines, prepared once for each power of two rows.
+//! Statements over many rows: `(VALUES (…), (…), …)` is understood by both engines, prepared once for each power of two rows.
 
 use std::collections::HashMap;
 use std::hash::Hasher;
@@ -11,6 +11,8 @@ use siphasher::sip::SipHasher13;
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row, query};
+
+use crate::store::Engine;
 
 /// A statement around its list of rows.
 pub struct Batch {
@@ -105,21 +107,34 @@ pub const NOTICE_DONE: Batch = Batch {
 
 pub type Bound<'q> = Query<'q, Any, AnyArguments>;
 
-/// The texts that were made so far: at most [`SIZES`] for each batch.
-#[derive(Default)]
-pub struct Texts(HashMap<(&'static str, usize), Arc<str>>);
+/// The texts that were made so far: one for each batch and power of two up to [`LARGEST`].
+pub struct Texts {
+    /// PostgreSQL wants its parameters numbered. SQLite keeps numbered ones in a list, and to bind one it goes through the list:
+    /// with some thousands of them that was half of all that a message costs. So there they have no numbers.
+    numbered: bool,
+    made: HashMap<(&'static str, usize), Arc<str>>,
+}
 
 impl Texts {
+    pub fn new(engine: &Engine) -> Texts {
+        Texts { numbered: matches!(engine, Engine::Postgres(_)), made: HashMap::new() }
+    }
+
     fn of(&mut self, batch: &Batch, rows: usize) -> Arc<str> {
-        let made = self.0.entry((batch.before, rows)).or_insert_with(|| {
+        let made = self.made.entry((batch.before, rows)).or_insert_with(|| {
             let mut text = batch.before.to_owned();
             let mut n = 0;
             for row in 0..rows {
                 text.push_str(if row == 0 { "(" } else { ", (" });
                 for column in 0..batch.columns {
                     n += 1;
-                    text.push_str(if column == 0 { "$" } else { ", $" });
-                    text.push_str(&n.to_string());
+                    text.push_str(if column == 0 { "" } else { ", " });
+                    if self.numbered {
+                        text.push('$');
+                        text.push_str(&n.to_string());
+                    } else {
+                        text.push('?');
+                    }
                 }
                 text.push(')');
             }
@@ -250,8 +265,11 @@ mod tests {
     }
 
     #[test]
-    fn texts_number_their_values_through() {
-        let text = Texts::default().of(&COUNT, 2);
-        assert!(text.contains("VALUES ($1, $2, $3, $4, $5), ($6, $7, $8, $9, $10) ON"), "{text}");
+    fn texts_number_their_values_through_where_numbers_are_wanted() {
+        let text = |engine| Texts::new(&engine).of(&COUNT, 2);
+        let numbered = text(Engine::Postgres(String::new()));
+        assert!(numbered.contains("VALUES ($1, $2, $3, $4, $5), ($6, $7, $8, $9, $10) ON"), "{numbered}");
+        let plain = text(Engine::Sqlite(std::path::PathBuf::new()));
+        assert!(plain.contains("VALUES (?, ?, ?, ?, ?), (?, ?, ?, ?, ?) ON"), "{plain}");
     }
 }

@@ -80,7 +80,7 @@ impl Writer {
     pub fn open(config: &SmsConfig, runtime: Runtime, left: Vec<Left>) -> Result<Writer, OpenError> {
         let engine = config.engine.clone();
         let mut desk = Desk {
-            texts: Texts::default(),
+            texts: Texts::new(&engine),
             calendar: config.calendar.clone(),
             node: config.node.clone(),
             slot: 1,
