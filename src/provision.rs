@@ -8,14 +8,14 @@ mod entry;
 use std::collections::HashMap;
 use std::sync::mpsc;
 
-use gw_sms::registry::{Entry, Kind, Registrations};
+use gw_sms::registry::{ApiClient, Entry, Kind, PushClient, Registrations};
 use serde::Deserialize;
 use sip_ims::User;
 use sip_ims::ports::{Documents, Done, Expect, StoreError, UserStore};
 
 use crate::config::{Problem, Spans, from_toml};
 
-pub use entry::{AkaEntry, ApiClient, CallEntry, Filter, Line, MAX_PASSWORD, PushClient, UserEntry};
+pub use entry::{AkaEntry, CallEntry, Filter, Line, MAX_PASSWORD, UserEntry};
 
 /// A provisioning file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -78,8 +78,8 @@ impl File {
             Ok(entry) => provision.registrations.push(entry),
             Err((key, text)) => problems.push(Problem::new(format!("{}[{at}].{key}", kind.as_str()), text)),
         };
-        self.push_client.iter().enumerate().for_each(|(i, c)| registration(Kind::PushClient, i, c.registration()));
-        self.api_client.iter().enumerate().for_each(|(i, c)| registration(Kind::ApiClient, i, c.registration()));
+        self.push_client.into_iter().enumerate().for_each(|(i, c)| registration(Kind::PushClient, i, c.entry()));
+        self.api_client.into_iter().enumerate().for_each(|(i, c)| registration(Kind::ApiClient, i, c.entry()));
         self.line.iter().enumerate().for_each(|(i, l)| registration(Kind::Line, i, l.registration()));
         if problems.is_empty() { Ok(provision) } else { Err(problems) }
     }
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(&*made.users[0].id, "alice");
         assert_eq!(made.users[0].msisdn.unwrap().to_string(), "+819012345678");
         let kinds: Vec<_> = made.registrations.iter().map(|r| r.kind.as_str()).collect();
-        assert_eq!(kinds, ["push_client", "api_client", "line"]);
+        assert_eq!(kinds, ["push_client", "api_client", "api_client", "line"]);
         assert_eq!(made.documents.iter().map(|d| d.0).collect::<Vec<_>>(), ["filter"]);
     }
 

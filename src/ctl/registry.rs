@@ -4,11 +4,14 @@ use std::io::Write;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use gw_sms::registry::{Entry, Follower, Kind, Registrations, Registry};
+use gw_sms::registry::{ApiClient, Block, Entry, Follower, Kind, PushClient, Registrations, Registry, Wrong};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sip_ims::Msisdn;
 
 use super::{CtlError, Place};
 use crate::config::Problem;
-use crate::provision::{ApiClient, Line, PushClient, wait};
+use crate::provision::{Line, wait};
 use crate::store::sql::SqlStore;
 
 #[derive(Subcommand, Debug)]
@@ -27,7 +30,8 @@ pub(super) enum PushCommand {
     },
 }
 
-#[derive(Args, Debug)]
+/// The keys of `[[push_client]]`, by the same names.
+#[derive(Args, Serialize, Debug)]
 pub(super) struct Push {
     /// 11 digits.
     xpid: String,
@@ -40,14 +44,14 @@ pub(super) struct Push {
     certificate: Option<String>,
     /// Address or CIDR block; may be repeated.
     #[arg(long)]
-    allow_from: Vec<String>,
+    allow_from: Vec<Block>,
     #[arg(long, default_value = "")]
     callback: String,
     #[arg(long)]
     segmentation: bool,
     /// May be repeated.
     #[arg(long = "number")]
-    numbers: Vec<String>,
+    numbers: Vec<Msisdn>,
     #[arg(long)]
     deliver_while_roaming: bool,
     #[arg(long)]
@@ -60,6 +64,7 @@ pub(super) struct Push {
     circuit_switched_when_ps_roaming: bool,
     #[arg(long)]
     stopped: bool,
+    /// RFC 3339.
     #[arg(long, default_value = "")]
     valid_from: String,
     #[arg(long, default_value = "")]
@@ -71,22 +76,15 @@ pub(super) struct Push {
     #[arg(long, default_value_t = 2)]
     priority: u8,
     #[command(flatten)]
+    #[serde(skip)]
     place: Place,
 }
 
 #[derive(Subcommand, Debug)]
 pub(super) enum ApiCommand {
     /// Add an API client, or replace one that is there.
-    Add {
-        id: String,
-        #[arg(long)]
-        secret: String,
-        /// May be repeated.
-        #[arg(long = "scope")]
-        scopes: Vec<String>,
-        #[command(flatten)]
-        place: Place,
-    },
+    Add(Box<Api>),
+    /// All API clients: id, scopes.
     List {
         #[command(flatten)]
         place: Place,
@@ -96,6 +94,44 @@ pub(super) enum ApiCommand {
         #[command(flatten)]
         place: Place,
     },
+}
+
+/// The keys of `[[api_client]]`, by the same names.
+#[derive(Args, Serialize, Debug)]
+pub(super) struct Api {
+    id: String,
+    #[arg(long, default_value = "")]
+    secret: String,
+    /// For private_key_jwt, instead of a secret.
+    #[arg(long, default_value = "")]
+    jwks_uri: String,
+    /// Address or CIDR block; may be repeated.
+    #[arg(long)]
+    allow_from: Vec<Block>,
+    /// May be repeated.
+    #[arg(long = "scope")]
+    scopes: Vec<String>,
+    /// The push client under whose contract it sends short messages.
+    #[arg(long, default_value = "")]
+    xpid: String,
+    /// Beginning of the numbers that it may send to, such as +81; + is every number; may be repeated.
+    #[arg(long = "destination")]
+    destinations: Vec<String>,
+    /// Originating address that it may send as; may be repeated.
+    #[arg(long = "sender")]
+    senders: Vec<String>,
+    /// Messages a second; 0: no limit.
+    #[arg(long, default_value_t = 0)]
+    rate: u32,
+    /// Messages a day; 0: no limit.
+    #[arg(long, default_value_t = 0)]
+    daily_quota: u32,
+    /// 0 goes first, 3 last.
+    #[arg(long, default_value_t = 2)]
+    priority: u8,
+    #[command(flatten)]
+    #[serde(skip)]
+    place: Place,
 }
 
 #[derive(Subcommand, Debug)]
@@ -130,30 +166,7 @@ pub(super) enum LineCommand {
 
 pub(super) fn push(command: &PushCommand) -> Result<(), CtlError> {
     match command {
-        PushCommand::Add(push) => {
-            let entry = PushClient {
-                xpid: push.xpid.clone(),
-                name: push.name.clone(),
-                secret: push.secret.clone(),
-                secret_ha1: None,
-                certificate: push.certificate.clone(),
-                allow_from: push.allow_from.clone(),
-                callback: push.callback.clone(),
-                segmentation: push.segmentation,
-                numbers: push.numbers.clone(),
-                deliver_while_roaming: push.deliver_while_roaming,
-                deliver_while_suspended: push.deliver_while_suspended,
-                deliver_despite_spam_block: push.deliver_despite_spam_block,
-                deliver_over_limit: push.deliver_over_limit,
-                circuit_switched_when_ps_roaming: push.circuit_switched_when_ps_roaming,
-                stopped: push.stopped,
-                valid_from: push.valid_from.clone(),
-                valid_until: push.valid_until.clone(),
-                rate: push.rate,
-                priority: push.priority,
-            };
-            put(entry.registration(), &push.place)
-        }
+        PushCommand::Add(push) => put(read::<PushClient>(push)?.entry(), &push.place),
         PushCommand::List { place } => {
             let mut out = std::io::stdout().lock();
             for c in registry(place)?.push_clients() {
@@ -169,16 +182,7 @@ pub(super) fn push(command: &PushCommand) -> Result<(), CtlError> {
 
 pub(super) fn api(command: &ApiCommand) -> Result<(), CtlError> {
     match command {
-        ApiCommand::Add { id, secret, scopes, place } => {
-            let entry = ApiClient {
-                id: id.clone(),
-                secret: secret.clone(),
-                secret_ha1: None,
-                jwks_uri: String::new(),
-                scopes: scopes.clone(),
-            };
-            put(entry.registration(), place)
-        }
+        ApiCommand::Add(api) => put(read::<ApiClient>(api)?.entry(), &api.place),
         ApiCommand::List { place } => {
             let mut out = std::io::stdout().lock();
             for c in registry(place)?.api_clients() {
@@ -222,7 +226,13 @@ pub(super) fn line(command: &LineCommand) -> Result<(), CtlError> {
     }
 }
 
-fn put(entry: Result<Entry, (&'static str, String)>, place: &Place) -> Result<(), CtlError> {
+/// What a provisioning file would have said.
+fn read<T: DeserializeOwned>(said: &impl Serialize) -> Result<T, CtlError> {
+    let read = serde_json::to_value(said).and_then(serde_json::from_value);
+    read.map_err(|error| CtlError::Usage(Problem::new("", error.to_string())))
+}
+
+fn put(entry: Result<Entry, Wrong>, place: &Place) -> Result<(), CtlError> {
     let entry = entry.map_err(|(key, text)| CtlError::Usage(Problem::new(key, text)))?;
     let store = open(place)?;
     wait(|done| Registrations::put(&store, vec![entry], done))?;

@@ -1,15 +1,11 @@
 //! One table of a provisioning file each: as written, and as stored.
 
-use gw_sms::push::message::is_xpid;
-use gw_sms::registry::{self, Entry, Kind, Lock, seal};
+use gw_sms::registry::{self, Entry, Kind, Wrong};
 use serde::{Deserialize, Serialize};
 use sip_ims::user::{AkaKeys, MAX_BARRED_PREFIXES, MAX_ID, NO_ANSWER_SECONDS};
 use sip_ims::{Aor, CallSettings, DigestSecrets, Msisdn, Role, User};
 use sip_proto::digest::aka::Milenage;
 use sip_proto::uri::{Scheme, Uri};
-
-/// Key and text of what is wrong with an entry.
-pub type Wrong = (&'static str, String);
 
 /// `[[user]]`, and the body of the admin listener's user calls.
 #[derive(Clone, Default, Deserialize)]
@@ -186,151 +182,6 @@ impl CallEntry {
     }
 }
 
-/// `[[push_client]]`: who may push short messages.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PushClient {
-    /// 11 digits.
-    pub xpid: String,
-    #[serde(default)]
-    pub name: String,
-    /// Empty: by address or certificate only. Not stored as such, see [`seal`].
-    #[serde(default)]
-    pub secret: String,
-    /// In place of a secret, for clients shown by the admin API and stored again: [`seal`] of it.
-    #[serde(default)]
-    pub secret_ha1: Option<String>,
-    /// SHA-256 of the client's certificate, in hexadecimal.
-    #[serde(default)]
-    pub certificate: Option<String>,
-    #[serde(default)]
-    pub allow_from: Vec<String>,
-    #[serde(default)]
-    pub callback: String,
-    #[serde(default)]
-    pub segmentation: bool,
-    #[serde(default)]
-    pub numbers: Vec<String>,
-    #[serde(default)]
-    pub deliver_while_roaming: bool,
-    #[serde(default)]
-    pub deliver_while_suspended: bool,
-    #[serde(default)]
-    pub deliver_despite_spam_block: bool,
-    #[serde(default)]
-    pub deliver_over_limit: bool,
-    #[serde(default)]
-    pub circuit_switched_when_ps_roaming: bool,
-    #[serde(default)]
-    pub stopped: bool,
-    /// RFC 3339, such as `2026-12-01T00:00:00+09:00`; from then on, and until then.
-    #[serde(default)]
-    pub valid_from: String,
-    #[serde(default)]
-    pub valid_until: String,
-    /// Requests a second; 0: no limit.
-    #[serde(default)]
-    pub rate: u32,
-    /// 0 goes first, 3 last.
-    #[serde(default = "usual_rank")]
-    pub priority: u8,
-}
-
-fn usual_rank() -> u8 {
-    2
-}
-
-impl std::fmt::Debug for PushClient {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PushClient({})", self.xpid)
-    }
-}
-
-impl PushClient {
-    /// As it is stored.
-    pub fn registration(&self) -> Result<Entry, Wrong> {
-        if !is_xpid(&self.xpid) {
-            return Err(("xpid", "must be 11 digits".to_owned()));
-        }
-        let lock =
-            lock(&self.xpid, &self.secret, self.secret_ha1.as_deref(), self.certificate.as_deref(), &self.allow_from)?;
-        if lock.secret_ha1.is_none() && lock.certificate.is_none() && lock.allow_from.is_empty() {
-            return Err(("secret", "without a secret or certificate, allow_from must say who may push".to_owned()));
-        }
-        url("callback", &self.callback)?;
-        if self.priority > 3 {
-            return Err(("priority", format!("{} is not between 0 and 3", self.priority)));
-        }
-        let numbers: Result<Vec<Msisdn>, _> = self.numbers.iter().map(|n| n.parse::<Msisdn>()).collect();
-        let numbers = numbers.map_err(|e| ("numbers", e.to_string()))?;
-        let client = registry::PushClient {
-            xpid: self.xpid.clone(),
-            name: self.name.clone(),
-            lock,
-            callback: self.callback.clone(),
-            segmentation: self.segmentation,
-            numbers: numbers.iter().copied().collect(),
-            deliver_while_roaming: self.deliver_while_roaming,
-            deliver_while_suspended: self.deliver_while_suspended,
-            deliver_despite_spam_block: self.deliver_despite_spam_block,
-            deliver_over_limit: self.deliver_over_limit,
-            circuit_switched_when_ps_roaming: self.circuit_switched_when_ps_roaming,
-            stopped: self.stopped,
-            valid_from: moment("valid_from", &self.valid_from)?,
-            valid_until: moment("valid_until", &self.valid_until)?,
-            rate: self.rate,
-            rank: self.priority,
-        };
-        Ok(Entry { numbers, ..registration(Kind::PushClient, "xpid", self.xpid.clone(), &client)? })
-    }
-}
-
-/// `[[api_client]]`: click-to-call and the other third-party APIs.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ApiClient {
-    pub id: String,
-    #[serde(default)]
-    pub secret: String,
-    #[serde(default)]
-    pub secret_ha1: Option<String>,
-    /// For private_key_jwt (RFC 7523), instead of a secret.
-    #[serde(default)]
-    pub jwks_uri: String,
-    #[serde(default)]
-    pub scopes: Vec<String>,
-}
-
-impl std::fmt::Debug for ApiClient {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ApiClient({})", self.id)
-    }
-}
-
-impl ApiClient {
-    /// As it is stored.
-    pub fn registration(&self) -> Result<Entry, Wrong> {
-        let key = name("id", &self.id)?;
-        let lock = lock(&self.id, &self.secret, self.secret_ha1.as_deref(), None, &[])?;
-        if lock.secret_ha1.is_none() == self.jwks_uri.is_empty() {
-            return Err(("secret", "exactly one of secret and jwks_uri must be set".to_owned()));
-        }
-        url("jwks_uri", &self.jwks_uri)?;
-        // RFC 6749 §3.3 scope-token.
-        let token = |s: &String| !s.is_empty() && s.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
-        if !self.scopes.iter().all(token) {
-            return Err(("scopes", "holds what is not a scope".to_owned()));
-        }
-        let client = registry::ApiClient {
-            id: self.id.clone(),
-            lock,
-            jwks_uri: self.jwks_uri.clone(),
-            scopes: self.scopes.clone(),
-        };
-        registration(Kind::ApiClient, "id", key, &client)
-    }
-}
-
 /// `[[line]]`: what an HLR would say of a number, where none is connected.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -359,48 +210,8 @@ impl Line {
             over_limit: self.over_limit,
             ps_roaming: self.ps_roaming,
         };
-        registration(Kind::Line, "msisdn", number.to_string(), &line)
+        Entry::of(Kind::Line, "msisdn", number.to_string(), &line)
     }
-}
-
-fn registration<T: Serialize>(kind: Kind, at: &'static str, key: String, value: &T) -> Result<Entry, Wrong> {
-    let body = serde_json::to_string(value).map_err(|e| (at, e.to_string()))?;
-    Ok(Entry { kind, key, body, numbers: Vec::new() })
-}
-
-/// What a client proves itself with, from what the operator wrote.
-fn lock(
-    id: &str,
-    secret: &str,
-    sealed: Option<&str>,
-    certificate: Option<&str>,
-    allow_from: &[String],
-) -> Result<Lock, Wrong> {
-    let digest = |key: &'static str, text: Option<&str>| {
-        let text = text.filter(|t| !t.is_empty()).map(str::to_ascii_lowercase);
-        match text {
-            Some(text) if hex::<32>(key, &text).is_err() => Err((key, "must be 64 hexadecimal digits".to_owned())),
-            text => Ok(text),
-        }
-    };
-    let block = |a: &String| {
-        let wrong = |_| ("allow_from", format!("\"{a}\" is not an IP address or CIDR block"));
-        a.parse::<registry::Block>().map_err(wrong)
-    };
-    Ok(Lock {
-        secret_ha1: if secret.is_empty() { digest("secret_ha1", sealed)? } else { Some(seal(id, secret)) },
-        certificate: digest("certificate", certificate)?,
-        allow_from: allow_from.iter().map(block).collect::<Result<_, _>>()?,
-    })
-}
-
-/// Unix seconds of an RFC 3339 time; 0 for none.
-fn moment(key: &'static str, text: &str) -> Result<i64, Wrong> {
-    if text.is_empty() {
-        return Ok(0);
-    }
-    let wrong = || (key, format!("\"{text}\" is not a time such as 2026-12-01T00:00:00+09:00"));
-    gw_sms::billing::unix_seconds(text).ok_or_else(wrong)
 }
 
 /// `[[filter]]`: initial filter criteria of the stand-alone mode (TS 29.228 annex F), per user or `"*"`.
@@ -444,13 +255,6 @@ fn address(key: &'static str, text: Option<&str>) -> Result<Option<Box<str>>, Wr
         && text.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty())
         && !text.chars().any(|c| c.is_whitespace() || c.is_control());
     if good { Ok(Some(text.into())) } else { Err((key, "is not an address such as alice@mail.test".to_owned())) }
-}
-
-fn url(key: &'static str, text: &str) -> Result<(), Wrong> {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let good = text.is_empty()
-        || (text.len() <= 2048 && rest.is_some_and(|r| !r.is_empty()) && text.bytes().all(|b| b.is_ascii_graphic()));
-    if good { Ok(()) } else { Err((key, "is not an http:// or https:// URL".to_owned())) }
 }
 
 fn json<T: Serialize>(at: &'static str, key: String, value: &T) -> Result<(String, Vec<u8>), Wrong> {

@@ -383,7 +383,7 @@ impl Dispatcher {
         let client = if segment.origin.has(Origin::UNJUDGED) {
             None
         } else {
-            self.parts.registry.push_client(&segment.origin.client)
+            self.parts.registry.control(&segment.origin.client)
         };
         if let Some(client) = client {
             match self.parts.lines.known(msn) {
@@ -465,7 +465,7 @@ impl Dispatcher {
                     marks.push(self.put_off(segment, due));
                     continue;
                 }
-                let instruction = self.parts.registry.push_client(&origin.client).map(|c| c.instruction());
+                let instruction = self.parts.registry.control(&origin.client).map(|c| c.instruction());
                 if !centre.submit(link, &segment, instruction) {
                     state.again(link, segment);
                     break;

@@ -2,17 +2,20 @@
 
 mod block;
 mod client;
+mod lock;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use serde::Serialize;
 use sip_ims::ports::{Done, StoreError};
 use sip_ims::{Msisdn, answer};
 
 pub use block::Block;
-pub use client::{ApiClient, Credentials, Line, Lock, PushClient, fingerprint, seal};
+pub use client::{ApiClient, Line, PushClient};
+pub use lock::{Credentials, Lock, fingerprint, seal};
 
 /// What kind of thing is registered. The names stand in the store.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -36,6 +39,9 @@ impl Kind {
     }
 }
 
+/// Key and text of what is wrong with an entry: the operator's to mend.
+pub type Wrong = (&'static str, String);
+
 /// One registration as the store keeps it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
@@ -46,6 +52,14 @@ pub struct Entry {
     pub body: String,
     /// The numbers of a push client: each is tied to at most [`MAX_CLIENTS_OF_NUMBER`].
     pub numbers: Vec<Msisdn>,
+}
+
+impl Entry {
+    /// Of something whose key is called `at`.
+    pub fn of<T: Serialize>(kind: Kind, at: &'static str, key: String, value: &T) -> Result<Entry, Wrong> {
+        let body = serde_json::to_string(value).map_err(|e| (at, e.to_string()))?;
+        Ok(Entry { kind, key, body, numbers: Vec::new() })
+    }
 }
 
 /// XPIDs to which one number may be tied (S5).
@@ -85,6 +99,14 @@ pub struct Registry {
 impl Registry {
     pub fn push_client(&self, xpid: &str) -> Option<Arc<PushClient>> {
         self.push.read().get(xpid).cloned()
+    }
+
+    /// The push client whose flags decide whether a message of this client of the queue is delivered (S6). Who sends under no contract
+    /// has none of them.
+    pub fn control(&self, client: &str) -> Option<Arc<PushClient>> {
+        let Some(id) = client.strip_prefix(ApiClient::CLIENT) else { return self.push_client(client) };
+        let contract = self.api_client(id).and_then(|api| self.push_client(&api.xpid));
+        Some(contract.unwrap_or_default())
     }
 
     pub fn api_client(&self, id: &str) -> Option<Arc<ApiClient>> {

@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use gw_sms::registry::{ApiClient, Entry, Kind, Line, PushClient};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sip_ims::ports::StoreError;
@@ -28,8 +29,8 @@ fn kind(name: &str) -> Result<Kind, Problem> {
 pub(super) async fn list(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
     let registry = &admin.registry;
     let all: Vec<Value> = match kind(&name)? {
-        Kind::PushClient => registry.push_clients().iter().map(|c| push_client(c)).collect(),
-        Kind::ApiClient => registry.api_clients().iter().map(|c| api_client(c)).collect(),
+        Kind::PushClient => registry.push_clients().iter().map(|c| shown(&**c)).collect(),
+        Kind::ApiClient => registry.api_clients().iter().map(|c| shown(&**c)).collect(),
         Kind::Line => registry.lines().iter().map(|(number, l)| line(*number, l)).collect(),
     };
     Ok(Json(json!({ name: all })))
@@ -41,8 +42,8 @@ pub(super) async fn show(
 ) -> Result<Json<Value>, Problem> {
     let registry = &admin.registry;
     let found = match kind(&name)? {
-        Kind::PushClient => registry.push_client(&key).map(|c| push_client(&c)),
-        Kind::ApiClient => registry.api_client(&key).map(|c| api_client(&c)),
+        Kind::PushClient => registry.push_client(&key).map(|c| shown(&*c)),
+        Kind::ApiClient => registry.api_client(&key).map(|c| shown(&*c)),
         Kind::Line => {
             let number = key.parse::<Msisdn>().ok();
             number.and_then(|n| registry.line(n).map(|l| line(n, &l)))
@@ -58,8 +59,8 @@ pub(super) async fn put(
     body: Bytes,
 ) -> Result<StatusCode, Problem> {
     let entry = match kind(&name)? {
-        Kind::PushClient => read::<provision::PushClient>(&body)?.registration(),
-        Kind::ApiClient => read::<provision::ApiClient>(&body)?.registration(),
+        Kind::PushClient => read::<PushClient>(&body)?.entry(),
+        Kind::ApiClient => read::<ApiClient>(&body)?.entry(),
         Kind::Line => read::<provision::Line>(&body)?.registration(),
     };
     let entry: Entry =
@@ -91,20 +92,13 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|e| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, e.to_string()))
 }
 
-/// Without its secret.
-fn push_client(client: &PushClient) -> Value {
+/// A client without its secret.
+fn shown<C: Serialize>(client: &C) -> Value {
     let mut shown = serde_json::to_value(client).unwrap_or_default();
     if let Some(fields) = shown.as_object_mut() {
         fields.remove("secret_ha1");
-        if let Some(rank) = fields.remove("rank") {
-            fields.insert("priority".into(), rank);
-        }
     }
     shown
-}
-
-fn api_client(client: &ApiClient) -> Value {
-    json!({ "id": client.id, "jwks_uri": client.jwks_uri, "scopes": client.scopes })
 }
 
 fn line(number: Msisdn, line: &Line) -> Value {
