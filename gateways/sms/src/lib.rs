@@ -7,7 +7,7 @@
 //! The service: [`push`] takes requests, [`registry`] knows who may, [`compose`] makes segments of them, [`queue`] is the port behind which
 //! they are kept, [`dispatch`] hands them to the carriers under [`delivery`] control, [`smpp`] is one of those, [`esme`] lets legacy
 //! applications submit to the same queue, [`notice`] tells clients, [`billing`]
-//! adds up. [`ip_sm_gw`] is SMS over IP (TS 24.341).
+//! adds up. [`rest`] is the developers' door to the same queue. [`ip_sm_gw`] is SMS over IP (TS 24.341).
 //!
 //! Does not do: the SMPP protocol itself (`gw-smpp`), WAP contents (`gw-wap`), SQL (the server's store).
 //!
@@ -26,6 +26,7 @@ pub mod queue;
 pub mod reassembly;
 pub mod receipt;
 pub mod registry;
+pub mod rest;
 pub mod rp;
 pub mod segment;
 pub mod smpp;

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::billing::Calendar;
 use crate::push::message;
 use crate::queue::{Notice, Queue};
-use crate::registry::Registry;
+use crate::registry::{ApiClient, Registry};
 
 /// Delivers a notice to its client.
 pub trait Teller: Send + Sync {
@@ -225,12 +225,14 @@ impl Teller for PushTeller {
 pub struct Tellers {
     pub push: PushTeller,
     pub esme: Option<Arc<dyn Teller>>,
+    pub api: Arc<dyn Teller>,
 }
 
 impl Teller for Tellers {
     fn tell(&self, notice: &Notice) -> Pin<Box<dyn Future<Output = Told> + Send>> {
         match &self.esme {
             Some(esme) if notice.client.starts_with(crate::esme::CLIENT) => esme.tell(notice),
+            _ if notice.client.starts_with(ApiClient::CLIENT) => self.api.tell(notice),
             _ => self.push.tell(notice),
         }
     }

@@ -1,8 +1,9 @@
 //! The push interface: XML over HTTP between push clients and this centre (`POST /smsgw/`).
 //!
-//! [`message`] reads what clients send and writes what they get; [`service`] decides. docs/smsgw.md tells clients.
+//! [`message`] reads what clients send and writes what they get; [`service`] decides, [`rate`] holds it to what was agreed. docs/smsgw.md tells clients.
 
 pub mod message;
+pub mod rate;
 pub mod service;
 
 /// Result codes of the interface.

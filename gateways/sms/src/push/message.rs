@@ -337,7 +337,7 @@ pub fn is_source(text: &str) -> bool {
     number || name && !text.starts_with('+')
 }
 
-fn hex(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn hex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }

@@ -10,6 +10,7 @@ use sip_ims::ports::StoreError;
 
 use super::Code;
 use super::message::{self, Address, Command, Push};
+use super::rate::Rates;
 use crate::compose::compose;
 use crate::queue::{Cancel, Enqueued, Origin, Queue, Request, RequestKey};
 use crate::registry::{Credentials, PushClient, Registry};
@@ -49,28 +50,14 @@ pub struct PushService {
     queue: Arc<dyn Queue>,
     /// Milliseconds for which a message without `vp` is tried.
     validity: i64,
-    buckets: Mutex<HashMap<Box<str>, Bucket>>,
+    rates: Arc<Rates>,
     reference: AtomicU8,
     counts: Counts,
 }
 
-/// What a client has left of its rate.
-struct Bucket {
-    left: f64,
-    /// Unix milliseconds.
-    at: i64,
-}
-
 impl PushService {
-    pub fn new(registry: Arc<Registry>, queue: Arc<dyn Queue>, validity: i64) -> PushService {
-        PushService {
-            registry,
-            queue,
-            validity,
-            buckets: Mutex::default(),
-            reference: AtomicU8::new(0),
-            counts: Counts::default(),
-        }
+    pub fn new(registry: Arc<Registry>, queue: Arc<dyn Queue>, rates: Arc<Rates>, validity: i64) -> PushService {
+        PushService { registry, queue, validity, rates, reference: AtomicU8::new(0), counts: Counts::default() }
     }
 
     pub fn counts(&self) -> &Counts {
@@ -107,7 +94,7 @@ impl PushService {
     /// Whether whoever asks is the client that it says, is served, and may reach the number.
     fn client(&self, address: &Address, credentials: &Credentials<'_>, now: i64) -> Result<Arc<PushClient>, Code> {
         let client = self.registry.push_client(&address.svcid).ok_or(Code::UNKNOWN_CLIENT)?;
-        if !client.lock.opens(&client.xpid, credentials) {
+        if !client.lock().opens(&client.xpid, credentials) {
             return Err(Code::NOT_ALLOWED);
         }
         if !client.is_served(now / 1_000) {
@@ -124,7 +111,7 @@ impl PushService {
             Ok(parts) => parts,
             Err(code) => return code,
         };
-        if !self.has_room(client, now) {
+        if !self.rates.take(&client.xpid, client.rate, 1, now) {
             return Code::THROTTLED;
         }
         let request = Request {
@@ -165,23 +152,6 @@ impl PushService {
             Ok(Cancel::Partly) => Code::PARTLY_OVER,
             Err(error) => refused(&error),
         }
-    }
-
-    /// A bucket of one second's requests.
-    fn has_room(&self, client: &PushClient, now: i64) -> bool {
-        if client.rate == 0 {
-            return true;
-        }
-        let rate = f64::from(client.rate);
-        let mut buckets = self.buckets.lock();
-        let bucket = buckets.entry(client.xpid.as_str().into()).or_insert(Bucket { left: rate, at: now });
-        bucket.left = (bucket.left + (now - bucket.at).max(0) as f64 * rate / 1_000.0).min(rate);
-        bucket.at = now;
-        let has = bucket.left >= 1.0;
-        if has {
-            bucket.left -= 1.0;
-        }
-        has
     }
 }
 
