@@ -33,8 +33,8 @@ use crate::billing::Office;
 use crate::bus::{LocalBus, NatsBus, NatsError};
 use crate::chronicle::Ledger;
 use crate::cluster::Cluster;
-use crate::config::{self, Auth, BusEngine, Config, ConfigError, DigestAlgorithm, StoreEngine, TrustedPeer};
-use crate::http::{self, tls::CertificateError, tls::Certificates};
+use crate::config::{self, Auth, BusEngine, Config, ConfigError, DigestAlgorithm, Oauth2, StoreEngine, TrustedPeer};
+use crate::http::{self, oauth2::Tokens, sms_api::SmsApi, tls::CertificateError, tls::Certificates};
 use crate::names::Located;
 use crate::secrets::{self, Pem, SecretError};
 use crate::sip::{Neighbours, Sip, SipParts};
@@ -173,6 +173,7 @@ pub fn run(
             ip_sm_gw: ip_sm_gw.as_ref().map(|(gateway, _)| gateway.clone()),
             location: registrar.clone(),
             client: http_client(&config)?,
+            documents: store.documents(),
             records: sms_records,
             trace: trace.clone(),
             metrics: metrics.clone(),
@@ -185,6 +186,9 @@ pub fn run(
     let certificates = Certificates::new(&pems, config.http.client_certificates)?;
     let draining = Arc::new(AtomicBool::new(false));
     let (stop, stopped) = watch::channel(false);
+    let public = http::public::sip(sip.carriers.clone())
+        .merge(http::smsgw::router(sms.push.clone()))
+        .merge(developers(&config, &store, registry.clone(), &sms, &metrics)?);
     let admin = http::admin::Admin {
         token: secrets::admin_token(&config)?,
         domain: config.domain.clone(),
@@ -197,7 +201,6 @@ pub fn run(
         trace: trace.clone(),
         draining: draining.clone(),
     };
-    let public = http::public::sip(sip.carriers.clone()).merge(http::smsgw::router(sms.push.clone()));
     let (doors, running) =
         runtime.block_on(open_doors(&config, admin, public, certificates.clone(), stopped, local))?;
     let mut until_stop = stop.subscribe();
@@ -272,6 +275,26 @@ pub fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The doors for developers: access tokens, short messages, and the description of it all.
+fn developers(
+    config: &Config,
+    store: &Store,
+    registry: Arc<Registry>,
+    sms: &Sms,
+    metrics: &Metrics,
+) -> Result<axum::Router, AppError> {
+    let Oauth2 { token_lifetime, plain } = config.oauth2;
+    let tokens = Arc::new(Tokens::new(registry, &cluster_secret(store)?, token_lifetime, plain));
+    let counted = tokens.clone();
+    let family = Family::counter("isthmus_oauth2_tokens_total", "Requests for access tokens, by outcome.");
+    metrics.source(family, move |s| counted.each(|outcome, n| s.push(&[("outcome", outcome)], n as f64)));
+    let api =
+        SmsApi { tokens: tokens.clone(), messages: sms.messages.clone(), subscriptions: sms.subscriptions.clone() };
+    Ok(http::oauth2::router(tokens)
+        .merge(http::sms_api::router(Arc::new(api)))
+        .merge(http::openapi::router(&config.http.public_url)))
 }
 
 /// `ready domain=… sip=… http=…`: operators' scripts wait for it.

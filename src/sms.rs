@@ -13,11 +13,14 @@ use gw_sms::dispatch::{self, Dispatcher, Hand, Handsets, Witness};
 use gw_sms::esme::{EsmeSide, EsmeTeller, Receipts};
 use gw_sms::ip_sm_gw::{IpSmGw, Registered, Terminating};
 use gw_sms::notice::{Notices, Notifier, PushTeller, Teller, Tellers};
+use gw_sms::push::rate::Rates;
 use gw_sms::push::service::PushService;
 use gw_sms::queue::{Ended, Notice, Origin, Queue, SegmentId, State, Verdict};
 use gw_sms::registry::Registry;
+use gw_sms::rest::{self, service::MessageService, subscription::Subscriptions, webhook::ApiTeller};
 use gw_sms::smpp::{Inbound, LinkSide, LinkTraits, SmppCentre};
 use parking_lot::Mutex;
+use sip_ims::ports::Documents;
 use sip_ims::service::Location;
 use sip_proto::{Method, Transport};
 use tokio::runtime::Handle;
@@ -25,6 +28,7 @@ use tokio::runtime::Handle;
 use crate::cdr::{Kind, Record, Records};
 use crate::config::{Config, SmppBind, SmppLink};
 use crate::http::client::{Client, HlrClient};
+use crate::http::guard::Guard;
 use crate::store::sms::{SmsConfig, SmsQueue};
 use crate::store::{OpenError, StoreConfig};
 use crate::telemetry::metrics::Family;
@@ -39,6 +43,7 @@ pub struct Around {
     pub ip_sm_gw: Option<Arc<IpSmGw>>,
     pub location: Arc<dyn Location>,
     pub client: Client,
+    pub documents: Arc<dyn Documents>,
     pub records: Option<Records>,
     pub trace: Arc<Trace>,
     pub metrics: Arc<Metrics>,
@@ -58,6 +63,9 @@ pub enum SmsError {
 pub struct Sms {
     pub queue: Arc<SmsQueue>,
     pub push: Arc<PushService>,
+    /// The developers' door.
+    pub messages: Arc<MessageService>,
+    pub subscriptions: Arc<Subscriptions>,
     pub dispatcher: Arc<Dispatcher>,
     pub links: Links,
     /// Open when ESMEs are configured.
@@ -67,7 +75,7 @@ pub struct Sms {
 impl Sms {
     /// Opens the queue and starts the links. Blocks; what runs does so on `runtime`.
     pub fn open(config: &Config, around: Around, runtime: &Handle) -> Result<Sms, SmsError> {
-        let Around { store, registry, ip_sm_gw, location, client, records, trace, metrics } = around;
+        let Around { store, registry, ip_sm_gw, location, client, documents, records, trace, metrics } = around;
         // Checked with the rest of the configuration.
         let calendar = Calendar::parse(&config.billing.time_zone).unwrap_or_else(|_| Calendar::utc());
         let queue = Arc::new(SmsQueue::open(&SmsConfig {
@@ -100,8 +108,26 @@ impl Sms {
         dispatcher.tie(centre, handsets);
         queue.attach(Arc::new(Hand(dispatcher.clone())));
         let validity = i64::from(config.sms.validity) * 60_000;
-        let push = Arc::new(PushService::new(registry.clone(), queue.clone(), validity));
-        to_metrics(&metrics, &queue, &dispatcher, &push, &chronicle, &links);
+        let rates = Arc::new(Rates::default());
+        let push = Arc::new(PushService::new(registry.clone(), queue.clone(), rates.clone(), validity));
+        let guard = Guard::new(config.webhooks.allow.clone());
+        let messages = Arc::new(MessageService::new(rest::service::Parts {
+            registry: registry.clone(),
+            queue: queue.clone(),
+            documents: documents.clone(),
+            rates,
+            calendar: calendar.clone(),
+            validity,
+            keep: i64::from(config.sms.keep) * 86_400_000,
+            random: Arc::new(rand::random),
+        }));
+        let check = guard.clone();
+        let check = Arc::new(move |url: &str| check.check(url));
+        let subscriptions = Arc::new(Subscriptions::new(documents, check, Arc::new(rand::random)));
+        let webhooks = Arc::new(client.guarded(guard));
+        let api = ApiTeller::new(subscriptions.clone(), messages.letters().clone(), webhooks, clock());
+        runtime.spawn(tidy(api.clone(), messages.clone()));
+        to_metrics(&metrics, &queue, &dispatcher, (&push, &messages), &chronicle, &links);
         let counts = told;
         metrics.source(
             Family::counter("isthmus_sms_notifications_total", "Notifications to clients, by fate."),
@@ -114,8 +140,14 @@ impl Sms {
         );
         let (door, esme) = open_door(config, &queue, &calendar, validity, runtime)?;
         let push_teller = PushTeller { registry, poster: Arc::new(client), calendar };
-        start(runtime, notifier, queue.clone(), Tellers { push: push_teller, esme }, dispatcher.clone());
-        Ok(Sms { queue, push, dispatcher, links, door })
+        start(
+            runtime,
+            notifier,
+            queue.clone(),
+            Tellers { push: push_teller, esme, api: Arc::new(api) },
+            dispatcher.clone(),
+        );
+        Ok(Sms { queue, push, messages, subscriptions, dispatcher, links, door })
     }
 
     /// Ends the links with their windows answered, and writes what is known.
@@ -139,6 +171,27 @@ fn start(runtime: &Handle, notifier: Notifier, queue: Arc<dyn Queue>, teller: Te
         }
     });
 }
+
+/// Ends subscriptions when their time is over, and forgets old messages.
+async fn tidy(api: ApiTeller, messages: Arc<MessageService>) {
+    let clock = clock();
+    for round in 0u64.. {
+        tokio::time::sleep(TIDY).await;
+        if let Err(error) = api.end_subscriptions().await {
+            tracing::warn!(%error, "subscriptions are not looked through");
+        }
+        if round.is_multiple_of(PURGE_ROUNDS)
+            && let Err(error) = messages.letters().purge(clock()).await
+        {
+            tracing::warn!(%error, "old messages of developers are not forgotten");
+        }
+    }
+}
+
+/// How late a subscription may end.
+const TIDY: Duration = Duration::from_secs(5);
+/// About an hour.
+const PURGE_ROUNDS: u64 = 720;
 
 fn open_links(
     config: &Config,
@@ -309,7 +362,7 @@ fn to_metrics(
     metrics: &Metrics,
     queue: &Arc<SmsQueue>,
     dispatcher: &Arc<Dispatcher>,
-    push: &Arc<PushService>,
+    (push, messages): (&Arc<PushService>, &Arc<MessageService>),
     chronicle: &Arc<Chronicle>,
     links: &Links,
 ) {
@@ -343,6 +396,15 @@ fn to_metrics(
     metrics.source(Family::counter("isthmus_sms_push_total", "Answers of the push interface, by code."), move |s| {
         p.counts().each(|code, n| s.push(&[("code", &code.to_string())], n as f64));
     });
+    let m = messages.clone();
+    metrics.source(
+        Family::counter("isthmus_sms_api_total", "Answers of the developers' API, by operation and HTTP status."),
+        move |s| {
+            m.counts().each(|operation, status, n| {
+                s.push(&[("operation", operation), ("status", &status.to_string())], n as f64);
+            });
+        },
+    );
     let c = chronicle.clone();
     metrics.source(
         Family::counter("isthmus_sms_ended_total", "Segments that are over, by state and verdict."),

@@ -72,6 +72,7 @@ impl Config {
             within(&format!("smpp.esme[{i}].system_id"), esme.system_id.len() as u64, 1, 15);
             within(&format!("smpp.esme[{i}].password"), esme.password.len() as u64, 0, 8);
         }
+        within("oauth2.token_lifetime", u64::from(self.oauth2.token_lifetime), 60, 86_400);
         within("sms.validity", u64::from(self.sms.validity), 1, 43_200);
         within("sms.keep", u64::from(self.sms.keep), 1, 366);
         within("sms.hlr_cache", u64::from(self.sms.hlr_cache), 0, 86_400);

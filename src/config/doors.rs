@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use gw_sms::registry::Block;
 use serde::Deserialize;
 
 use super::values::{Door, Ports, Size};
@@ -90,6 +91,30 @@ impl Default for Http {
             client_certificates: false,
         }
     }
+}
+
+/// `[oauth2]`: access tokens for the third-party APIs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Oauth2 {
+    /// Seconds for which a token is good, 60 to 86,400.
+    pub token_lifetime: u32,
+    /// Secrets are taken without TLS from other machines too: for a proxy in front of us that has the certificate.
+    pub plain: bool,
+}
+
+impl Default for Oauth2 {
+    fn default() -> Oauth2 {
+        Oauth2 { token_lifetime: 600, plain: false }
+    }
+}
+
+/// `[webhooks]`: addresses that developers name, to be told things.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhooks {
+    /// Addresses and CIDR blocks that are admitted though they are not public; there plain HTTP will do.
+    pub allow: Vec<Block>,
 }
 
 /// `[admin]`: operators only.

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use doors::{
-    Admin, Billing, CertificateFiles, Content, Http, Media, Msrp, Smpp, SmppBind, SmppEsme, SmppLink, Sms, Tls, Xmpp,
-    XmppRoute,
+    Admin, Billing, CertificateFiles, Content, Http, Media, Msrp, Oauth2, Smpp, SmppBind, SmppEsme, SmppLink, Sms, Tls,
+    Webhooks, Xmpp, XmppRoute,
 };
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};
 pub use sip::{Acknowledge, Auth, DigestAlgorithm, Flood, Messaging, Registrar, Sip, SmsOverIp};
@@ -39,6 +39,8 @@ pub struct Config {
     pub msrp: Msrp,
     pub media: Media,
     pub http: Http,
+    pub oauth2: Oauth2,
+    pub webhooks: Webhooks,
     pub admin: Admin,
     pub xmpp: Xmpp,
     pub smpp: Smpp,
@@ -66,6 +68,8 @@ impl Default for Config {
             msrp: Msrp::default(),
             media: Media::default(),
             http: Http::default(),
+            oauth2: Oauth2::default(),
+            webhooks: Webhooks::default(),
             admin: Admin::default(),
             xmpp: Xmpp::default(),
             smpp: Smpp::default(),

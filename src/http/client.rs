@@ -1,4 +1,5 @@
-//! Requests of our own: notifications to push clients, questions to an HLR. HTTP/1.1, connections kept for the next.
+//! Requests of our own: notifications to push clients, questions to an HLR. HTTP/1.1, connections kept for the next; a redirect is an answer
+//! like any other and is not followed.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,10 +19,12 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use sip_ims::Msisdn;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+
+use super::guard::Guard;
 
 /// What came back.
 #[derive(Clone, Debug)]
@@ -36,6 +39,9 @@ pub enum ClientError {
     /// The operator's: not an `http:` or `https:` URL.
     #[error("not a URL that can be asked")]
     Url,
+    /// The developer's who named it: see [`Guard`].
+    #[error("not an address that strangers may send us to")]
+    Forbidden,
     #[error("no connection: {0}")]
     Connect(#[source] io::Error),
     #[error("no answer: {0}")]
@@ -55,12 +61,19 @@ pub struct Client {
     tls: TlsConnector,
     /// Idle connections by scheme and authority; at most [`MAX_IDLE`] each.
     idle: Arc<Mutex<HashMap<String, Vec<Connection>>>>,
+    /// `None`: the operator names the addresses.
+    guard: Option<Guard>,
 }
 
 impl Client {
     /// `tls` says whose certificates are believed.
     pub fn new(tls: Arc<rustls::ClientConfig>) -> Client {
-        Client { tls: TlsConnector::from(tls), idle: Arc::default() }
+        Client { tls: TlsConnector::from(tls), idle: Arc::default(), guard: None }
+    }
+
+    /// The same for addresses that strangers name, as far as `guard` admits them.
+    pub fn guarded(&self, guard: Guard) -> Client {
+        Client { tls: self.tls.clone(), idle: Arc::default(), guard: Some(guard) }
     }
 
     pub async fn request(
@@ -126,7 +139,14 @@ impl Client {
             _ => return Err(ClientError::Url),
         };
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let stream = TcpStream::connect((host.as_str(), port)).await.map_err(ClientError::Connect)?;
+        let mut addresses: Vec<_> = lookup_host((host.as_str(), port)).await.map_err(ClientError::Connect)?.collect();
+        if let Some(guard) = &self.guard {
+            addresses.retain(|a| guard.admits(a.ip(), secure));
+            if addresses.is_empty() {
+                return Err(ClientError::Forbidden);
+            }
+        }
+        let stream = TcpStream::connect(&addresses[..]).await.map_err(ClientError::Connect)?;
         // A request is one write: nothing is gained by waiting for more.
         let _ = stream.set_nodelay(true);
         if secure {

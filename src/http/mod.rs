@@ -3,9 +3,14 @@
 //! Doors bring an [`axum::Router`] and are mounted; nothing here knows what they do.
 
 pub mod admin;
+pub mod camara;
 pub mod client;
+pub mod guard;
+pub mod oauth2;
+pub mod openapi;
 pub mod problem;
 pub mod public;
+pub mod sms_api;
 pub mod smsgw;
 pub mod tls;
 

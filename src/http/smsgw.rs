@@ -66,9 +66,13 @@ fn is_xml(headers: &HeaderMap) -> bool {
     utf8 && (kind == "text/xml" || kind == "application/xml" || kind.ends_with("+xml"))
 }
 
-/// `user:password` of HTTP Basic (RFC 7617 §2).
+/// `user:password` of HTTP Basic.
 pub fn basic(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    basic_of(headers.get(header::AUTHORIZATION)?.to_str().ok()?)
+}
+
+/// `user:password` of the value of an Authorization header (RFC 7617 §2).
+pub fn basic_of(value: &str) -> Option<String> {
     let (scheme, token) = value.split_once(' ')?;
     let bytes = scheme.eq_ignore_ascii_case("basic").then(|| BASE64_STANDARD.decode(token.trim()).ok()).flatten()?;
     String::from_utf8(bytes).ok()
