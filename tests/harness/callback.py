@@ -2,9 +2,10 @@
 
 The statuses are given to the first requests, in turn; afterwards 200.
 """
-import http.server, json, sys
+import http.server, json, sys, threading
 
 statuses = [int(s) for s in sys.argv[2:]]
+one_at_a_time = threading.Lock()
 
 class Callback(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -12,7 +13,8 @@ class Callback(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         status = statuses.pop(0) if statuses else 200
-        print(json.dumps({"path": self.path, "status": status, "body": body, "headers": dict(self.headers)}), flush=True)
+        with one_at_a_time:
+            print(json.dumps({"path": self.path, "status": status, "body": body, "headers": dict(self.headers)}), flush=True)
         self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()

@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod baresip;
+pub mod developer;
 pub mod digest;
 pub mod dns;
 pub mod homer;

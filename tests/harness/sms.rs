@@ -32,7 +32,7 @@ impl Peer {
         Peer::ready(Process::start("callback", dir, &mut command))
     }
 
-    fn ready(mut process: Process) -> Peer {
+    pub fn ready(mut process: Process) -> Peer {
         process.wait_for("\"ready\"", Duration::from_secs(30));
         Peer(process)
     }
