@@ -3,6 +3,7 @@
 //! A token says whose it is, for which scopes and until when, sealed with a key that all nodes share: none is stored. It is good for as
 //! long as the client is registered with the secret it was given for, and for no more scopes than the client has by now.
 
+mod assertion;
 mod failures;
 mod form;
 
@@ -30,6 +31,8 @@ use subtle::ConstantTimeEq;
 
 use super::Peer;
 use super::camara::Refusal;
+use assertion::Assertion;
+pub use assertion::Assertions;
 use failures::Failures;
 use form::Form;
 
@@ -41,6 +44,7 @@ pub struct Tokens {
     lifetime: u32,
     /// Secrets are taken over connections without TLS, from other machines too.
     plain: bool,
+    assertions: Assertions,
     failures: Failures,
     counts: Mutex<HashMap<&'static str, u64>>,
 }
@@ -69,9 +73,14 @@ struct Failure {
 
 impl Tokens {
     /// `secret`: what all nodes share.
-    pub fn new(registry: Arc<Registry>, secret: &[u8; 32], lifetime: u32, plain: bool) -> Tokens {
+    pub fn new(
+        registry: Arc<Registry>,
+        secret: &[u8; 32],
+        assertions: Assertions,
+        (lifetime, plain): (u32, bool),
+    ) -> Tokens {
         let key = mac(secret, b"isthmus oauth2 access token");
-        Tokens { registry, key, lifetime, plain, failures: Failures::default(), counts: Mutex::default() }
+        Tokens { registry, key, lifetime, plain, assertions, failures: Failures::default(), counts: Mutex::default() }
     }
 
     /// Requests for tokens, by answer.
@@ -122,78 +131,85 @@ impl Tokens {
 
     /// Changes when the secret does, and tells nothing of it.
     fn key_of(&self, client: &ApiClient) -> String {
-        let secret = client.secret_ha1.as_deref().unwrap_or_default();
+        let secret = client.secret_ha1.as_deref().unwrap_or(&client.jwks_uri);
         BASE64_URL_SAFE_NO_PAD.encode(&mac(&self.key, secret.as_bytes())[..8])
     }
 
-    /// RFC 6749 §4.4.2, with the client authenticated by one of §2.3.1's ways.
-    fn grant(&self, headers: &HeaderMap, peer: Peer, body: &[u8]) -> Result<(Arc<ApiClient>, String), Failure> {
-        let invalid = |description| Failure {
-            status: StatusCode::BAD_REQUEST,
-            error: "invalid_request",
-            description,
-            basic: false,
-        };
+    /// RFC 6749 §4.4.2.
+    async fn grant(&self, headers: &HeaderMap, peer: Peer, body: &[u8]) -> Result<(Arc<ApiClient>, String), Failure> {
         if !(peer.secure || self.plain || peer.remote.ip().to_canonical().is_loopback()) {
-            return Err(invalid("secrets are taken over TLS only"));
+            return Err(Failure::request("secrets are taken over TLS only"));
         }
-        let form = Form::read(headers, body).map_err(invalid)?;
-        let header = match headers.get_all(header::AUTHORIZATION).iter().collect::<Vec<_>>()[..] {
-            [] => None,
-            [one] => Some(one),
-            _ => return Err(invalid("more than one Authorization")),
-        };
-        let basic = header.is_some();
-        let refused = |error, description| {
-            let status = if error == "invalid_client" { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
-            Failure { status, error, description, basic }
-        };
-        let credentials = match (header, form.of("client_id"), form.of("client_secret")) {
-            (Some(_), _, Some(_)) => return Err(invalid("one way of authentication, not two")),
-            (Some(header), named, None) => {
-                let mut found = basic_credentials(header);
-                found.retain(|(id, _)| named.is_none_or(|n| n == id));
-                if found.is_empty() {
-                    return Err(refused("invalid_client", "the Authorization header is no client's"));
-                }
-                found
-            }
-            (None, Some(id), Some(secret)) => vec![(id.to_owned(), secret.to_owned())],
-            (None, ..) => return Err(refused("invalid_client", "a client id and secret are needed")),
-        };
-        let address = peer.remote.ip();
-        if !self.failures.may_try(address, unix_now()) {
-            let description = "too many wrong secrets came from there: wait a while";
-            return Err(Failure { status: StatusCode::TOO_MANY_REQUESTS, error: "invalid_client", description, basic });
-        }
-        let known = credentials.iter().find_map(|credentials| self.known(credentials, address));
-        let client = known.ok_or_else(|| {
-            self.failures.failed(address, unix_now());
-            refused("invalid_client", "no such client, or not its secret")
-        })?;
+        let form = Form::read(headers, body).map_err(Failure::request)?;
+        let client = self.authenticate(headers, peer.remote.ip(), &form).await?;
         match form.of("grant_type") {
             Some("client_credentials") => {}
-            Some(_) => return Err(refused("unsupported_grant_type", "client_credentials is the only one")),
-            None => return Err(refused("invalid_request", "grant_type is missing")),
+            Some(_) => return Err(Failure::bad("unsupported_grant_type", "client_credentials is the only one")),
+            None => return Err(Failure::request("grant_type is missing")),
         }
         let scope = match form.of("scope") {
             // §3.3: a default that is documented.
             None => client.scopes.join(" "),
             Some(asked) if asked.split(' ').all(|s| client.scopes.iter().any(|has| has == s)) => asked.to_owned(),
-            Some(_) => return Err(refused("invalid_scope", "holds a scope that the client does not have")),
+            Some(_) => return Err(Failure::bad("invalid_scope", "holds a scope that the client does not have")),
         };
         Ok((client, scope))
     }
 
+    /// The client, by exactly one of `client_secret_basic`, `client_secret_post` (§2.3.1) and `private_key_jwt`.
+    async fn authenticate(&self, headers: &HeaderMap, address: IpAddr, form: &Form) -> Result<Arc<ApiClient>, Failure> {
+        let header = match headers.get_all(header::AUTHORIZATION).iter().collect::<Vec<_>>()[..] {
+            [] => None,
+            [one] => Some(one),
+            _ => return Err(Failure::request("more than one Authorization")),
+        };
+        let unknown = |description| Failure { basic: header.is_some(), ..Failure::client(description) };
+        let (named, secret, assertion) = (form.of("client_id"), form.of("client_secret"), form.of("client_assertion"));
+        if [header.is_some(), secret.is_some(), assertion.is_some()].into_iter().filter(|way| *way).count() > 1 {
+            return Err(Failure::request("one way of authentication, not two"));
+        }
+        if assertion.is_some() && form.of("client_assertion_type") != Some(assertion::TYPE) {
+            return Err(Failure::request("client_assertion_type is none that is known"));
+        }
+        let now = unix_now();
+        if !self.failures.may_try(address, now) {
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            return Err(Failure { status, ..unknown("too many wrong secrets came from there: wait a while") });
+        }
+        let client = match (header, named, secret, assertion) {
+            (Some(header), ..) => {
+                let mut credentials = basic_credentials(header);
+                credentials.retain(|(id, _)| named.is_none_or(|n| n == id));
+                credentials.iter().find_map(|(id, secret)| self.known(id, secret, address))
+            }
+            (None, Some(id), Some(secret), None) => self.known(id, secret, address),
+            (None, named, None, Some(token)) => self.proved(token, named, address, now).await,
+            _ => return Err(unknown("a client id and secret, or an assertion, are needed")),
+        };
+        client.ok_or_else(|| {
+            self.failures.failed(address, now);
+            unknown("no such client, or not its secret")
+        })
+    }
+
     /// A client that has a secret, and whose it is.
-    fn known(&self, (id, secret): &(String, String), address: IpAddr) -> Option<Arc<ApiClient>> {
+    fn known(&self, id: &str, secret: &str, address: IpAddr) -> Option<Arc<ApiClient>> {
         let client = self.registry.api_client(id)?;
         let given = Credentials { address: Some(address), basic: Some((id, secret)), certificate: None };
         (client.secret_ha1.is_some() && client.lock().opens(id, &given)).then_some(client)
     }
 
-    fn answer(&self, headers: &HeaderMap, peer: Peer, body: &[u8]) -> Response {
-        let mut response = match self.grant(headers, peer, body) {
+    /// A client that has keys, and signed this.
+    async fn proved(&self, token: &str, named: Option<&str>, address: IpAddr, now: u64) -> Option<Arc<ApiClient>> {
+        let assertion = Assertion::read(token)?;
+        let client = self.registry.api_client(assertion.client())?;
+        let near = client.allow_from.is_empty() || client.allow_from.iter().any(|block| block.contains(address));
+        let may = near && !client.jwks_uri.is_empty() && named.is_none_or(|n| n == client.id);
+        (may && self.assertions.prove(&assertion, &client.jwks_uri, now).await).then_some(client)
+    }
+
+    async fn answer(&self, headers: &HeaderMap, peer: Peer, body: &[u8]) -> Response {
+        let mut response = match self.grant(headers, peer, body).await {
             Ok((client, scope)) => {
                 *self.counts.lock().entry("granted").or_default() += 1;
                 let exp = unix_now() + u64::from(self.lifetime);
@@ -230,11 +246,24 @@ async fn token(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     match body {
-        Ok(body) => tokens.answer(&headers, peer, &body),
+        Ok(body) => tokens.answer(&headers, peer, &body).await,
         Err(rejection) => {
-            let (status, description) = (rejection.status(), "the body is not read");
-            Failure { status, error: "invalid_request", description, basic: false }.into_response()
+            Failure { status: rejection.status(), ..Failure::request("the body is not read") }.into_response()
         }
+    }
+}
+
+impl Failure {
+    fn bad(error: &'static str, description: &'static str) -> Failure {
+        Failure { status: StatusCode::BAD_REQUEST, error, description, basic: false }
+    }
+
+    fn request(description: &'static str) -> Failure {
+        Failure::bad("invalid_request", description)
+    }
+
+    fn client(description: &'static str) -> Failure {
+        Failure { status: StatusCode::UNAUTHORIZED, ..Failure::bad("invalid_client", description) }
     }
 }
 
@@ -293,7 +322,17 @@ mod tests {
     fn tokens(secret: &str, scopes: &str) -> Tokens {
         let registry = Arc::new(Registry::default());
         register(&registry, secret, scopes);
-        Tokens::new(registry, &[7; 32], 600, false)
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        let client = crate::http::client::Client::new(Arc::new(config));
+        Tokens::new(registry, &[7; 32], Assertions::new(client, "https://sms.test/"), (600, false))
+    }
+
+    /// Nothing here waits for anybody.
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
     }
 
     fn register(registry: &Registry, secret: &str, scopes: &str) {
@@ -316,7 +355,7 @@ mod tests {
     }
 
     fn ask(tokens: &Tokens, authorization: &str, body: &str) -> Result<String, (u16, &'static str)> {
-        let granted = tokens.grant(&headers(authorization), peer("127.0.0.1:9", false), body.as_bytes());
+        let granted = now(tokens.grant(&headers(authorization), peer("127.0.0.1:9", false), body.as_bytes()));
         granted.map(|(_, scope)| scope).map_err(|f| (f.status.as_u16(), f.error))
     }
 
@@ -354,7 +393,7 @@ mod tests {
         let tokens = tokens("s", "");
         let ask = |remote, secure| {
             let body = b"grant_type=client_credentials&client_id=crm&client_secret=s";
-            tokens.grant(&headers(""), peer(remote, secure), body).is_ok()
+            now(tokens.grant(&headers(""), peer(remote, secure), body)).is_ok()
         };
         assert!(ask("127.0.0.1:1", false) && ask("[::1]:1", false) && ask("192.0.2.1:1", true));
         assert!(!ask("192.0.2.1:1", false));

@@ -69,4 +69,19 @@ mod tests {
         assert!(Form::read(&headers, b"a=1&a=1").is_err() && Form::read(&headers, b"a=\xff").is_err());
         assert!(Form::read(&HeaderMap::new(), b"a=1").is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_posted_is_read_or_refused(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, "application/x-www-form-urlencoded".parse().unwrap());
+            let _ = Form::read(&headers, &body);
+        }
+
+        #[test]
+        fn what_was_encoded_is_decoded(text in ".*") {
+            let encoded: String = text.bytes().map(|b| format!("%{b:02X}")).collect();
+            proptest::prop_assert_eq!(decode(&encoded), Some(text));
+        }
+    }
 }
