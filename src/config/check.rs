@@ -76,6 +76,7 @@ impl Config {
         within("sms.validity", u64::from(self.sms.validity), 1, 43_200);
         within("sms.keep", u64::from(self.sms.keep), 1, 366);
         within("sms.hlr_cache", u64::from(self.sms.hlr_cache), 0, 86_400);
+        within("sms.hlr_timeout", u64::from(self.sms.hlr_timeout), 1, 60);
 
         for (i, link) in self.smpp.link.iter().enumerate() {
             if !link.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {

@@ -247,13 +247,15 @@ pub struct Sms {
     pub keep: u32,
     /// URL of an HLR or HSS look-up, with `{msisdn}` in it; empty: lines are as provisioned.
     pub hlr: String,
-    /// Seconds for which its answer is believed, 0 to 86,400.
+    /// Seconds for which its answer is believed, 0 to 86,400; 0: for the messages that waited for it.
     pub hlr_cache: u32,
+    /// Seconds within which it must answer, 1 to 60.
+    pub hlr_timeout: u32,
 }
 
 impl Default for Sms {
     fn default() -> Sms {
-        Sms { validity: 4_320, keep: 7, hlr: String::new(), hlr_cache: 30 }
+        Sms { validity: 4_320, keep: 7, hlr: String::new(), hlr_cache: 30, hlr_timeout: 5 }
     }
 }
 

@@ -21,6 +21,7 @@ use rustls::pki_types::ServerName;
 use sip_ims::Msisdn;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -205,26 +206,35 @@ impl Poster for Client {
     }
 }
 
-/// An HLR or HSS behind HTTP: `GET` of the URL with `{msisdn}` filled in, answered by the keys of `[[line]]` as JSON; 404: an
-/// ordinary line.
+/// An HLR or HSS behind HTTP: `GET` of the URL with `{msisdn}` filled in, answered by the keys of `[[line]]` as a JSON object; 404: an
+/// ordinary line. Anything else, or nothing in time, says nothing.
 pub struct HlrClient {
-    pub client: Client,
-    pub url: String,
-    pub runtime: Handle,
+    client: Client,
+    url: String,
+    patience: Duration,
+    /// It may be a slow one: no more questions at once than it was built for.
+    room: Arc<Semaphore>,
+    runtime: Handle,
+}
+
+impl HlrClient {
+    pub fn new(client: Client, url: &str, patience: Duration, runtime: Handle) -> HlrClient {
+        HlrClient { client, url: url.to_owned(), patience, room: Arc::new(Semaphore::new(HLR_AT_ONCE)), runtime }
+    }
 }
 
 impl LookUp for HlrClient {
     fn look_up(&self, msn: Msisdn, done: Box<dyn FnOnce(Option<Line>) + Send>) {
         let url = self.url.replace("{msisdn}", &msn.as_u64().to_string());
-        let client = self.client.clone();
+        let (client, room, patience) = (self.client.clone(), self.room.clone(), self.patience);
         self.runtime.spawn(async move {
-            let line =
-                match client.request(Method::GET, &url, &[("accept", "application/json".to_owned())], Vec::new()).await
-                {
-                    Ok(answer) if answer.status == 200 => serde_json::from_slice::<Line>(&answer.body).ok(),
-                    Ok(answer) if answer.status == 404 => Some(Line::default()),
-                    Ok(_) | Err(_) => None,
-                };
+            // Never closed.
+            let _place = room.acquire().await;
+            let accept = [("accept", "application/json".to_owned())];
+            let line = match timeout(patience, client.request(Method::GET, &url, &accept, Vec::new())).await {
+                Ok(Ok(answer)) => line(answer.status, &answer.body),
+                Ok(Err(_)) | Err(_) => None,
+            };
             if line.is_none() {
                 tracing::warn!("the HLR does not tell how a line stands");
             }
@@ -233,6 +243,17 @@ impl LookUp for HlrClient {
     }
 }
 
+fn line(status: u16, body: &[u8]) -> Option<Line> {
+    match status {
+        // An array would be read as well, and an empty one as an ordinary line.
+        200 if body.trim_ascii_start().first() == Some(&b'{') => serde_json::from_slice(body).ok(),
+        404 => Some(Line::default()),
+        _ => None,
+    }
+}
+
+/// Questions to an HLR at once.
+const HLR_AT_ONCE: usize = 64;
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 /// Idle connections to one place.
@@ -241,3 +262,18 @@ const MAX_IDLE: usize = 32;
 const CONNECT: Duration = Duration::from_secs(5);
 /// From the request to the end of its answer.
 const ANSWER: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_hlr_says_is_a_line_or_nothing() {
+        assert!(line(200, br#" {"roaming":true,"imsi":"x"}"#).unwrap().roaming);
+        assert_eq!((line(200, b"{}"), line(404, b"no such")), (Some(Line::default()), Some(Line::default())));
+        for bad in [&b""[..], b"[]", b"{", b"null", br#"{"roaming":"yes"}"#] {
+            assert_eq!(line(200, bad), None);
+        }
+        assert_eq!((line(500, b"{}"), line(302, b"{}")), (None, None));
+    }
+}

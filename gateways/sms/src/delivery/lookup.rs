@@ -31,8 +31,9 @@ struct Answers {
 }
 
 impl LineBook {
-    /// `fresh`: how long an answer is believed.
+    /// `fresh`: how long an answer is believed; at least a second, in which whoever waited for it is judged by it.
     pub fn new(registry: Arc<Registry>, elsewhere: Option<Arc<dyn LookUp>>, fresh: Duration) -> LineBook {
+        let fresh = fresh.max(Duration::from_secs(1));
         LineBook { registry, elsewhere, fresh, answers: Arc::default() }
     }
 }
@@ -105,6 +106,15 @@ mod tests {
         let kind = crate::registry::Kind::Line;
         registry.apply(&crate::registry::Change { sequence: 1, kind, key: msn.to_string(), body: Some("{}".into()) });
         assert!(!book.known(msn).unwrap().roaming);
+    }
+
+    #[test]
+    fn an_answer_is_believed_by_whoever_waited_for_it() {
+        // Else it would be asked for without end.
+        let book = LineBook::new(Arc::default(), Some(Arc::new(Hlr(AtomicU32::new(0)))), Duration::ZERO);
+        let msn: Msisdn = "+819012345678".parse().unwrap();
+        book.ask(msn, Box::new(|known| assert!(known)));
+        assert!(book.known(msn).is_some());
     }
 
     #[test]
