@@ -66,10 +66,11 @@ impl Calendar {
         )
     }
 
-    /// The day before the one that holds this moment.
-    pub fn day_before(&self, unix_ms: i64) -> String {
-        let date = self.at(unix_ms).date();
-        date.yesterday().unwrap_or(date).to_string()
+    /// The last `count` days that are over at this moment, the newest first, and whether each ends its month.
+    pub fn days_before(&self, unix_ms: i64, count: usize) -> Vec<(String, bool)> {
+        let today = self.at(unix_ms).date();
+        let days = std::iter::successors(today.yesterday().ok(), |date| date.yesterday().ok());
+        days.take(count).map(|date| (date.to_string(), date == date.last_of_month())).collect()
     }
 
     /// Unix milliseconds of the midnight after this moment.
@@ -125,7 +126,8 @@ mod tests {
         assert_eq!(&*tokyo.day(at - 1_800_001), "2026-11-26");
         assert_eq!(&*tokyo.day(at - 1_800_000), "2026-11-27");
         assert_eq!(tokyo.timestamp(at), "2026-11-27T00:30:00+09:00");
-        assert_eq!(tokyo.day_before(at), "2026-11-26");
+        let days = tokyo.days_before(at + 4 * 86_400_000, 2);
+        assert_eq!(days, [("2026-11-30".to_owned(), true), ("2026-11-29".to_owned(), false)]);
         assert_eq!(tokyo.next_midnight(at), at + 84_600_000);
     }
 
