@@ -34,7 +34,9 @@ use crate::bus::{LocalBus, NatsBus, NatsError};
 use crate::chronicle::Ledger;
 use crate::cluster::Cluster;
 use crate::config::{self, Auth, BusEngine, Config, ConfigError, DigestAlgorithm, Oauth2, StoreEngine, TrustedPeer};
-use crate::http::{self, oauth2::Tokens, sms_api::SmsApi, tls::CertificateError, tls::Certificates};
+use crate::http::{
+    self, oauth2::Assertions, oauth2::Tokens, sms_api::SmsApi, tls::CertificateError, tls::Certificates,
+};
 use crate::names::Located;
 use crate::secrets::{self, Pem, SecretError};
 use crate::sip::{Neighbours, Sip, SipParts};
@@ -286,7 +288,9 @@ fn developers(
     metrics: &Metrics,
 ) -> Result<axum::Router, AppError> {
     let Oauth2 { token_lifetime, plain } = config.oauth2;
-    let tokens = Arc::new(Tokens::new(registry, &cluster_secret(store)?, token_lifetime, plain));
+    let assertions = Assertions::new(http_client(config)?, &config.http.public_url);
+    let tokens = Tokens::new(registry, &cluster_secret(store)?, assertions, (token_lifetime, plain));
+    let tokens = Arc::new(tokens);
     let counted = tokens.clone();
     let family = Family::counter("isthmus_oauth2_tokens_total", "Requests for access tokens, by outcome.");
     metrics.source(family, move |s| counted.each(|outcome, n| s.push(&[("outcome", outcome)], n as f64)));
@@ -538,7 +542,7 @@ fn open_sip(
 /// Where our users' short messages go.
 fn queued(config: &Config, gateway: Arc<IpSmGw>, sms: &Sms, directory: Arc<Directory>) -> Queued {
     Queued {
-        direct: Direct { gateway, unix: Arc::new(unix_now) },
+        direct: Direct { gateway, clock: sms::clock(), watch: sms.chronicle.clone() },
         directory,
         queue: sms.queue.clone(),
         dispatcher: sms.dispatcher.clone(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,7 @@ use gw_sms::billing::Calendar;
 use gw_sms::delivery::{LineBook, LookUp};
 use gw_sms::dispatch::{self, Dispatcher, Hand, Handsets, Witness};
 use gw_sms::esme::{EsmeSide, EsmeTeller, Receipts};
-use gw_sms::ip_sm_gw::{IpSmGw, Registered, Terminating};
+use gw_sms::ip_sm_gw::{Fate, IpSmGw, Passage, Registered, Terminating, Watch};
 use gw_sms::notice::{Notices, Notifier, PushTeller, Teller, Tellers};
 use gw_sms::push::rate::Rates;
 use gw_sms::push::service::PushService;
@@ -20,6 +21,7 @@ use gw_sms::registry::Registry;
 use gw_sms::rest::{self, service::MessageService, subscription::Subscriptions, webhook::ApiTeller};
 use gw_sms::smpp::{Inbound, LinkSide, LinkTraits, SmppCentre};
 use parking_lot::Mutex;
+use sip_ims::Msisdn;
 use sip_ims::ports::Documents;
 use sip_ims::service::Location;
 use sip_proto::{Method, Transport};
@@ -67,6 +69,8 @@ pub struct Sms {
     pub messages: Arc<MessageService>,
     pub subscriptions: Arc<Subscriptions>,
     pub dispatcher: Arc<Dispatcher>,
+    /// Takes down what passes by the queue, too.
+    pub chronicle: Arc<Chronicle>,
     pub links: Links,
     /// Open when ESMEs are configured.
     pub door: Arc<OnceLock<Door>>,
@@ -88,7 +92,8 @@ impl Sms {
         let chronicle =
             Arc::new(Chronicle { notices, records, trace, node: config.node_name(), verdicts: Mutex::default() });
         let hlr = (!config.sms.hlr.is_empty()).then(|| {
-            let hlr = HlrClient { client: client.clone(), url: config.sms.hlr.clone(), runtime: runtime.clone() };
+            let patience = Duration::from_secs(config.sms.hlr_timeout.into());
+            let hlr = HlrClient::new(client.clone(), &config.sms.hlr, patience, runtime.clone());
             Arc::new(hlr) as Arc<dyn LookUp>
         });
         let fresh = Duration::from_secs(config.sms.hlr_cache.into());
@@ -100,7 +105,10 @@ impl Sms {
             witness: chronicle.clone(),
             clock: clock(),
         });
-        let (centre, links) = open_links(config, &dispatcher, ip_sm_gw.clone(), runtime);
+        let (centre, links) = open_links(config, &dispatcher, ip_sm_gw.clone(), &chronicle, runtime);
+        if let Some(gateway) = &ip_sm_gw {
+            handsets_to_metrics(&metrics, gateway);
+        }
         let handsets = ip_sm_gw.map(|gateway| {
             let (dispatcher, unix) = (dispatcher.clone(), Arc::new(crate::app::unix_now));
             Arc::new(Registered { gateway, location, dispatcher, unix }) as Arc<dyn Handsets>
@@ -147,7 +155,7 @@ impl Sms {
             Tellers { push: push_teller, esme, api: Arc::new(api) },
             dispatcher.clone(),
         );
-        Ok(Sms { queue, push, messages, subscriptions, dispatcher, links, door })
+        Ok(Sms { queue, push, messages, subscriptions, dispatcher, chronicle, links, door })
     }
 
     /// Ends the links with their windows answered, and writes what is known.
@@ -197,6 +205,7 @@ fn open_links(
     config: &Config,
     dispatcher: &Arc<Dispatcher>,
     ip_sm_gw: Option<Arc<IpSmGw>>,
+    chronicle: &Arc<Chronicle>,
     runtime: &Handle,
 ) -> (Arc<SmppCentre>, Links) {
     let traits = config.smpp.link.iter().map(|link| LinkTraits {
@@ -207,7 +216,10 @@ fn open_links(
     });
     let centre = Arc::new(SmppCentre::new(traits.collect(), clock()));
     let inbound: Arc<dyn Inbound> = match ip_sm_gw {
-        Some(gateway) => Arc::new(Terminating(gateway)),
+        Some(gateway) => {
+            let watch: Arc<dyn Watch> = chronicle.clone();
+            Arc::new(Terminating { gateway, clock: clock(), watch, count: AtomicU64::new(0) })
+        }
         None => Arc::new(Nobody),
     };
     let side = LinkSide { dispatcher: dispatcher.clone(), centre: centre.clone(), inbound };
@@ -293,10 +305,10 @@ pub struct Chronicle {
 }
 
 impl Chronicle {
-    fn mark(&self, origin: &Origin, step: Step, status: u16) {
+    fn mark(&self, name: &str, step: Step, status: u16) {
         if self.trace.is_on() {
             self.trace.record(&Event {
-                trace: TraceId::of(origin.reqid.as_bytes()),
+                trace: TraceId::of(name.as_bytes()),
                 at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64),
                 step,
                 method: Method::Message,
@@ -306,15 +318,48 @@ impl Chronicle {
             });
         }
     }
+
+    /// One segment's end; times in unix milliseconds.
+    fn record(&self, name: &str, from: &str, to: Msisdn, (start, end): (i64, i64), verdict: Verdict) {
+        if let Some(records) = &self.records {
+            records.write(&Record {
+                kind: Kind::ShortMessage,
+                trace: &TraceId::of(name.as_bytes()).to_string(),
+                node: &self.node,
+                call_id: name,
+                from,
+                to: &to.to_string(),
+                start: start as u64,
+                answer: None,
+                end: end as u64,
+                status: verdict.0,
+                bytes: None,
+            });
+        }
+    }
+}
+
+impl Watch for Chronicle {
+    fn passed(&self, passage: &Passage<'_>) {
+        let Passage { name, from, to, began, ended, fate } = *passage;
+        let (step, verdict) = match fate {
+            Fate::Delivered => (Step::Delivered, Verdict::DELIVERED),
+            // Whoever sent it has it still.
+            Fate::NoMemory | Fate::Busy => return self.mark(name, Step::Deferred, 0),
+            Fate::NoReport | Fate::Unreachable { .. } | Fate::Refused { .. } => (Step::Failed, Verdict::UNDELIVERABLE),
+        };
+        self.mark(name, step, verdict.0);
+        self.record(name, from, to, (began, ended), verdict);
+    }
 }
 
 impl Witness for Chronicle {
     fn submitted(&self, _: SegmentId, origin: &Origin) {
-        self.mark(origin, Step::Submitted, 0);
+        self.mark(&origin.reqid, Step::Submitted, 0);
     }
 
     fn deferred(&self, _: SegmentId, origin: &Origin) {
-        self.mark(origin, Step::Deferred, 0);
+        self.mark(&origin.reqid, Step::Deferred, 0);
     }
 
     fn ended(&self, ended: &[Ended]) {
@@ -330,22 +375,9 @@ impl Witness for Chronicle {
                 State::Cancelled => Step::Withdrawn,
                 _ => Step::Failed,
             };
-            self.mark(&end.origin, step, end.verdict.0);
-            if let Some(records) = &self.records {
-                records.write(&Record {
-                    kind: Kind::ShortMessage,
-                    trace: &TraceId::of(end.origin.reqid.as_bytes()).to_string(),
-                    node: &self.node,
-                    call_id: &end.origin.reqid,
-                    from: &end.origin.client,
-                    to: &end.origin.msn.to_string(),
-                    start: end.accepted_at as u64,
-                    answer: None,
-                    end: end.at as u64,
-                    status: end.verdict.0,
-                    bytes: None,
-                });
-            }
+            let Origin { reqid, client, msn, .. } = &*end.origin;
+            self.mark(reqid, step, end.verdict.0);
+            self.record(reqid, client, *msn, (end.accepted_at, end.at), end.verdict);
         }
     }
 
@@ -424,6 +456,24 @@ fn to_metrics(
         move |s| {
             l.iter().for_each(|link| s.push(&[("link", link.name())], link.open() as f64));
         },
+    );
+}
+
+fn handsets_to_metrics(metrics: &Metrics, gateway: &Arc<IpSmGw>) {
+    let c = gateway.counts().clone();
+    metrics.source(
+        Family::counter("isthmus_sms_over_ip_deliveries_total", "Segments and texts for our users, by fate."),
+        move |s| c.deliveries(|fate, n| s.push(&[("fate", fate)], n as f64)),
+    );
+    let c = gateway.counts().clone();
+    metrics.source(
+        Family::counter("isthmus_sms_over_ip_submissions_total", "Short messages of our users, by outcome."),
+        move |s| c.submissions(|outcome, n| s.push(&[("outcome", outcome)], n as f64)),
+    );
+    let c = gateway.counts().clone();
+    metrics.source(
+        Family::counter("isthmus_sms_over_ip_relayed_total", "RP messages of handsets (TS 24.011), by kind."),
+        move |s| c.relays(|kind, n| s.push(&[("kind", kind)], n as f64)),
     );
 }
 

@@ -158,6 +158,23 @@ fn a_handset_sends_to_a_handset_and_hears_that_it_arrived() {
     assert_eq!(header(&head, "In-Reply-To"), None, "{head}");
     // RP-DATA to the handset with an SMS-STATUS-REPORT about TP-MR 9 to bob: received.
     assert_eq!((body[0], body[12] & 3, body[13], body.last()), (0x01, 2, 9, Some(&0)), "{body:02x?}");
+    // Operators see it, though no queue had it: metrics, a charging record, and its way.
+    let server = &house.server;
+    let counted = |name: &str| server.metric(&format!("isthmus_sms_over_ip_{name}"));
+    assert_eq!(counted("deliveries_total{fate=\"delivered\"}"), 1.0);
+    assert_eq!(counted("submissions_total{outcome=\"accepted\"}"), 1.0);
+    assert_eq!((counted("relayed_total{kind=\"data\"}"), counted("relayed_total{kind=\"ack\"}")), (1.0, 1.0));
+    let record = &sms::wait_records(server, 1)[0];
+    assert_eq!(
+        (record["from"].as_str(), record["to"].as_str()),
+        (Some("+819012345601"), Some("+819012345602")),
+        "{record}"
+    );
+    assert_eq!((&record["status"], record["start"].as_u64() <= record["end"].as_u64()), (&0.into(), true), "{record}");
+    let name = record["call_id"].as_str().unwrap();
+    eventually("the trace tells", Duration::from_secs(20), || {
+        server.command(&["trace", name, "--config", "isthmus.toml"]).contains("delivered")
+    });
 }
 
 #[test]
@@ -171,6 +188,8 @@ fn a_full_handset_leaves_the_sender_with_an_error() {
     assert_eq!(header(&head, "In-Reply-To"), Some(&*call_id));
     // RP-ERROR to the handset, cause 42, with a failed submit report.
     assert_eq!(body[..4], [0x05, 7, 1, 42], "{body:02x?}");
+    assert_eq!(house.server.metric("isthmus_sms_over_ip_deliveries_total{fate=\"no_memory\"}"), 1.0);
+    assert_eq!(house.server.metric("isthmus_sms_over_ip_submissions_total{outcome=\"busy\"}"), 1.0);
 }
 
 #[test]
@@ -380,6 +399,9 @@ fn a_handset_sends_to_a_number_outside_and_gets_a_message_from_there() {
     let seen = bob.succeed(1);
     assert_eq!(header(seen.received()[0], "Content-Type"), Some("application/vnd.3gpp.sms"));
     assert_eq!(town.smsc.wait_for("taken", 1)[0]["status"], 0);
+    let records = sms::wait_records(&town.house.server, 1);
+    let inward = records.iter().find(|r| r["call_id"].as_str().unwrap().starts_with("smsc-")).expect("the centre's");
+    assert_eq!((inward["from"].as_str(), &inward["status"]), (Some("+819012345699"), &0.into()), "{records:?}");
 }
 
 #[test]

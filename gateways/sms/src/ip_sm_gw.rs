@@ -16,6 +16,7 @@ mod queued;
 #[cfg(test)]
 mod tests;
 mod transfers;
+mod watch;
 mod worker;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use sip_proto::headers::{MediaType, NameAddr, Params, list};
 use sip_proto::uri::{Scheme, Uri};
 use sip_proto::{HeaderName, Message, Method, derived};
 use tokio::sync::mpsc;
+pub use watch::{Counts, Passage, Watch};
 pub use worker::{Worker, WorkerParts};
 
 use crate::rp;
@@ -53,6 +55,7 @@ pub struct IpSmGw {
     directory: Arc<Directory>,
     home: Arc<Home>,
     orders: mpsc::UnboundedSender<Order>,
+    counts: Arc<Counts>,
 }
 
 /// Orders that wait at most: beyond, requests are refused with 503 and deliveries with [`Fate::Busy`].
@@ -65,6 +68,7 @@ pub struct Inbox {
     pub(crate) config: Config,
     pub(crate) directory: Arc<Directory>,
     pub(crate) home: Arc<Home>,
+    pub(crate) counts: Arc<Counts>,
 }
 
 pub(crate) enum Order {
@@ -103,9 +107,20 @@ pub(crate) struct Relayed {
 impl IpSmGw {
     pub fn new(config: Config, directory: Arc<Directory>, home: Arc<Home>) -> (Arc<IpSmGw>, Inbox) {
         let (orders, inbox) = mpsc::unbounded_channel();
-        let inbox =
-            Inbox { orders: inbox, again: orders.clone(), config, directory: directory.clone(), home: home.clone() };
-        (Arc::new(IpSmGw { directory, home, orders }), inbox)
+        let counts = Arc::<Counts>::default();
+        let inbox = Inbox {
+            orders: inbox,
+            again: orders.clone(),
+            config,
+            directory: directory.clone(),
+            home: home.clone(),
+            counts: counts.clone(),
+        };
+        (Arc::new(IpSmGw { directory, home, orders, counts }), inbox)
+    }
+
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 
     /// Whether the number is a user's who has a handset here now that takes RP messages.
@@ -114,7 +129,12 @@ impl IpSmGw {
     }
 
     /// Sends one segment; `done` gets its fate, from another thread.
-    pub fn deliver(&self, delivery: Delivery) {
+    pub fn deliver(&self, mut delivery: Delivery) {
+        let (counts, done) = (self.counts.clone(), delivery.done);
+        delivery.done = Box::new(move |fate| {
+            counts.delivered(fate);
+            done(fate);
+        });
         if let Err(mpsc::error::SendError(Order::Deliver(delivery))) = self.orders.send(Order::Deliver(delivery)) {
             (delivery.done)(Fate::Busy);
         }

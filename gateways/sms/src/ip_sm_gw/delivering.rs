@@ -1,12 +1,14 @@
 //! Who delivers through the gateway: the dispatcher with what is queued, and the SMPP links with what a centre has for our users.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use gw_smpp::Reply;
 use gw_smpp::pdu::{CommandStatus, ShortMessage};
 use sip_ims::Msisdn;
 use sip_ims::service::Location;
 
+use super::watch::{Underway, Watch};
 use super::{Delivery, Fate, IpSmGw};
 use crate::dispatch::{Dispatcher, HandsetReport, Handsets, Pause};
 use crate::esme::{destination, source};
@@ -53,13 +55,28 @@ fn report(fate: Fate) -> HandsetReport {
 }
 
 /// Takes what a centre has for our users; the centre keeps it until the handset has it.
-pub struct Terminating(pub Arc<IpSmGw>);
+pub struct Terminating {
+    pub gateway: Arc<IpSmGw>,
+    /// Unix milliseconds.
+    pub clock: Arc<dyn Fn() -> i64 + Send + Sync>,
+    pub watch: Arc<dyn Watch>,
+    /// Names them, with the link: a centre does not.
+    pub count: AtomicU64,
+}
 
 impl Inbound for Terminating {
     fn message(&self, link: &Arc<str>, message: ShortMessage, reply: Reply) {
         let Some(to) = destination(&message.destination) else { return reply.status(CommandStatus::RINVDSTADR) };
-        let link = link.clone();
-        self.0.deliver(Delivery {
+        let began = (self.clock)();
+        let passage = Underway {
+            watch: self.watch.clone(),
+            clock: self.clock.clone(),
+            name: format!("{link}-{began:x}-{:x}", self.count.fetch_add(1, Relaxed)).into(),
+            from: source(&message.source),
+            to,
+            began,
+        };
+        self.gateway.deliver(Delivery {
             to,
             source: source(&message.source),
             protocol_id: message.protocol_id,
@@ -67,7 +84,7 @@ impl Inbound for Terminating {
             has_header: message.esm_class & 0x40 != 0,
             octets: message.text().into(),
             done: Box::new(move |fate| {
-                tracing::debug!(%link, ?fate, "a message from the centre");
+                passage.ended(fate);
                 reply.status(status(fate));
             }),
         });

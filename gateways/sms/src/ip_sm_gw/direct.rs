@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::AcqRel};
 use parking_lot::Mutex;
 use sip_ims::Msisdn;
 
+use super::watch::{self, Watch};
 use super::{Delivery, Discharge, Fate, IpSmGw, NotAccepted, OnSubmitted, Outbound, Submission};
 use crate::tpdu::StatusReport;
 
 pub struct Direct {
     pub gateway: Arc<IpSmGw>,
-    /// Unix seconds.
-    pub unix: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Unix milliseconds.
+    pub clock: Arc<dyn Fn() -> i64 + Send + Sync>,
+    pub watch: Arc<dyn Watch>,
 }
 
 /// One submission, until the last of its segments has its fate.
@@ -24,20 +26,20 @@ struct Underway {
     done: Mutex<Option<OnSubmitted>>,
     gateway: Arc<IpSmGw>,
     discharge: Mutex<Option<Discharge>>,
-    unix: Arc<dyn Fn() -> u64 + Send + Sync>,
+    passage: watch::Underway,
 }
 
 impl Outbound for Direct {
     fn submit(&self, submission: Submission, done: OnSubmitted) {
-        let now = (self.unix)() as i64;
+        let now = (self.clock)();
         let Submission { source, to, segments, protocol_id, key, .. } = submission;
         let discharge = Discharge {
             from: source,
             to,
-            key: key.into(),
+            key: key.as_str().into(),
             status: StatusReport::RECEIVED,
-            accepted_at: now,
-            ended_at: now,
+            accepted_at: now / 1_000,
+            ended_at: now / 1_000,
         };
         let underway = Arc::new(Underway {
             waiting: AtomicUsize::new(segments.len()),
@@ -45,7 +47,14 @@ impl Outbound for Direct {
             done: Mutex::new(Some(done)),
             gateway: self.gateway.clone(),
             discharge: Mutex::new(Some(discharge)),
-            unix: self.unix.clone(),
+            passage: watch::Underway {
+                watch: self.watch.clone(),
+                clock: self.clock.clone(),
+                name: key.into(),
+                from: source.to_string().into(),
+                to,
+                began: now,
+            },
         });
         for segment in segments {
             let underway = underway.clone();
@@ -66,6 +75,7 @@ impl Outbound for Direct {
 
 impl Underway {
     fn ended(&self, fate: Fate) {
+        self.passage.ended(fate);
         let failed = match fate {
             Fate::Delivered => None,
             Fate::Unreachable { status: 404 } => Some(NotAccepted::NoRoute),
@@ -84,7 +94,7 @@ impl Underway {
             None => {
                 done(Ok(()));
                 if let Some(discharge) = self.discharge.lock().take() {
-                    self.gateway.discharge(Discharge { ended_at: (self.unix)() as i64, ..discharge });
+                    self.gateway.discharge(Discharge { ended_at: (self.passage.clock)() / 1_000, ..discharge });
                 }
             }
         }

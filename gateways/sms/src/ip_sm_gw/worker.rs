@@ -14,8 +14,9 @@ use tokio::time::sleep_until;
 
 use super::letter::{Handset, Letter};
 use super::transfers::Transfers;
+use super::watch;
 use super::{
-    Config, Delivery, Discharge, Fate, Inbox, MAX_ORDERS, MAX_SEGMENTS, NotAccepted, Order, Outbound, Relayed,
+    Config, Counts, Delivery, Discharge, Fate, Inbox, MAX_ORDERS, MAX_SEGMENTS, NotAccepted, Order, Outbound, Relayed,
     Submission, WANTS_REPORT, handsets,
 };
 use crate::dcs::DataCoding;
@@ -46,6 +47,7 @@ pub struct Worker {
     directory: Arc<Directory>,
     home: Arc<Home>,
     parts: WorkerParts,
+    counts: Arc<Counts>,
     orders: mpsc::UnboundedReceiver<Order>,
     again: mpsc::UnboundedSender<Order>,
     transfers: Transfers<Done>,
@@ -89,6 +91,7 @@ impl Worker {
             config: inbox.config,
             directory: inbox.directory,
             home: inbox.home,
+            counts: inbox.counts,
             parts,
             orders: inbox.orders,
             again: inbox.again,
@@ -133,6 +136,9 @@ impl Worker {
     }
 
     fn take(&mut self, order: Order) {
+        if let Order::Submitted(_, result) = &order {
+            self.counts.submitted(*result);
+        }
         match order {
             Order::Relay(relayed) => self.relayed(relayed),
             Order::Text { from, source, to, text, key, transaction } => {
@@ -184,12 +190,19 @@ impl Worker {
         let reference = relayed.body.get(1).copied().unwrap_or_default();
         let reply = Reply { from: &relayed.from, call_id: &relayed.call_id, reference, source: relayed.source };
         let relay = match Relay::decode(&relayed.body) {
-            Ok(relay) if relay.direction == Direction::FromHandset => relay,
-            // There is no answering an answer: RP-ERROR only for what may have been RP-DATA (TS 24.011 §9.3).
-            _ if relayed.body.first().is_none_or(|kind| kind & 7 == 0) => {
-                return self.reply(&reply, Some((cause::INVALID_MANDATORY, failure::UNSPECIFIED)));
+            Ok(relay) if relay.direction == Direction::FromHandset => {
+                self.counts.relayed(match relay.kind {
+                    Kind::Data { .. } => watch::Relayed::Data,
+                    Kind::Ack { .. } => watch::Relayed::Ack,
+                    Kind::Error { .. } => watch::Relayed::Error,
+                    Kind::Smma => watch::Relayed::Smma,
+                });
+                relay
             }
-            _ => return tracing::debug!("an RP message that cannot be read"),
+            _ => {
+                self.counts.relayed(watch::Relayed::Unreadable);
+                return self.unreadable(&relayed, &reply);
+            }
         };
         let aor = relayed.from.aor.clone();
         let in_reply_to = relayed.in_reply_to.as_deref();
@@ -211,6 +224,15 @@ impl Worker {
                     self.reply(&reply, Some((cause::SEMANTICALLY_INCORRECT, failure::TPDU_NOT_SUPPORTED)));
                 }
             },
+        }
+    }
+
+    /// There is no answering an answer: RP-ERROR only for what may have been RP-DATA (TS 24.011 §9.3).
+    fn unreadable(&mut self, relayed: &Relayed, reply: &Reply<'_>) {
+        if relayed.body.first().is_none_or(|kind| kind & 7 == 0) {
+            self.reply(reply, Some((cause::INVALID_MANDATORY, failure::UNSPECIFIED)));
+        } else {
+            tracing::debug!("an RP message that cannot be read");
         }
     }
 
