@@ -382,3 +382,23 @@ fn a_subscription_ends_with_its_time_and_says_so() {
     assert_eq!(told["data"]["terminationReason"], "SUBSCRIPTION_EXPIRED", "{told}");
     assert_eq!(ask(&story.server, &mine, "GET", SUBSCRIPTIONS, "", &[]).json(), json!([]));
 }
+
+#[test]
+fn a_client_proves_itself_by_a_key_that_only_it_has() {
+    let ports = Ports::claim();
+    let (smsc, callback, jwks) = (ports.next(), ports.next(), ports.next());
+    let mut setup = with_client(setup(smsc, callback, ""), CLIENT, OWN);
+    setup.provisions.push_str(&format!(
+        "[[api_client]]\nid = \"signer\"\njwks_uri = \"http://127.0.0.1:{jwks}/jwks\"\nscopes = [\"send-sms:short-message\"]\n"
+    ));
+    setup.http = "public_url = \"https://sms.example.test\"".into();
+    let server = setup.start();
+    let done = python("assertions.py")
+        .arg(format!("https://localhost:{}", server.https))
+        .arg(server.authority.certificate())
+        .args(["https://sms.example.test/oauth2/token", &jwks.to_string(), "signer", CLIENT])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(said.contains("all as it must be"), "{said}{}", String::from_utf8_lossy(&done.stderr));
+}

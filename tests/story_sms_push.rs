@@ -5,7 +5,7 @@ mod harness;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::sms::{NUMBER, Peer, SECRET, XPID, cancel, field, post, post_with, push, setup, text};
+use harness::sms::{NUMBER, Peer, SECRET, XPID, cancel, field, post, post_to, post_with, push, setup, text};
 use harness::{Ports, Server, eventually};
 
 struct Story {
@@ -169,4 +169,130 @@ fn a_notification_is_repeated_until_it_is_taken() {
     let notified = callback.wait_notified(1);
     assert_eq!(field(&notified[0], "reqid"), "again");
     assert_eq!(callback.notified()[0].0, 500);
+}
+
+#[test]
+fn a_cancellation_that_comes_too_late_and_one_that_comes_half_too_late() {
+    let Story { server, smsc, callback, _ports } = story("part", "", &[]);
+    // The first of two is receipted.
+    assert_eq!(push(&server, &text("over", "x", "")), "0000");
+    callback.wait_notified(1);
+    assert_eq!(push(&server, &cancel("over")), "4002");
+    assert_eq!(push(&server, &cancel("over")), "4002", "nothing was cancelled, so it was not cancelled before");
+    // The second stays without, and so do the even ones after it.
+    assert_eq!(push(&server, &text("silent", "x", "<notify>0</notify>")), "0000");
+    assert_eq!(push(&server, &text("half", &"a".repeat(200), "")), "0000");
+    smsc.wait_for("submit", 4);
+    eventually("the first half has arrived", Duration::from_secs(20), || {
+        server.metric("isthmus_sms_ended_total{state=\"delivered\",verdict=\"0000\"}") == 2.0
+    });
+    assert_eq!(push(&server, &cancel("half")), "4004");
+    assert_eq!(smsc.wait_for("cancel", 1).len(), 1);
+    // Both processes end: it was not delivered whole, and half of it was cancelled.
+    let told = callback.wait_notified(3);
+    assert_eq!((field(&told[1], "fncid"), field(&told[1], "reqid")), ("0301", "half"));
+    assert_eq!((field(&told[2], "fncid"), field(&told[2], "cancelled"), field(&told[2], "total")), ("0401", "1", "2"));
+    assert_eq!(push(&server, &cancel("half")), "4003");
+}
+
+/// Headers and body of a push.
+fn push_with_headers(server: &Server, body: &str) -> (String, String) {
+    let basic = format!("{XPID}:{SECRET}");
+    let (_, text) = post_with(server, body, &["-i", "-u", &basic, "-H", "Content-Type: text/xml"]);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+    (head.to_ascii_lowercase(), body.to_owned())
+}
+
+#[test]
+fn above_the_clients_rate_is_5001_and_says_when() {
+    let Story { server, smsc, callback: _callback, _ports } = story("normal", "rate = 1", &[]);
+    let mut refused = 0;
+    eventually("one is above a rate of one a second", Duration::from_secs(30), || {
+        let (head, answer) = push_with_headers(&server, &text(&format!("r{refused}"), "x", ""));
+        match field(&answer, "code") {
+            "0000" => {
+                refused += 1;
+                false
+            }
+            code => {
+                assert_eq!(code, "5001", "{head}");
+                assert!(head.starts_with("http/1.1 503") && head.contains("\r\nretry-after: 1"), "{head}");
+                true
+            }
+        }
+    });
+    // Nothing of it was kept: what it named is free, and a second later it is taken.
+    let again = text(&format!("r{refused}"), "x", "");
+    eventually("the next second", Duration::from_secs(30), || push(&server, &again) == "0000");
+    let submits = smsc.wait_for("submit", refused + 1);
+    assert_eq!(submits.len(), refused + 1);
+}
+
+#[test]
+fn client_certificates_prove_who_pushes() {
+    const OTHER: &str = "10987654321";
+    let ports = Ports::claim();
+    let (smsc, callback) = (ports.next(), ports.next());
+    let mut setup = setup(smsc, callback, "");
+    setup.http = "client_certificates = true".into();
+    setup.issue = vec![("fleet", "fleet.test"), ("stranger", "stranger.test")];
+    let server = setup.start();
+    let smsc = Peer::smsc(server.path(), smsc, "normal");
+    let _callback = Peer::callback(server.path(), callback, &[]);
+    // By certificate alone, and by certificate or secret.
+    let fingerprint = server.authority.fingerprint("fleet");
+    let add = |xpid: &str, more: &[&str]| {
+        let mut arguments = vec!["push-client", "add", xpid, "--number", NUMBER, "--config", "isthmus.toml"];
+        arguments.extend(more);
+        server.command(&arguments);
+    };
+    add(OTHER, &["--certificate", &fingerprint]);
+    let url = format!("https://localhost:{}/smsgw/", server.https);
+    let ca = server.authority.certificate().display().to_string();
+    let shown =
+        |name: &str| ["pem", "key"].map(|kind| server.path().join(format!("{name}.{kind}")).display().to_string());
+    let [certificate, key] = shown("fleet");
+    let [strange_certificate, strange_key] = shown("stranger");
+    let post = |reqid: &str, xpid: &str, url: &str, more: &[&str]| {
+        let mut arguments = vec!["--cacert", &ca, "-H", "Content-Type: text/xml"];
+        arguments.extend(more);
+        let (status, answer) = post_to(&server, url, &text(reqid, reqid, "").replace(XPID, xpid), &arguments);
+        (status, field(&answer, "code").to_owned())
+    };
+    let accepted = (200, "0000".to_owned());
+    let refused = (200, "2002".to_owned());
+    let mine = ["--cert", &*certificate, "--key", &*key];
+    eventually("the client is known", Duration::from_secs(10), || post("c1", OTHER, &url, &mine) == accepted);
+    for (n, version) in ["--tls-max=1.2", "--tlsv1.3"].iter().enumerate() {
+        let version: Vec<&str> = version.split('=').collect();
+        let with: Vec<&str> = mine.iter().copied().chain(version).collect();
+        assert_eq!(post(&format!("v{n}"), OTHER, &url, &with), accepted);
+    }
+    // Nobody's, another's, and none over a connection that can carry none.
+    assert_eq!(post("c2", OTHER, &url, &[]), refused);
+    assert_eq!(post("c3", OTHER, &url, &["--cert", &strange_certificate, "--key", &strange_key]), refused);
+    assert_eq!(post("c4", OTHER, &format!("http://127.0.0.1:{}/smsgw/", server.http), &[]), refused);
+    let basic = format!("{OTHER}:{fingerprint}");
+    assert_eq!(post("c5", OTHER, &url, &["-u", &basic]), refused);
+    // It proves one client and no other; that one has its secret, over TLS as well, whatever certificate comes along.
+    assert_eq!(post("c6", XPID, &url, &mine), refused);
+    let secret = format!("{XPID}:{SECRET}");
+    assert_eq!(post("c7", XPID, &url, &["-u", &secret, "--cert", &certificate, "--key", &key]), accepted);
+    // Either is enough where both are registered.
+    add(OTHER, &["--certificate", &fingerprint, "--secret", "other"]);
+    let both = format!("{OTHER}:other");
+    eventually("its secret is known", Duration::from_secs(10), || post("c8", OTHER, &url, &["-u", &both]) == accepted);
+    assert_eq!(post("c9", OTHER, &url, &mine), accepted);
+    // A certificate that is replaced is good no more.
+    add(OTHER, &["--certificate", &server.authority.fingerprint("stranger")]);
+    eventually("the old one is refused", Duration::from_secs(10), || post("c10", OTHER, &url, &mine) == refused);
+    let texts = || {
+        let mut texts: Vec<_> = smsc.events("submit").iter().map(|s| s["text"].as_str().unwrap().to_owned()).collect();
+        // It was asked until the change was known: the first time may have been before.
+        texts.retain(|t| t != "c10");
+        texts.sort();
+        texts
+    };
+    eventually("what was accepted goes out", Duration::from_secs(20), || texts().len() == 6);
+    assert_eq!(texts(), ["c1", "c7", "c8", "c9", "v0", "v1"]);
 }

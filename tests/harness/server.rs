@@ -25,6 +25,8 @@ pub struct Setup {
     /// More lines for `[registrar]` and `[tls]`.
     pub registrar: String,
     pub tls: String,
+    /// More lines for `[http]`.
+    pub http: String,
     /// Further certificates to be there before the server: file and host.
     pub issue: Vec<(&'static str, &'static str)>,
     /// Whole further sections.
@@ -46,6 +48,7 @@ impl Setup {
             sip: String::new(),
             registrar: String::new(),
             tls: String::new(),
+            http: String::new(),
             issue: Vec::new(),
             sections: String::new(),
             provisions: String::new(),
@@ -213,7 +216,7 @@ fn launch(subject: Subject, dir: &Path, setup: &Setup, sip: u16, sips: u16) -> P
 
 fn config(dir: &Path, setup: &Setup, [sip, sips, http, https, admin]: [u16; 5]) -> String {
     let dir = dir.display();
-    let Setup { domain, auth, store, sip: more, registrar, tls, sections, .. } = setup;
+    let Setup { domain, auth, store, sip: more, registrar, tls, sections, http: more_http, .. } = setup;
     format!(
         r#"domain = "{domain}"
 data_dir = "{dir}/data"
@@ -233,6 +236,7 @@ key = "{dir}/server.key"
 [http]
 plain = "127.0.0.1:{http}"
 tls = "127.0.0.1:{https}"
+{more_http}
 [admin]
 listen = "127.0.0.1:{admin}"
 {sections}

@@ -102,9 +102,13 @@ pub fn post(server: &Server, body: &str) -> (u16, String) {
 }
 
 pub fn post_with(server: &Server, body: &str, arguments: &[&str]) -> (u16, String) {
+    post_to(server, &format!("http://127.0.0.1:{}/smsgw/", server.http), body, arguments)
+}
+
+/// To any of its addresses.
+pub fn post_to(server: &Server, url: &str, body: &str, arguments: &[&str]) -> (u16, String) {
     let file = server.path().join(format!("body-{:?}.xml", std::thread::current().id()));
     std::fs::write(&file, body).unwrap();
-    let url = format!("http://127.0.0.1:{}/smsgw/", server.http);
     let done = Command::new("curl")
         .args(["-s", "-m", "60", "-w", "\n%{http_code}", "--data-binary", &format!("@{}", file.display())])
         .args(arguments)
@@ -125,4 +129,16 @@ pub fn field<'t>(xml: &'t str, name: &str) -> &'t str {
 /// The code of a push.
 pub fn push(server: &Server, body: &str) -> String {
     field(&post(server, body).1, "code").to_owned()
+}
+
+/// Waits for so many charging records of short messages; gives those that there are.
+pub fn wait_records(server: &Server, count: usize) -> Vec<Value> {
+    let records = || {
+        let files = std::fs::read_dir(server.path().join("data/cdr")).into_iter().flatten();
+        let text: String = files.filter_map(|f| std::fs::read_to_string(f.ok()?.path()).ok()).collect();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|r| r["kind"] == "short_message").collect::<Vec<_>>()
+    };
+    eventually(&format!("{count} charging records"), Duration::from_secs(20), || records().len() >= count);
+    records()
 }

@@ -80,9 +80,16 @@ impl Authority {
         ]);
     }
 
-    fn openssl(&self, arguments: &[&str]) {
+    /// SHA-256 of the certificate `name.pem`, in hexadecimal.
+    pub fn fingerprint(&self, name: &str) -> String {
+        let said = self.openssl(&["x509", "-in", &format!("{name}.pem"), "-noout", "-fingerprint", "-sha256"]);
+        said.trim().rsplit('=').next().unwrap_or_default().replace(':', "")
+    }
+
+    fn openssl(&self, arguments: &[&str]) -> String {
         let done =
             Command::new("openssl").args(arguments).current_dir(&self.dir).output().expect("openssl is installed");
         assert!(done.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).into_owned()
     }
 }

@@ -4,7 +4,7 @@
 // MODE is how it behaves: normal, early (receipt before the response), late (2 s), text (no TLVs; the id in decimal where the
 // response had it in hexadecimal), tlv (TLVs alone), double (every receipt twice), silent (no receipts), throttle (two of three
 // submissions refused with RTHROTTLED), full (RMSGQFUL at first), drop (the connection is cut in the middle of every window), busy
-// (RSYSERR at first), reject (RINVDSTADR), keep (no receipts; cancel_sm works), nocancel (cancel_sm fails, then a receipt), a number (each
+// (RSYSERR at first), reject (RINVDSTADR), keep (no receipts; cancel_sm works), part (a receipt for the first of two), nocancel (cancel_sm fails, then a receipt), a number (each
 // submission is followed by a message from its destination to that number).
 const smpp = require('smpp');
 
@@ -109,6 +109,10 @@ smpp.createServer((session) => {
         respond();
         report();
         setTimeout(report, 300);
+        break;
+      case 'part':
+        respond();
+        if (count % 2 === 1) report();
         break;
       case 'silent':
       case 'keep':
