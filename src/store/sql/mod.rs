@@ -5,6 +5,8 @@
 
 use sip_ims::ports::{Done, StoreError};
 
+use sqlx::{AnyConnection, Row, query};
+
 use super::{Engine, OpenError, StoreConfig};
 use lane::Lane;
 
@@ -54,6 +56,16 @@ impl SqlStore {
 
 /// What runs inside a transaction: `Err` of SQL fails the group, the inner result is this caller's alone.
 type Outcome<T> = Result<Result<T, StoreError>, sqlx::Error>;
+
+/// The next number of a sequence of changes. The counter's row stays locked until the commit: changes become visible in the
+/// order of their numbers.
+async fn next_sequence(connection: &mut AnyConnection, counter: &'static str) -> Result<i64, sqlx::Error> {
+    query("UPDATE counter SET value = value + 1 WHERE name = $1 RETURNING value")
+        .bind(counter)
+        .fetch_one(connection)
+        .await?
+        .try_get(0)
+}
 
 /// Text that both engines can hold.
 fn check_text(texts: &[&str]) -> Result<(), StoreError> {

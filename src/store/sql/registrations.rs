@@ -4,7 +4,7 @@ use gw_sms::registry::{Change, Entry, Kind, MAX_CLIENTS_OF_NUMBER, Registrations
 use sip_ims::ports::{Done, StoreError};
 use sqlx::{AnyConnection, Row, query, raw_sql};
 
-use super::{Outcome, SqlStore, check_text, refuse};
+use super::{Outcome, SqlStore, check_text, next_sequence, refuse};
 
 impl Registrations for SqlStore {
     fn put(&self, entries: Vec<Entry>, done: Done<()>) {
@@ -18,7 +18,7 @@ impl Registrations for SqlStore {
     fn remove(&self, kind: Kind, key: &str, done: Done<bool>) {
         let key = key.to_owned();
         self.writer.submit(key.len(), done, async move |c: &mut AnyConnection| {
-            let sequence = next_sequence(c).await?;
+            let sequence = next_sequence(c, "registration").await?;
             let gone =
                 query("UPDATE registration SET sequence = $3, body = '' WHERE kind = $1 AND key = $2 AND body <> ''")
                     .bind(kind.as_str())
@@ -58,7 +58,7 @@ impl Registrations for SqlStore {
 async fn put(c: &mut AnyConnection, entries: &[Entry]) -> Outcome<()> {
     raw_sql("SAVEPOINT registrations").execute(&mut *c).await?;
     for entry in entries {
-        let sequence = next_sequence(c).await?;
+        let sequence = next_sequence(c, "registration").await?;
         // An unchanged entry is not a change: an import that is repeated wakes nobody.
         query(
             "INSERT INTO registration (kind, key, sequence, body) VALUES ($1, $2, $3, $4) ON CONFLICT (kind, key) \
@@ -98,12 +98,4 @@ async fn put(c: &mut AnyConnection, entries: &[Entry]) -> Outcome<()> {
     }
     raw_sql("RELEASE SAVEPOINT registrations").execute(c).await?;
     Ok(Ok(()))
-}
-
-/// The counter's row stays locked until the commit: changes become visible in the order of their numbers.
-async fn next_sequence(c: &mut AnyConnection) -> Result<i64, sqlx::Error> {
-    query("UPDATE counter SET value = value + 1 WHERE name = 'registration' RETURNING value")
-        .fetch_one(c)
-        .await?
-        .try_get(0)
 }

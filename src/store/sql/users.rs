@@ -7,7 +7,7 @@ use sip_ims::ports::{Done, StoreError, UserChange, UserStore};
 use sip_ims::user::MAX_ID;
 use sqlx::{AnyConnection, Row, query, raw_sql};
 
-use super::{Outcome, SqlStore, check_text, refuse};
+use super::{Outcome, SqlStore, check_text, next_sequence, refuse};
 
 impl UserStore for SqlStore {
     fn put(&self, users: Vec<User>, done: Done<()>) {
@@ -25,7 +25,7 @@ impl UserStore for SqlStore {
     fn remove(&self, id: &str, done: Done<bool>) {
         let id = id.to_owned();
         self.writer.submit(id.len(), done, async move |c: &mut AnyConnection| {
-            let sequence = next_sequence(c).await?;
+            let sequence = next_sequence(c, "account").await?;
             let gone = query(
                 "UPDATE account SET sequence = $2, aor = '', msisdn = '', profile = '' WHERE id = $1 AND profile <> ''",
             )
@@ -92,7 +92,7 @@ impl Stored {
 async fn put(connection: &mut AnyConnection, rows: &[Stored]) -> Outcome<()> {
     raw_sql("SAVEPOINT users").execute(&mut *connection).await?;
     for row in rows {
-        let sequence = next_sequence(connection).await?;
+        let sequence = next_sequence(connection, "account").await?;
         // An unchanged user is not a change: an import that is repeated wakes nobody.
         query(
             "INSERT INTO account (id, sequence, aor, msisdn, profile) VALUES ($1, $2, $3, $4, $5) \
@@ -122,12 +122,4 @@ async fn put(connection: &mut AnyConnection, rows: &[Stored]) -> Outcome<()> {
     }
     raw_sql("RELEASE SAVEPOINT users").execute(connection).await?;
     Ok(Ok(()))
-}
-
-/// The counter's row stays locked until the commit: changes become visible in the order of their numbers.
-async fn next_sequence(connection: &mut AnyConnection) -> Result<i64, sqlx::Error> {
-    query("UPDATE counter SET value = value + 1 WHERE name = 'account' RETURNING value")
-        .fetch_one(connection)
-        .await?
-        .try_get(0)
 }
