@@ -44,6 +44,8 @@ fn calls_beyond_the_bound_get_503_and_the_rest_of_the_house_goes_on() {
     let flood = flood.succeed(3000);
     let refused: Vec<_> = flood.received().into_iter().filter(|m| m.starts_with("SIP/2.0 503")).collect();
     assert!(refused.len() >= 500, "{} of 3000 refused", refused.len());
+    // Each 503 is in the count, those included that went to INVITEs sent again.
+    assert_eq!(server.metric("isthmus_sip_shed_total"), answered(&server, "status=\"503\""));
     let timed_out = flood.received().into_iter().filter(|m| m.starts_with("SIP/2.0 408")).count();
     assert!(timed_out >= 100, "only {timed_out} calls were tried");
     for answer in refused {
@@ -61,6 +63,37 @@ fn calls_beyond_the_bound_get_503_and_the_rest_of_the_house_goes_on() {
         .users(&["alice"])
         .succeed();
     carol.succeed(1);
+}
+
+#[test]
+fn long_queue_sheds_what_is_new_and_everybody_is_served_in_the_end() {
+    let mut setup = Setup::with_users(&["alice", "bob"]);
+    // The probes are all of one source, which is no enemy.
+    setup.sip = "[sip.flood]\nenabled = false".into();
+    let server = setup.start();
+    server.process.signal("STOP");
+    let probes = Sipp::new(&server, "options_shed", server.ports.next()).set("LONG", "x".repeat(1000));
+    let probes = probes.calls(6000).rate(6000).options(&["-l", "6000"]).limit(Duration::from_secs(150)).start();
+    let port = format!(":{:04X} ", server.sip);
+    let lost = || {
+        let sockets = std::fs::read_to_string("/proc/net/udp").unwrap();
+        let ours =
+            sockets.lines().filter(|l| l.split_whitespace().nth(1).is_some_and(|a| format!("{a} ").ends_with(&port)));
+        ours.filter_map(|l| l.split_whitespace().last()?.parse::<u64>().ok()).sum::<u64>()
+    };
+    eventually("the queue is full", Duration::from_secs(60), || lost() > 0);
+    server.process.signal("CONT");
+    let probes = probes.succeed(6000);
+    let shed: Vec<_> = probes.received().into_iter().filter(|m| m.starts_with("SIP/2.0 503")).collect();
+    assert!(!shed.is_empty() && shed.iter().all(|m| header(m, "Retry-After").is_some()), "{} shed", shed.len());
+    assert!(server.metric("isthmus_sip_shed_total") >= shed.len() as f64);
+    assert!(server.carrier_event("overloaded") >= 1.0);
+    let phone = server.ports.next();
+    let bob = Sipp::new(&server, "answer", phone).start();
+    bind(&server, "bob", phone);
+    let call = Sipp::new(&server, "call", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
+    call.users(&["alice"]).succeed();
+    bob.succeed(1);
 }
 
 /// OpenSSL's client, which connects and then says nothing.

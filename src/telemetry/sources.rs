@@ -29,7 +29,14 @@ pub fn traffic(metrics: &Metrics, shards: Vec<Arc<Traffic>>) {
     let family =
         Family::gauge("isthmus_sip_transactions", "SIP transactions held, finished ones that still absorb included.");
     metrics.source(family, sum(|t| &t.transactions));
-    metrics.source(Family::counter("isthmus_sip_shed_total", "Requests refused with 503 for load."), sum(|t| &t.shed));
+    let family = Family::counter("isthmus_sip_shed_total", "Requests refused with 503: for load, or for want of room.");
+    metrics.source(family, {
+        let shards = shards.clone();
+        move |s| {
+            let shed = |t: &Arc<Traffic>| t.shed.load(Relaxed) + t.full.load(Relaxed);
+            s.push(&[], shards.iter().map(shed).sum::<u64>() as f64);
+        }
+    });
     metrics.source(
         Family::counter("isthmus_sip_malformed_total", "Messages that cannot be read; they get no answer."),
         sum(|t| &t.malformed),

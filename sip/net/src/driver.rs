@@ -16,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 use sip_ims::Home;
 use sip_ims::service::{NOBODY, OnOutcome, Outcome, Outlet, Step, Transaction};
 use sip_proto::build::{Response, Writer};
-use sip_proto::endpoint::{Branch, ClientId, Endpoint, EndpointConfig, Lapsed, Received, ServerId};
+use sip_proto::endpoint::{Branch, ClientId, Endpoint, EndpointConfig, Lapsed, Outgoing, Received, ServerId};
 use sip_proto::slots::{Slot, Slots};
 use sip_proto::transaction::Timing;
 use sip_proto::transport::{LONGEST_DATAGRAM_REQUEST, Transmit};
@@ -230,6 +230,7 @@ impl Driver {
             }
         }
         shard.traffic.transactions.store(shard.endpoint.len() as u64, Relaxed);
+        shard.traffic.full.store(shard.endpoint.refused(), Relaxed);
     }
 }
 
@@ -275,7 +276,8 @@ impl Shard {
         let branch = self.endpoint.branch(0);
         let (head, rest) = message.bytes().split_at(message.headers_start());
         let sent_by = home.sent_by(hop.transport(), hop.remote().ip());
-        self.endpoint.request(now, branch, message.method(), hop, user, None, out, |b| {
+        let outgoing = Outgoing { branch, method: message.method(), hop, user, server: None };
+        self.endpoint.request(now, outgoing, out, |b| {
             b.extend_from_slice(head);
             write_via(b, hop.transport(), sent_by, &branch);
             b.extend_from_slice(rest);

@@ -9,6 +9,8 @@
 //! and cannot be forged by someone who did not see the request. Server transactions are found by a keyed 128-bit hash of
 //! what RFC 3261 §17.2.3 compares.
 
+mod machine;
+
 use std::hash::Hasher as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -28,6 +30,7 @@ use crate::transaction::{
 };
 use crate::transport::{Flow, Hop, Outbox, Transmit, Transport};
 use crate::wheel::Wheel;
+use machine::{ClientMachine, Due, ServerMachine};
 
 /// Settings of one shard.
 #[derive(Clone, Debug)]
@@ -75,22 +78,23 @@ pub enum Lapsed {
     Wake { token: u64 },
 }
 
+/// A request to send through a client transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    /// From [`Endpoint::branch`], called right before.
+    pub branch: Branch,
+    pub method: Method,
+    pub hop: Hop,
+    /// Comes back with what happens to it.
+    pub user: u64,
+    /// The server transaction that it serves.
+    pub server: Option<ServerId>,
+}
+
 /// No room for another transaction: answer 503 with Retry-After.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("too many transactions")]
 pub struct Full;
-
-#[derive(Debug)]
-enum ServerMachine {
-    Invite(InviteServer),
-    NonInvite(NonInviteServer),
-}
-
-#[derive(Debug)]
-enum ClientMachine {
-    Invite(InviteClient),
-    NonInvite(NonInviteClient),
-}
 
 #[derive(Debug)]
 struct Server {
@@ -141,61 +145,6 @@ enum Owner {
     User,
 }
 
-/// The running timers of one transaction: at most one that resends and one that ends a state. The wheel holds a single
-/// entry for both, never later than the earlier of them; when it comes up too early, because a timer was put off, it is
-/// armed again. So most timers, which never fire, cost nothing.
-#[derive(Clone, Copy, Default, Debug)]
-struct Due {
-    timers: [Option<(u32, Timer)>; 2],
-    /// The tick of the entry in the wheel that counts; 0 when there is none.
-    queued: u32,
-}
-
-impl Due {
-    /// Follows a step: starts and stops timers. Returns whether the wheel needs an entry, and for when.
-    fn follow(&mut self, step: &Step, tick_of: impl Fn(Duration) -> u32) -> Option<u32> {
-        if step.quiet {
-            self.timers[0] = None;
-        }
-        for (which, armed) in step.arm.into_iter().enumerate() {
-            if let Some((timer, after)) = armed {
-                self.timers[which] = Some((tick_of(after), timer));
-            }
-        }
-        self.entry()
-    }
-
-    /// The tick at which the wheel must call, if it would not do so already.
-    fn entry(&mut self) -> Option<u32> {
-        let next = self.timers.iter().flatten().map(|t| t.0).min()?;
-        if self.queued != 0 && self.queued <= next {
-            return None;
-        }
-        self.queued = next;
-        Some(next)
-    }
-
-    /// The entry of that tick came up: false if it was a stale one.
-    fn called(&mut self, tick: u32) -> bool {
-        let counts = self.queued != 0 && self.queued <= tick;
-        if counts {
-            self.queued = 0;
-        }
-        counts
-    }
-
-    /// Takes out a timer that is due.
-    fn take(&mut self, now: u32) -> Option<Timer> {
-        self.timers.iter_mut().find_map(|slot| match *slot {
-            Some((tick, timer)) if tick <= now => {
-                *slot = None;
-                Some(timer)
-            }
-            _ => None,
-        })
-    }
-}
-
 /// See the module's text.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -206,6 +155,7 @@ pub struct Endpoint {
     wheel: Wheel<Entry>,
     due: Vec<(u32, Entry)>,
     stamps: u64,
+    refused: u64,
     /// The key of the request that was received last and where it stood: `accept` of the same need not hash it again.
     heard: Option<(usize, u128)>,
 }
@@ -219,6 +169,7 @@ impl Endpoint {
             wheel: Wheel::new(now),
             due: Vec::new(),
             stamps: 0,
+            refused: 0,
             heard: None,
             config,
         }
@@ -231,6 +182,11 @@ impl Endpoint {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How often [`Endpoint::accept`] had no room.
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Server transactions that wait for a final response. Looks at all of them.
@@ -305,6 +261,7 @@ impl Endpoint {
         // The last eighth is not for calls, which may ring for minutes: their BYEs, registrations and messages still fit.
         let kept = if invite { self.config.max_transactions / 8 } else { 0 };
         if self.len() >= self.config.max_transactions - kept {
+            self.refused += 1;
             return Err(Full);
         }
         let at = message.bytes().as_ptr() as usize;
@@ -404,20 +361,15 @@ impl Endpoint {
         Branch { shard: self.config.shard, slot: Slot { index: self.clients.next_index(), stamp }, suffix }
     }
 
-    /// Sends a request through a new client transaction. `branch` comes from [`Endpoint::branch`], called right before;
-    /// `write` appends the whole message, with that branch in its top Via.
-    #[allow(clippy::too_many_arguments)]
+    /// Sends a request through a new client transaction. `write` appends the whole message, with the branch in its top Via.
     pub fn request(
         &mut self,
         now: Instant,
-        branch: Branch,
-        method: Method,
-        hop: Hop,
-        user: u64,
-        server: Option<ServerId>,
+        outgoing: Outgoing,
         out: &mut Outbox,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> ClientId {
+        let Outgoing { branch, method, hop, user, server } = outgoing;
         debug_assert_eq!(branch.slot.index, self.clients.next_index());
         let reliable = hop.transport().is_reliable();
         let token = self.token(branch.slot);
@@ -460,8 +412,8 @@ impl Endpoint {
         let stamp = self.stamp();
         let branch =
             Branch { shard: self.config.shard, slot: Slot { index: self.clients.next_index(), stamp }, suffix: 0 };
-        let cancel =
-            self.request(now, branch, Method::Cancel, hop, u64::MAX, server, out, |b| b.extend_from_slice(&bytes));
+        let outgoing = Outgoing { branch, method: Method::Cancel, hop, user: u64::MAX, server };
+        let cancel = self.request(now, outgoing, out, |b| b.extend_from_slice(&bytes));
         let limit = self.config.timing.timeout();
         if let Some(client) = self.clients.get_mut(slot) {
             client.cancel = Cancel::Sent(cancel.0);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sip_ims::Aor;
 use sip_ims::service::{Caller, NOBODY, NoteEvent, Request, Step};
 use sip_proto::build::Response;
-use sip_proto::endpoint::{ClientId, reply_hop};
+use sip_proto::endpoint::{ClientId, Outgoing, reply_hop};
 use sip_proto::privacy::Neighbour;
 use sip_proto::slots::Slot;
 use sip_proto::transport::LONGEST_DATAGRAM_REQUEST;
@@ -198,16 +198,11 @@ impl Proxy {
             hop = over_tcp;
             tokens = Tokens::of(&plan, &hop);
         }
-        let client = step.endpoint.request(
-            step.now,
-            branch,
-            message.method(),
-            hop,
-            token_of(slot),
-            Some(fork.server),
-            step.out,
-            |b| forward::write(&plan, target, &hop, &branch, tokens.as_ref(), edits, b),
-        );
+        let outgoing =
+            Outgoing { branch, method: message.method(), hop, user: token_of(slot), server: Some(fork.server) };
+        let client = step.endpoint.request(step.now, outgoing, step.out, |b| {
+            forward::write(&plan, target, &hop, &branch, tokens.as_ref(), edits, b);
+        });
         attempt.state = AttemptState::Trying(client);
     }
 

@@ -12,6 +12,8 @@ pub struct Traffic {
     pub transactions: AtomicU64,
     /// Requests refused with 503 because of load.
     pub shed: AtomicU64,
+    /// Requests refused with 503 because there was no room for another transaction.
+    pub full: AtomicU64,
     /// Messages that cannot be read at all; they get no answer.
     pub malformed: AtomicU64,
 }
@@ -39,6 +41,7 @@ impl Default for Traffic {
             counts: std::array::from_fn(|_| std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0)))),
             transactions: AtomicU64::new(0),
             shed: AtomicU64::new(0),
+            full: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
         }
     }

@@ -52,7 +52,8 @@ impl World {
     fn send(&mut self, method: Method) -> ClientId {
         let branch = self.client.branch(0);
         let hop = Hop::Flow(self.flow);
-        let id = self.client.request(self.now, branch, method, hop, 5, None, &mut self.out, |b| {
+        let outgoing = Outgoing { branch, method, hop, user: 5, server: None };
+        let id = self.client.request(self.now, outgoing, &mut self.out, |b| {
             b.extend_from_slice(method.as_str().as_bytes());
             b.extend_from_slice(b" sip:bob@localhost SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5062;branch=");
             branch.write(b);
@@ -274,7 +275,8 @@ fn a_full_shard_refuses() {
 fn unreachable_ends_the_transaction_of_that_token_only() {
     let mut w = world(Transport::Tcp);
     let branch = w.client.branch(0);
-    w.client.request(w.now, branch, Method::Options, Hop::Flow(w.flow), 5, None, &mut w.out, |b| b.push(b'x'));
+    let outgoing = Outgoing { branch, method: Method::Options, hop: Hop::Flow(w.flow), user: 5, server: None };
+    w.client.request(w.now, outgoing, &mut w.out, |b| b.push(b'x'));
     let token = w.out.items()[0].token;
     assert_eq!(Endpoint::token_shard(token), 1);
     assert_eq!(w.client.unreachable(w.now, token ^ (1 << 40), &mut w.out), None);
