@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Server, Setup, Sipp, eventually, header, raw};
+use harness::{DOMAIN, Server, Setup, Sipp, eventually, header, raw};
 
 /// Alice registers with these header lines; the last answer, which must be `code`.
 fn register(server: &Server, lines: &[&str], code: u16) -> String {
@@ -119,4 +119,24 @@ fn more_contacts_than_a_user_may_have_are_refused_whole() {
     register(&server, &[&all(0..8), "Expires: 600"], 200);
     register(&server, &[&all(8..14), "Expires: 600"], 403);
     assert_eq!(listed(&server).len(), 8, "all or nothing");
+}
+
+#[test]
+fn path_that_begins_with_a_strict_router_is_gone_in_its_manner() {
+    let server = Setup::with_users(&["alice", "bob"]).start();
+    let strict = server.ports.next();
+    // No lr: it wants to find itself in the Request-URI, and the contact at the end of Route (RFC 3261 §16.6 step 6).
+    let lines = format!(
+        "Supported: path\nPath: <sip:127.0.0.1:{strict}>, <sip:127.0.0.1:9;lr>\nContact: <sip:alice@192.0.2.9>\nExpires: 600"
+    );
+    let phone = Sipp::new(&server, "register_with", server.ports.next()).set("LINES", lines).set("CODE", 200);
+    phone.users(&["alice"]).succeed();
+    let router = Sipp::new(&server, "take_messages", strict).set("CODE", 200).start();
+    let message = Sipp::new(&server, "message", server.ports.next()).set("URI", format!("sip:alice@{DOMAIN}"));
+    message.set("TEXT", "by the old way").set("CODE", 200).users(&["bob"]).succeed();
+    let seen = router.succeed(1);
+    let seen = seen.received()[0];
+    assert!(seen.starts_with(&format!("MESSAGE sip:127.0.0.1:{strict} SIP/2.0")), "{seen}");
+    let routes: Vec<&str> = seen.lines().filter_map(|l| l.strip_prefix("Route: ")).collect();
+    assert_eq!(routes, ["<sip:127.0.0.1:9;lr>, <sip:alice@192.0.2.9>"], "{seen}");
 }

@@ -177,3 +177,28 @@ fn phone_that_knows_no_path_is_told_so() {
     assert_eq!((raw::status(&last), header(&last, "Unsupported")), (Some(420), Some("path")), "{last}");
     eventually("nothing is bound", Duration::from_secs(5), || house.server.metric("isthmus_bindings") == 0.0);
 }
+
+#[test]
+fn server_open_on_every_address_is_found_at_the_one_that_it_advertises() {
+    let mut server = Setup::with_users(&["alice", "bob"]).start();
+    let sip = server.sip;
+    server.rewrite_config(|text| {
+        let open = text.replace(&format!("udp = [\"127.0.0.1:{sip}\"]"), &format!("udp = [\"0.0.0.0:{sip}\"]"));
+        open.replace("[sip]\n", "[sip]\nadvertised = [\"127.0.0.7\"]\n")
+    });
+    server.restart();
+    let (edge, phone) = (server.ports.next(), server.ports.next());
+    let _edge = kamailio::edge(server.path(), edge, &server.address());
+    let bob = Sipp::new(&server, "answer", phone).start();
+    let register = Sipp::new(&server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{phone}"));
+    register.set("PARAMS", "").set("EXPIRES", 600).users(&["bob"]).succeed();
+    // ACK and BYE come by the edge, which goes where our Record-Route says.
+    let call = Sipp::new(&server, "call", server.ports.next()).towards(edge).set("URI", format!("sip:bob@{DOMAIN}"));
+    let seen = call.users(&["alice"]).succeed();
+    let ours = format!("sip:127.0.0.7:{sip};lr");
+    let answered = seen.received().into_iter().find(|m| m.starts_with("SIP/2.0 200")).unwrap();
+    assert!(answered.contains(&ours), "{answered}");
+    let seen = bob.succeed(1);
+    let vias = seen.received().into_iter().map(|m| header(m, "Via").unwrap().to_owned()).collect::<Vec<_>>();
+    assert!(vias.iter().all(|v| v.starts_with(&format!("SIP/2.0/UDP 127.0.0.7:{sip};"))), "{vias:?}");
+}

@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::{DOMAIN, Server, Setup, Sipp, sipp::Outcome};
+use harness::{DOMAIN, Server, Setup, Sipp, header, sipp::Outcome};
 
 fn started() -> Server {
     Setup::with_users(&["alice", "bob"]).start()
@@ -107,4 +107,21 @@ fn phone_that_answers_late_does_not_get_the_message_again() {
     harness::eventually("nothing is kept", std::time::Duration::from_secs(20), || !kept());
     bind(&server, "bob", port);
     assert_eq!(again.receive(std::time::Duration::from_secs(2)), None);
+}
+
+#[test]
+fn kept_message_too_long_for_a_datagram_goes_over_tcp() {
+    let server = Setup::with_users(&["alice", "bob"]).start();
+    let text = "long ".repeat(250);
+    let send = Sipp::new(&server, "message", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
+    send.set("TEXT", &text).set("CODE", 202).users(&["alice"]).succeed();
+    // The phone registers a contact without a transport, and listens over TCP only.
+    let port = server.ports.next();
+    let phone = Sipp::new(&server, "take_messages", port).tcp().set("CODE", 200).start();
+    harness::wait_for_tcp(port);
+    let register = Sipp::new(&server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
+    register.set("PARAMS", "").set("EXPIRES", 600).users(&["bob"]).succeed();
+    let seen = phone.succeed(1);
+    let seen = seen.received()[0];
+    assert!(seen.contains(&text) && header(seen, "Via").is_some_and(|v| v.starts_with("SIP/2.0/TCP")), "{seen}");
 }

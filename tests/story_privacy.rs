@@ -140,3 +140,24 @@ fn message_from_somebody_unknown_is_kept_without_the_name() {
     assert!(seen.received()[0].contains("guess who"), "{}", seen.received()[0]);
     tells_nothing(&seen);
 }
+
+#[test]
+fn who_answers_is_told_to_the_untrusted_only_as_far_as_it_wants() {
+    // A neighbour whose word counts, and one whose does not.
+    let ports = harness::Ports::claim();
+    let (trusted, other) = (ports.next(), ports.next());
+    let mut setup = Setup::with_users(&["alice"]);
+    setup.sip = format!("trusted = [\"127.0.0.1:{trusted}\"]");
+    let server = setup.start();
+    let says = "P-Asserted-Identity: <sip:carol@two.test>\nP-Charging-Vector: icid-value=1\n";
+    for (port, wish, shown) in [(trusted, "", true), (trusted, "Privacy: id\n", false), (other, "", false)] {
+        let callee = Sipp::new(&server, "answer", port).set("MORE", format!("{says}{wish}")).start();
+        let uri = format!("sip:carol@127.0.0.1:{port}");
+        let caller = Sipp::new(&server, "call", server.ports.next()).set("URI", uri).users(&["alice"]).succeed();
+        callee.succeed(1);
+        let answers: Vec<_> =
+            caller.received().into_iter().filter(|m| header(m, "P-Asserted-Identity").is_some()).collect();
+        assert_eq!(answers.len(), if shown { 2 } else { 0 }, "{port} {wish} {answers:?}");
+        assert!(caller.received().iter().all(|m| header(m, "P-Charging-Vector").is_none()));
+    }
+}

@@ -54,7 +54,10 @@ pub fn wait_for_tcp(port: u16) {
 
 /// Waits until somebody on this machine holds the UDP port on loopback (a peer that was just started).
 pub fn wait_for_udp(port: u16) {
+    eventually(&format!("UDP port {port} is open"), Duration::from_secs(10), || udp_is_open(port));
+}
+
+pub fn udp_is_open(port: u16) -> bool {
     let entry = format!("0100007F:{port:04X}");
-    let held = || std::fs::read_to_string("/proc/net/udp").is_ok_and(|t| t.contains(&entry));
-    eventually(&format!("UDP port {port} is open"), Duration::from_secs(10), held);
+    std::fs::read_to_string("/proc/net/udp").is_ok_and(|t| t.contains(&entry))
 }
