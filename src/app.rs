@@ -16,7 +16,7 @@ use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
 use sip_ims::ports::{Bus, BusError, StoreError, UserChange};
 use sip_ims::service::{Chronicle, Service};
 use sip_ims::vectors::HomeVectors;
-use sip_ims::{Aor, Directory};
+use sip_ims::{Aor, Directory, Home};
 use sip_messaging::{Courier, CourierParts, Pager};
 use sip_net::{
     Bound, CarrierConfig, Certificate, FloodConfig, Prefix, Resolver, ResolverConfig, StartError, StreamLimits,
@@ -152,7 +152,7 @@ pub fn run(
     let shared = config.store.engine == StoreEngine::Postgres;
     let cluster = Arc::new(Cluster::new(open_bus(&config, &runtime)?, config.node_name(), shared));
     let around = Around { directory: directory.clone(), chronicle, metrics: metrics.clone(), cluster: cluster.clone() };
-    let Services { sip, registrar, pager, courier, ip_sm_gw, names, wake } =
+    let Services { sip, home, registrar, pager, courier, ip_sm_gw, names, wake } =
         open_sip(&config, &pems, &store, around, runtime.handle())?;
     let local = sip.carriers.local_addrs().to_vec();
     if trace.is_on() || capture.is_some() {
@@ -162,7 +162,7 @@ pub fn run(
     sources::traffic(&metrics, sip.driver.traffic());
 
     services_to_metrics(&metrics, &registrar, &pager);
-    let _hints = cluster.follow(&store, registrar.clone(), pager.clone(), runtime.handle())?;
+    let _hints = cluster.follow(&store, &home, registrar.clone(), pager.clone(), runtime.handle())?;
 
     let registry = Arc::new(Registry::default());
     let mut registrations = registry::Follower::new(store.registrations(), registry.clone());
@@ -428,6 +428,7 @@ struct Around {
 /// What answers SIP, tied together.
 struct Services {
     sip: Sip,
+    home: Arc<Home>,
     registrar: Arc<Registrar>,
     pager: Arc<Pager>,
     courier: Courier,
@@ -536,7 +537,7 @@ fn open_sip(
         },
     );
     let ip_sm_gw = gateway.zip(gateway_inbox);
-    Ok(Services { sip: stack, registrar, pager, courier, ip_sm_gw, names, wake })
+    Ok(Services { sip: stack, home, registrar, pager, courier, ip_sm_gw, names, wake })
 }
 
 /// Where our users' short messages go.

@@ -1,14 +1,18 @@
-//! What several servers on one PostgreSQL tell each other: that bindings have changed, and for whom a message is kept.
+//! What several servers on one PostgreSQL tell each other: where each takes SIP, that bindings have changed, and for whom a
+//! message is kept.
 //!
-//! Each hint may be lost: bindings are looked for once a second anyway, waiting messages with the courier's own look.
+//! Each hint may be lost: bindings and nodes are looked for once a second anyway, waiting messages with the courier's own look.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sip_ims::ports::{Bus, BusError, Done, MessageId, MessageQueue, QueuedMessage, StoreError, Subscription};
+use sip_ims::ports::{
+    Bus, BusError, Documents, Done, Expect, MessageId, MessageQueue, QueuedMessage, StoreError, Subscription,
+};
 use sip_ims::service::Location;
-use sip_ims::{Aor, answer};
+use sip_ims::{Aor, Home, answer};
 use sip_messaging::Pager;
+use sip_proto::{Hop, Transport};
 use sip_registrar::Registrar;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -41,6 +45,7 @@ impl Cluster {
     pub fn follow(
         &self,
         store: &Store,
+        home: &Home,
         registrar: Arc<Registrar>,
         pager: Arc<Pager>,
         runtime: &Handle,
@@ -71,14 +76,27 @@ impl Cluster {
                 pager.kept_elsewhere(&aor, here);
             }),
         )?;
-        runtime.spawn(take_over(registrar, hint));
+        let nodes = Nodes { documents: store.documents(), registrar: registrar.clone(), read: None };
+        runtime.spawn(take_over(registrar, hint, nodes, self.node.clone(), takes_sip_at(home)));
         Ok(vec![changed, kept])
     }
 }
 
 /// Reads what other nodes have changed at each hint, and once a second.
-async fn take_over(registrar: Arc<Registrar>, hint: Arc<Notify>) {
+async fn take_over(
+    registrar: Arc<Registrar>,
+    hint: Arc<Notify>,
+    mut nodes: Nodes,
+    node: String,
+    mut here: Option<String>,
+) {
     loop {
+        // Until it is told.
+        if let Some(at) = &here
+            && nodes.tell(&node, at).await
+        {
+            here = None;
+        }
         let _ = tokio::time::timeout(BETWEEN, hint.notified()).await;
         let (done, changed) = answer();
         registrar.catch_up(Instant::now(), unix_now(), done);
@@ -87,11 +105,71 @@ async fn take_over(registrar: Arc<Registrar>, hint: Arc<Notify>) {
             Err(StoreError::Closed) => return,
             Err(error) => tracing::warn!(%error, "other nodes' bindings not read"),
         }
+        nodes.learn().await;
         // Hints of a busy neighbour are gathered.
         tokio::time::sleep(GATHER).await;
     }
 }
 
+/// Where the nodes take SIP: a document each.
+struct Nodes {
+    documents: Arc<dyn Documents>,
+    registrar: Arc<Registrar>,
+    read: Option<Instant>,
+}
+
+impl Nodes {
+    /// Whether the others can read now where this one is.
+    async fn tell(&self, node: &str, at: &str) -> bool {
+        let (done, told) = answer();
+        self.documents.put(NODES, node, Expect::Anything, at.as_bytes().to_vec(), done);
+        told.await.inspect_err(|error| tracing::warn!(%error, "other nodes are not told where this one is")).is_ok()
+    }
+
+    /// Once a second, and sooner when there is one that nobody has told of.
+    async fn learn(&mut self) {
+        let pause = if self.registrar.misses_a_node() { BETWEEN / 10 } else { BETWEEN };
+        if self.read.is_some_and(|at| at.elapsed() < pause) {
+            return;
+        }
+        self.read = Some(Instant::now());
+        let mut after = String::new();
+        for _ in 0..MAX_PAGES {
+            let (done, page) = answer();
+            self.documents.list(NODES, &after, PAGE, done);
+            let page = match page.await {
+                Ok(page) => page,
+                Err(error) => return tracing::warn!(%error, "other nodes' addresses not read"),
+            };
+            for document in &page {
+                if let Some(hop) = std::str::from_utf8(&document.body).ok().and_then(hop_of) {
+                    self.registrar.node_at(&document.key, hop);
+                }
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE as usize => after.clone_from(&last.key),
+                _ => return,
+            }
+        }
+    }
+}
+
+/// Where others send what is for a connection of ours: `tcp 192.0.2.1:5060`. TCP before UDP, for its length has no limit.
+fn takes_sip_at(home: &Home) -> Option<String> {
+    let door = |transport| home.listeners().iter().find(|l| l.transport == transport);
+    let listener = door(Transport::Tcp).or_else(|| door(Transport::Udp))?;
+    Some(format!("{} {}", listener.transport, std::str::from_utf8(&listener.sent_by).ok()?))
+}
+
+fn hop_of(text: &str) -> Option<Hop> {
+    let (transport, remote) = text.split_once(' ')?;
+    Some(Hop::Address { transport: Transport::from_token(transport.as_bytes())?, remote: remote.parse().ok()? })
+}
+
+/// Collection of the nodes' documents.
+const NODES: &str = "node";
+const PAGE: u32 = 100;
+const MAX_PAGES: usize = 10;
 const CHANGED: &str = "reg.changed";
 const KEPT: &str = "message.kept";
 /// Without a hint.
@@ -142,5 +220,29 @@ impl MessageQueue for Announcing {
 
     fn expire(&self, now: i64, done: Done<u64>) {
         self.queue.expire(now, done);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_found_where_it_says() {
+        let door = |t, a: &str| (t, a.parse().unwrap());
+        let udp = door(Transport::Udp, "192.0.2.1:5060");
+        for (doors, expected) in [
+            (vec![udp, door(Transport::Tcp, "[2001:db8::1]:5062")], Some("tcp [2001:db8::1]:5062")),
+            (vec![udp, door(Transport::Tls, "192.0.2.1:5061")], Some("udp 192.0.2.1:5060")),
+            (vec![door(Transport::Tls, "192.0.2.1:5061")], None),
+        ] {
+            let at = takes_sip_at(&Home::new("home.test", doors));
+            assert_eq!(at.as_deref(), expected);
+            if let Some(at) = at {
+                let hop = hop_of(&at).unwrap();
+                assert_eq!(format!("{} {}", hop.transport(), hop.remote()), at);
+            }
+        }
+        assert_eq!(hop_of("carrier-pigeon 192.0.2.1:5060"), None);
     }
 }

@@ -10,7 +10,7 @@ mod postgres;
 
 use std::time::Duration;
 
-use harness::{DOMAIN, Peer, Phone, Server, Setup, Sipp, eventually, sipp::Outcome};
+use harness::{DOMAIN, Peer, Phone, Server, Setup, Sipp, eventually, header, sipp::Outcome};
 
 const USERS: [&str; 4] = ["alice", "bob", "carol", "dave"];
 
@@ -135,19 +135,72 @@ fn kept_messages_are_delivered_once_whichever_node_kept_them() {
 #[test]
 fn message_reaches_a_phone_that_is_connected_to_the_other_node() {
     let Cluster { a, b, nats: _nats, _postgres } = Cluster::start();
+    keep(&b, "bob", "while he was away", 1);
     let mut phone = Phone::start(&a, "bob", "tcp", 440);
     phone.wait_registered();
-    knows(&b, 1);
-    // Out of reach from here: kept, and delivered by the node that has the connection.
-    keep(&b, "bob", "over there", 1);
-    // Nobody else is connected to it: the 200 is the phone's, to the MESSAGE.
+    // Kept there, and delivered by the node that has the connection. Nobody else is connected to it: the 200 is the phone's.
     let taken = "isthmus_sip_messages_total{direction=\"in\",transport=\"tcp\",status=\"200\"}";
+    let delivered = "isthmus_kept_messages_total{fate=\"delivered\"}";
     eventually("the phone takes the message", Duration::from_secs(20), || a.metric(taken) == 1.0);
-    eventually("and is told once", Duration::from_secs(20), || {
-        a.metric("isthmus_kept_messages_total{fate=\"delivered\"}") == 1.0
-    });
-    // A call is not: the phone does not ring.
+    eventually("and is told once", Duration::from_secs(20), || a.metric(delivered) == 1.0);
+    // And one that finds him there, at once.
+    knows(&b, 1);
+    let send = from_alice(&b, "message", "bob").set("TEXT", "over there").set("CODE", 200);
+    send.succeed();
+    assert_eq!((a.metric(taken), b.metric("isthmus_kept_messages_total{fate=\"kept\"}")), (2.0, 1.0));
+}
+
+/// Bob's phone connects to `his`, registers there and answers as `answers`; alice calls him through `hers`, over TCP too.
+fn connected(
+    hers: &Server,
+    his: &Server,
+    asks: &'static str,
+    answers: &'static str,
+    wish: &'static str,
+) -> [Outcome; 2] {
+    // SIPp is called by the Call-ID that it registered with.
+    let call = ["-cid_str", "%u-across-nodes"];
+    let phone = Sipp::new(his, answers, his.ports.next()).tcp().registered().users(&["bob"]).options(&call).start();
+    knows(hers, 1);
+    let call = from_alice(hers, asks, "bob").set("PRIVACY", wish).from("127.0.0.5").options(&call);
+    let mine = call.tcp().succeed();
+    [mine, phone.succeed(1)]
+}
+
+#[test]
+fn phone_connected_to_one_node_is_called_through_the_other_and_both_speak() {
+    let Cluster { mut a, b, nats: _nats, _postgres } = Cluster::start();
+    for (hers, his) in [(&b, &a), (&a, &b)] {
+        connected(hers, his, "call", "answer", "");
+        knows(hers, 0);
+        // Both send requests within the dialog, and the caller hangs up; who it is and where is hidden by the other node.
+        let [_, seen] = connected(hers, his, "private_call", "private_called", "header;user;id;critical");
+        for message in seen.received().iter().skip(2) {
+            let head = message.split("\r\n\r\n").next().unwrap().to_ascii_lowercase();
+            assert!(!head.contains("alice") && !head.contains("127.0.0.5"), "{message}");
+        }
+        knows(hers, 0);
+        // The callee hangs up.
+        connected(hers, his, "private_call_ended", "private_called_ends", "user");
+        knows(hers, 0);
+    }
+    // One record for each call, at the node that the caller called.
+    let calls = |server: &Server| {
+        let folder = std::fs::read_dir(server.path().join("data/cdr")).unwrap();
+        let texts = folder.map(|f| std::fs::read_to_string(f.unwrap().path()).unwrap());
+        texts.map(|text| text.lines().filter(|l| l.contains("\"call\"")).count()).sum::<usize>()
+    };
+    for node in [&a, &b] {
+        eventually("three calls are in its records", Duration::from_secs(20), || calls(node) >= 3);
+        assert_eq!(calls(node), 3);
+    }
+    // The node with the connection dies: he is out of reach, and the caller hears of it at once.
+    let call = ["-cid_str", "%u-and-gone"];
+    let phone = Sipp::new(&a, "answer", a.ports.next()).tcp().registered().users(&["bob"]).options(&call).start();
+    knows(&b, 1);
+    a.process.kill();
     from_alice(&b, "call_final", "bob").set("CODE", 480).succeed();
+    drop(phone);
 }
 
 #[test]
@@ -169,4 +222,22 @@ fn what_is_imported_at_one_node_takes_effect_at_all() {
         eventually("erin is out", Duration::from_secs(20), || !registers(server));
         knows(server, 0);
     }
+}
+
+#[test]
+fn node_that_dies_while_it_delivers_is_replaced_and_nothing_is_lost() {
+    let Cluster { mut a, mut b, nats: _nats, _postgres } = Cluster::start();
+    keep(&a, "carol", "waits", 3);
+    let phone = Peer::new(b.ports.next());
+    register(&b, "carol", phone.port, 600);
+    // One of them has the right to deliver, and waits for her answer.
+    let first = phone.receive_with("waits 1", Duration::from_secs(20)).expect("the first message");
+    let sender =
+        if header(&first, "Via").unwrap().contains(&format!("127.0.0.1:{};", a.sip)) { &mut a } else { &mut b };
+    sender.process.kill();
+    let port = phone.port;
+    drop(phone);
+    // Its right runs out (40 s), and the other goes on from the message that nobody took.
+    let phone = Sipp::new(&b, "take_messages", port).set("CODE", 200).calls(3).limit(Duration::from_secs(180)).start();
+    assert_eq!(texts(&phone.succeed(3)), ["waits 1", "waits 2", "waits 3"]);
 }

@@ -24,6 +24,7 @@ pub struct Sipp {
     padding: usize,
     from: &'static str,
     more: Vec<&'static str>,
+    registers: bool,
 }
 
 /// What SIPp counted.
@@ -59,6 +60,7 @@ impl Sipp {
             padding: 0,
             from: "127.0.0.1",
             more: Vec::new(),
+            registers: false,
         }
     }
 
@@ -100,6 +102,18 @@ impl Sipp {
     pub fn from(mut self, address: &'static str) -> Self {
         self.from = address;
         self
+    }
+
+    /// Registers before anything else, over the same connection. SIPp tells calls apart by Call-ID: what comes then must have the
+    /// one of the REGISTER (`-cid_str` at both ends).
+    pub fn registered(mut self) -> Self {
+        self.registers = true;
+        let contact = format!("{}:{};transport={}", self.from, self.port, self.transport_token());
+        self.set("CONTACT", contact).set("PARAMS", "").set("EXPIRES", 600)
+    }
+
+    fn transport_token(&self) -> &'static str {
+        if self.transport == "u1" { "udp" } else { "tcp" }
     }
 
     /// Further options of SIPp.
@@ -160,8 +174,12 @@ impl Sipp {
 
     pub fn start(self) -> Running {
         let name = format!("{}-{}", self.scenario, self.port);
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sipp").join(format!("{}.xml", self.scenario));
-        let mut text = std::fs::read_to_string(&source).unwrap_or_else(|e| panic!("{}: {e}", source.display()));
+        let mut text = scenario(self.scenario);
+        if self.registers {
+            let (head, rest) = steps(&text);
+            let first = scenario("register");
+            text = format!("{head}{}{rest}", steps(&first).1.trim_end().trim_end_matches("</scenario>"));
+        }
         for (key, value) in &self.sets {
             text = text.replace(&format!("@{key}@"), value);
         }
@@ -204,9 +222,11 @@ impl Sipp {
         command.args(&self.more);
         command.arg(&self.target);
         let process = Process::start(&name, &self.dir, &mut command);
-        let running = Running { base: self.dir.join(&name), process, limit: self.limit };
+        let mut running = Running { base: self.dir.join(&name), process, limit: self.limit };
         if self.transport == "u1" && self.from == "127.0.0.1" {
-            super::wait_for_udp(self.port);
+            // A short one may be over before anybody looks.
+            let started = || super::udp_is_open(self.port) || !running.process.running();
+            super::eventually(&format!("{name} has its port"), Duration::from_secs(10), started);
         }
         running
     }
@@ -307,6 +327,17 @@ pub fn header<'a>(message: &'a str, name: &str) -> Option<&'a str> {
         let (n, value) = l.split_once(':')?;
         n.trim().eq_ignore_ascii_case(name).then(|| value.trim())
     })
+}
+
+fn scenario(name: &str) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sipp").join(format!("{name}.xml"));
+    std::fs::read_to_string(&source).unwrap_or_else(|e| panic!("{}: {e}", source.display()))
+}
+
+/// Cuts a scenario in two before its first step.
+fn steps(text: &str) -> (&str, &str) {
+    let at = text.find("<scenario").and_then(|s| Some(s + text[s..].find('>')? + 1)).expect("a scenario");
+    text.split_at(at)
 }
 
 fn counts(stat: &str) -> Counts {

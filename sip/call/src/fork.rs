@@ -18,6 +18,8 @@ use crate::target::{Groups, Target};
 pub struct Fork {
     pub server: ServerId,
     pub invite: bool,
+    /// Another node has it in its books.
+    pub from_node: bool,
     pub source: Flow,
     pub caller: Caller,
     pub callee: Option<Aor>,

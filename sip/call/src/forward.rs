@@ -9,8 +9,8 @@ use sip_proto::headers::{Credentials, Privacy, list};
 use sip_proto::privacy::{self, Hidden, Neighbour, Seal};
 use sip_proto::{Edits, Flow, HeaderName, Hop, Message, Method, derived};
 
-use crate::route::{Routed, write_flow, write_record_route};
-use crate::seal::Seals;
+use crate::route::{Routed, write_flow, write_record_route, write_route_elsewhere};
+use crate::seal::{Kind, Seals};
 use crate::target::Target;
 use crate::veil::{self, Side, Veil};
 
@@ -76,14 +76,16 @@ impl Tokens {
         }
         let call_id = plan.message.call_id().unwrap_or_default();
         let token = |flow: &Flow| {
-            if flow.transport.is_reliable() { write_flow(flow, plan.seals, call_id) } else { Vec::new() }
+            if flow.transport.is_reliable() { write_flow(flow, Kind::Flow, plan.seals, call_id) } else { Vec::new() }
         };
+        // Another node is reached again at its own Record-Route.
+        let inward = if plan.routed.from_node { Vec::new() } else { token(plan.source) };
         let outward = if let Hop::Flow(flow) = hop { token(flow) } else { Vec::new() };
         let mut veil = Vec::new();
         if from || header {
             Veil::over(plan.message, from, header).seal(plan.seals, call_id, &mut veil);
         }
-        Some(Tokens { seal: plan.seals.of_call(call_id), inward: token(plan.source), outward, veil })
+        Some(Tokens { seal: plan.seals.of_call(call_id), inward, outward, veil })
     }
 }
 
@@ -139,6 +141,11 @@ pub fn write(
         write_via(t, hop.transport(), sent_by, branch);
         if let Some(tokens) = tokens {
             record_routes(plan, hop, sent_by, tokens, t);
+        }
+        if let Some(elsewhere) = &target.elsewhere {
+            sip_proto::edit::header(t, HeaderName::Route.as_str(), |t| {
+                write_route_elsewhere(t, elsewhere, plan.seals, plan.message.call_id().unwrap_or_default());
+            });
         }
         if !target.path.is_empty() {
             path_routes(target, t);

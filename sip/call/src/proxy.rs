@@ -214,10 +214,12 @@ impl Proxy {
         }
         let for_us =
             routed.next.is_none() && (uri.is_sip() && parts.home.is_us(&uri) || parts.home.is_domain(uri.host()));
-        let (callee, profile) = if routed.next.is_none() { self.callee(&uri) } else { (None, None) };
+        let for_us = for_us && !routed.from_node;
+        let (callee, profile) =
+            if routed.next.is_none() && !routed.from_node { self.callee(&uri) } else { (None, None) };
         let request = Request { message, flow, uri, caller, callee, profile };
         // A telephone number that is nobody's here has no domain of its own either: a service may know a way.
-        let number = routed.next.is_none() && request.uri.scheme() == Scheme::Tel;
+        let number = routed.next.is_none() && !routed.from_node && request.uri.scheme() == Scheme::Tel;
         if for_us || number || request.callee.is_some() {
             for service in &parts.services {
                 if service.request(step, &request) == Verdict::Taken {
@@ -246,7 +248,7 @@ impl Proxy {
         routed: &Routed<'_>,
     ) -> Result<Caller, ()> {
         let parts = &self.parts;
-        if parts.trusted.is_trusted(flow) {
+        if routed.from_node || parts.trusted.is_trusted(flow) {
             return Ok(Caller::Trusted);
         }
         // REGISTER is proved to the registrar; what carries our seal is in a dialog that was let in.

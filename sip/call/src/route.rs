@@ -2,12 +2,14 @@
 //!
 //! A Record-Route of ours carries `is=`, a seal over the Call-ID: whoever brings it back is in a dialog that we let pass,
 //! and need not prove itself again. Where the next hop is a connection that only we know (RFC 5626, RFC 7118), its user part
-//! carries the flow. In a dialog whose caller asked for privacy, `hi=` carries what the callee does not see.
+//! carries the flow. A node that is to send over such a connection for another gets a Route of the same form, which no phone ever
+//! sees: by that it knows the other. In a dialog whose caller asked for privacy, `hi=` carries what the callee does not see.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use sip_ims::Home;
+use sip_ims::service::Elsewhere;
 use sip_proto::headers::{NameAddr, list};
 use sip_proto::uri::Uri;
 use sip_proto::{Edits, Flow, FlowId, HeaderName, Message, Transport};
@@ -29,6 +31,8 @@ pub struct Routed<'a> {
     pub flow: Option<Flow>,
     /// An entry of ours was there and its seal fits this Call-ID.
     pub sealed: bool,
+    /// Another node of the cluster sends this, to be sent on over `flow`.
+    pub from_node: bool,
     /// What the callee of this dialog is not to see.
     pub veil: Option<Veil>,
 }
@@ -54,7 +58,9 @@ impl<'a> Routed<'a> {
                     break;
                 };
                 // The last entry of ours is the side that the request leaves by: only its flow counts.
-                routed.flow = uri.user().and_then(|t| read_flow(t, seals, call_id));
+                let elsewhere = uri.user().and_then(|t| read_flow(t, Kind::Elsewhere, seals, call_id));
+                routed.from_node |= elsewhere.is_some();
+                routed.flow = elsewhere.or_else(|| read_flow(uri.user()?, Kind::Flow, seals, call_id));
                 routed.sealed |= uri.params().get("is").is_some_and(|s| s == seals.of_call(call_id));
                 if let Some(token) = uri.params().get("hi") {
                     routed.veil = Veil::reveal(seals, call_id, token);
@@ -138,7 +144,7 @@ pub fn write_record_route(
 
 /// A flow as the user part of a URI, sealed for one call so that it opens no connection to anybody else, and tells nobody
 /// whose it is.
-pub fn write_flow(flow: &Flow, seals: &Seals, call_id: &[u8]) -> Vec<u8> {
+pub fn write_flow(flow: &Flow, kind: Kind, seals: &Seals, call_id: &[u8]) -> Vec<u8> {
     let mut raw = SmallVec::<[u8; 32]>::new();
     raw.push(flow.transport as u8);
     raw.extend_from_slice(&flow.id.0.to_be_bytes());
@@ -148,13 +154,14 @@ pub fn write_flow(flow: &Flow, seals: &Seals, call_id: &[u8]) -> Vec<u8> {
         IpAddr::V6(ip) => raw.extend_from_slice(&ip.octets()),
     }
     let mut token = Vec::with_capacity(72);
-    token.push(b'f');
-    seals.hide(Kind::Flow, call_id, &raw, &mut token);
+    token.push(if kind == Kind::Elsewhere { b'n' } else { b'f' });
+    seals.hide(kind, call_id, &raw, &mut token);
     token
 }
 
-fn read_flow(token: &[u8], seals: &Seals, call_id: &[u8]) -> Option<Flow> {
-    let raw = seals.reveal(Kind::Flow, call_id, token.strip_prefix(b"f")?)?;
+fn read_flow(token: &[u8], kind: Kind, seals: &Seals, call_id: &[u8]) -> Option<Flow> {
+    let mark: &[u8] = if kind == Kind::Elsewhere { b"n" } else { b"f" };
+    let raw = seals.reveal(kind, call_id, token.strip_prefix(mark)?)?;
     let ([transport], rest) = raw.split_first_chunk()?;
     let (id, rest) = rest.split_first_chunk()?;
     let (port, ip) = rest.split_first_chunk()?;
@@ -169,6 +176,19 @@ fn read_flow(token: &[u8], seals: &Seals, call_id: &[u8]) -> Option<Flow> {
         local: SocketAddr::new(unspecified, 0),
         remote: SocketAddr::new(ip, u16::from_be_bytes(*port)),
     })
+}
+
+/// A Route to the node that has a connection, to be sent on over it: `<sip:flow@host:port;transport=tcp;lr>`.
+pub fn write_route_elsewhere(out: &mut Vec<u8>, to: &Elsewhere, seals: &Seals, call_id: &[u8]) {
+    out.extend_from_slice(b"<sip:");
+    out.extend_from_slice(&write_flow(&to.flow, Kind::Elsewhere, seals, call_id));
+    out.push(b'@');
+    sip_proto::edit::display(out, to.node.remote());
+    if to.node.transport() != Transport::Udp {
+        out.extend_from_slice(b";transport=");
+        out.extend_from_slice(to.node.transport().uri_token().as_bytes());
+    }
+    out.extend_from_slice(b";lr>");
 }
 
 /// Address and transport of a URI whose host is an IP address; `None` when it takes a look-up.
@@ -190,6 +210,8 @@ pub fn literal_hop(uri: &Uri<'_>) -> Option<(Transport, SocketAddr)> {
 
 #[cfg(test)]
 mod tests {
+    use sip_proto::Hop;
+
     use super::*;
 
     fn seals() -> Seals {
@@ -228,7 +250,7 @@ mod tests {
             local: "0.0.0.0:0".parse().unwrap(),
             remote: "192.0.2.1:4711".parse().unwrap(),
         };
-        let token = String::from_utf8(write_flow(&flow, &seals(), b"c")).unwrap();
+        let token = String::from_utf8(write_flow(&flow, Kind::Flow, &seals(), b"c")).unwrap();
         let inside = format!("<sip:{token}@127.0.0.1:5060;transport=tcp;lr>");
         let outside = "<sip:127.0.0.1:5060;lr>";
         for (route, expected) in
@@ -248,7 +270,7 @@ mod tests {
             local: "0.0.0.0:0".parse().unwrap(),
             remote: "[2001:db8::1]:4711".parse().unwrap(),
         };
-        let token = write_flow(&flow, &seals(), b"c");
+        let token = write_flow(&flow, Kind::Flow, &seals(), b"c");
         let mut text = b"Route: ".to_vec();
         write_record_route(&mut text, Transport::Udp, b"127.0.0.1:5060", &token, &seals().of_call(b"c"), b"");
         text.extend_from_slice(b"\r\n");
@@ -262,6 +284,32 @@ mod tests {
         let message = Message::parse(&other).unwrap();
         let routed = Routed::of(&message, &home(), &seals());
         assert!(routed.flow.is_none() && !routed.sealed);
+    }
+
+    #[test]
+    fn only_a_node_knows_the_flows_of_another() {
+        let local = "192.0.2.7:5060".parse().unwrap();
+        let flow = Flow {
+            transport: Transport::Wss,
+            id: FlowId(1 << 40),
+            local,
+            remote: "[2001:db8::1]:4711".parse().unwrap(),
+        };
+        let node = Hop::Address { transport: Transport::Tcp, remote: "127.0.0.1:5060".parse().unwrap() };
+        let mut route = Vec::new();
+        write_route_elsewhere(&mut route, &Elsewhere { node, flow }, &seals(), b"c");
+        let route = String::from_utf8(route).unwrap();
+        assert!(route.starts_with("<sip:n") && route.ends_with("@127.0.0.1:5060;transport=tcp;lr>"), "{route}");
+        let routed = |route: &str| {
+            let bytes = request(&format!("Route: {route}\r\n"));
+            let routed = Routed::of(&Message::parse(&bytes).unwrap(), &home(), &seals());
+            (routed.from_node, routed.flow.map(|f| (f.transport, f.id, f.remote)))
+        };
+        assert_eq!(routed(&route), (true, Some((flow.transport, flow.id, flow.remote))));
+        // A flow of the dialog's own is none of a node's.
+        assert_eq!(routed(&route.replace("<sip:n", "<sip:f")), (false, None));
+        let ours = String::from_utf8(write_flow(&flow, Kind::Flow, &seals(), b"c")).unwrap();
+        assert_eq!(routed(&format!("<sip:n{}@127.0.0.1:5060;lr>", &ours[1..])), (false, None));
     }
 
     fn mended(text: &str) -> Option<String> {

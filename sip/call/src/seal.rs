@@ -34,6 +34,8 @@ pub enum Kind {
     Veil,
     Contact,
     Flow,
+    /// A flow of another node, which only a node writes.
+    Elsewhere,
 }
 
 /// Makes and knows seals.

@@ -1,6 +1,6 @@
 //! Where a request may go: targets in the order in which they are tried.
 
-use sip_ims::service::{Location, Reach};
+use sip_ims::service::{Elsewhere, Location, Reach};
 use sip_proto::Hop;
 use sip_proto::headers::{NameAddr, list};
 use sip_proto::uri::Uri;
@@ -20,6 +20,8 @@ pub struct Target {
     pub next: Box<[u8]>,
     /// Where to send, when known without a look-up.
     pub hop: Option<Hop>,
+    /// Another node has the connection, and is sent the request first.
+    pub elsewhere: Option<Elsewhere>,
     pub q: u16,
     /// From a registration: a failure concerns a phone, not a domain.
     pub binding: bool,
@@ -33,6 +35,7 @@ impl Target {
             path: reach.path.into(),
             next: Box::default(),
             hop: reach.hop,
+            elsewhere: reach.elsewhere,
             q: reach.q,
             binding: true,
             instance: reach.instance.into(),
@@ -45,10 +48,17 @@ impl Target {
             path: Box::default(),
             next: Box::default(),
             hop: None,
+            elsewhere: None,
             q: 1000,
             binding: false,
             instance: Box::default(),
         }
+    }
+
+    /// What the registrar showed of a binding.
+    pub fn reach(&self) -> Reach<'_> {
+        let Target { uri, path, hop, elsewhere, q, instance, .. } = self;
+        Reach { uri, path, hop: *hop, elsewhere: *elsewhere, q: *q, instance, params: b"" }
     }
 
     /// Both lead to one phone, by different flows.
@@ -106,7 +116,7 @@ pub type Groups = SmallVec<[SmallVec<[Target; 1]>; 1]>;
 /// The current bindings of an address-of-record. Several bindings of one instance are ways to the same phone: the later
 /// ones are tried after everything else (RFC 5626 §6).
 pub fn bindings(location: &dyn Location, aor: &str, unix: u64) -> Groups {
-    grouped(|show| location.each(aor, unix, show))
+    grouped(|show| location.each_anywhere(aor, unix, show))
 }
 
 /// The bindings of the one phone that a GRUU means (RFC 5627 §6.1). `None`: no GRUU of ours.
@@ -156,13 +166,14 @@ mod tests {
                     uri: uri.as_bytes(),
                     path: b"",
                     hop: None,
+                    elsewhere: None,
                     q: *q,
                     instance: instance.as_bytes(),
                     params: b"",
                 });
             }
         }
-        fn failed(&self, _: &str, _: &[u8]) {}
+        fn failed(&self, _: &str, _: &Reach<'_>) {}
         fn authenticated(&self, _: &Flow, _: &User) -> bool {
             false
         }

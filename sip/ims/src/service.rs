@@ -154,8 +154,16 @@ pub trait Outlet: Send + Sync {
     fn request(&self, hop: Hop, bytes: Vec<u8>, done: OnOutcome);
 }
 
+/// A connection that another node of the cluster holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Elsewhere {
+    /// Where that node takes SIP.
+    pub node: Hop,
+    pub flow: Flow,
+}
+
 /// One place where a user can be reached now, borrowed from the registrar.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reach<'a> {
     /// The registered contact URI.
     pub uri: &'a [u8],
@@ -163,6 +171,8 @@ pub struct Reach<'a> {
     pub path: &'a [u8],
     /// The flow or address to send to. `None`: resolve the first Path, or the contact.
     pub hop: Option<Hop>,
+    /// Only that node can send to it; there is no `hop` then.
+    pub elsewhere: Option<Elsewhere>,
     /// Preference, 0 to 1000.
     pub q: u16,
     /// Contacts of one instance are alternatives of each other (RFC 5626 §6); empty when unknown.
@@ -171,20 +181,35 @@ pub struct Reach<'a> {
     pub params: &'a [u8],
 }
 
+impl Reach<'_> {
+    /// Both are ways to one contact, by one flow: an instance may have the same contact on several (RFC 5626 §4.2).
+    pub fn is_same_way(&self, other: &Reach<'_>) -> bool {
+        let flow = |elsewhere: Option<Elsewhere>| elsewhere.map(|e| e.flow);
+        (self.uri, self.path, self.hop, flow(self.elsewhere))
+            == (other.uri, other.path, other.hop, flow(other.elsewhere))
+    }
+}
+
 /// Where users are: answered from memory.
 pub trait Location: Send + Sync {
-    /// Shows each current binding of the address-of-record, best first.
+    /// Shows each current binding of the address-of-record that this node can send to, best first.
     fn each(&self, aor: &str, unix: u64, show: &mut dyn FnMut(&Reach<'_>));
 
-    /// As [`Location::each`], for a GRUU of ours (RFC 5627 §6.1): the bindings of the instance that it names. False when it
+    /// As [`Location::each`], with what other nodes hold the connection of.
+    fn each_anywhere(&self, aor: &str, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) {
+        self.each(aor, unix, show);
+    }
+
+    /// As [`Location::each_anywhere`], for a GRUU of ours (RFC 5627 §6.1): the bindings of the instance that it names. False when it
     /// is no GRUU that we stand by: 404; true and nothing shown: 480.
     fn each_of_gruu(&self, uri: &Uri<'_>, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) -> bool {
         let _ = (uri, unix, show);
         false
     }
 
-    /// The flow of a binding failed (RFC 5626 §5.3): forget it, so that the next attempt takes another.
-    fn failed(&self, aor: &str, contact: &[u8]);
+    /// The flow of a binding failed (RFC 5626 §5.3): forget it, so that the next attempt takes another. `way` is what was
+    /// shown of it.
+    fn failed(&self, aor: &str, way: &Reach<'_>);
 
     /// Whether this flow carried a successful REGISTER of that user.
     fn authenticated(&self, flow: &Flow, user: &User) -> bool;

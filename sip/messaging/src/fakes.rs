@@ -155,12 +155,12 @@ impl Location for Bindings {
     fn each(&self, aor: &str, _: u64, show: &mut dyn FnMut(&Reach<'_>)) {
         for (_, uri, q, instance, hop) in self.0.lock().iter().filter(|b| b.0 == aor) {
             let (uri, instance) = (uri.as_bytes(), instance.as_bytes());
-            show(&Reach { uri, path: b"", hop: *hop, q: *q, instance, params: b"" });
+            show(&Reach { uri, path: b"", hop: *hop, elsewhere: None, q: *q, instance, params: b"" });
         }
     }
 
-    fn failed(&self, aor: &str, contact: &[u8]) {
-        self.0.lock().retain(|b| (b.0, b.1.as_bytes()) != (aor, contact));
+    fn failed(&self, aor: &str, way: &Reach<'_>) {
+        self.0.lock().retain(|b| (b.0, b.1.as_bytes()) != (aor, way.uri));
     }
 
     fn authenticated(&self, _: &Flow, _: &User) -> bool {

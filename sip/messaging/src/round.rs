@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use sip_ims::ports::{MessageId, MessageQueue};
-use sip_ims::service::{Chronicle, Location, Note, NoteEvent, Outcome, Outlet};
+use sip_ims::service::{Chronicle, Location, Note, NoteEvent, Outcome, Outlet, Reach};
 use sip_ims::{Aor, answer};
 use sip_proto::headers::{NameAddr, RetryAfter, list};
 use sip_proto::{HeaderName, Hop, Message, Transport};
@@ -281,7 +281,7 @@ impl Rounds {
             };
             let broken = outcome == Outcome::Unreachable && matches!(hop, Hop::Flow(f) if f.transport.is_reliable());
             if broken || matches!(outcome, Outcome::Response { status: 430, .. }) {
-                self.location.failed(aor.as_str(), &target.uri);
+                self.location.failed(aor.as_str(), &target.reach());
             }
             // RFC 3263 §4.3: the next address after a failure of the way or a 503, not after a phone's own word.
             if matches!(outcome, Outcome::Response { status, .. } if status != 503) {
@@ -322,6 +322,13 @@ struct Target {
     path: Box<[u8]>,
     instance: Box<[u8]>,
     hop: Option<Hop>,
+}
+
+impl Target {
+    fn reach(&self) -> Reach<'_> {
+        let Target { uri, path, instance, hop } = self;
+        Reach { uri, path, hop: *hop, elsewhere: None, q: 0, instance, params: b"" }
+    }
 }
 
 /// Puts TCP to the same address before UDP for a long message. A UDP flow stays: behind a NAT there is no other way.

@@ -108,6 +108,11 @@ impl Binding {
         self.way.as_deref().copied()
     }
 
+    /// Only another node can send to it.
+    pub fn is_elsewhere(&self) -> bool {
+        self.way.as_ref().is_some_and(|w| w.elsewhere_at().is_some())
+    }
+
     pub fn contact(&self) -> &[u8] {
         &self.text.as_bytes()[..usize::from(self.ends[0])]
     }
@@ -140,7 +145,8 @@ impl Binding {
         Reach {
             uri: text.contact.as_bytes(),
             path: text.path.as_bytes(),
-            hop: self.way().map(|w| w.hop()),
+            hop: self.way().and_then(|w| w.hop()),
+            elsewhere: None,
             q: self.q,
             instance: text.instance.as_bytes(),
             params: text.params.as_bytes(),
@@ -157,8 +163,9 @@ impl Binding {
         Facts { expires_at, since, cseq, reg_id, q, proved, way: self.way() }
     }
 
-    /// Back from the store. Flows of connections are gone; so is the proof that went with them.
-    pub fn from_row(row: &BindingRow<'_>, ours: bool, unix: u64) -> Option<Binding> {
+    /// Back from the store; `node` is the number of the one that wrote it, 0 ours. Our flows of connections are gone; so is the
+    /// proof that went with any.
+    pub fn from_row(row: &BindingRow<'_>, node: u16, unix: u64) -> Option<Binding> {
         let text = Text {
             contact: row.contact,
             params: row.params,
@@ -174,7 +181,10 @@ impl Binding {
             reg_id: row.reg_id,
             q: row.q.min(1000),
             proved: false,
-            way: row.flow.as_ref().and_then(if ours { Way::restored } else { Way::elsewhere }),
+            way: row.flow.as_ref().and_then(|flow| match node {
+                0 => Way::restored(flow),
+                _ => Some(Way::elsewhere(flow, node)),
+            }),
         };
         Binding::new(&text, facts)
     }
@@ -273,7 +283,7 @@ mod tests {
     fn a_row_reads_back_without_its_connection() {
         let b = Binding::new(&TEXT, facts(10)).unwrap();
         let row = b.row("a@x", "sip:a@h", "n1");
-        let again = Binding::from_row(&row, true, 1).unwrap();
+        let again = Binding::from_row(&row, 0, 1).unwrap();
         assert_eq!(again.text(), TEXT);
         assert_eq!((again.expires_at, again.cseq, again.q, again.proved), (10, 2, 500, false));
     }

@@ -12,7 +12,7 @@ use sip_proto::uri::Uri;
 use sip_proto::{Flow, Method};
 
 use crate::binding::{Binding, with_key};
-use crate::elsewhere::Reading;
+use crate::elsewhere::{Nodes, Reading};
 use crate::events::{Event, Limits, Watchers};
 use crate::gruu::{Gruus, Temporary, public_instance};
 use crate::table::{Table, sort};
@@ -111,6 +111,7 @@ pub struct Registrar {
     /// Numbers temporary GRUUs.
     pub(crate) unique: AtomicU64,
     pub(crate) reading: Reading,
+    pub(crate) nodes: Arc<Nodes>,
 }
 
 impl Registrar {
@@ -120,11 +121,13 @@ impl Registrar {
         let limits = Limits { subscriptions: config.max_subscriptions, watchers: config.max_watchers };
         let table = Arc::new(Table::new(hash_key));
         let watchers = Watchers::new(limits, parts.home.clone(), table.clone());
+        let nodes = Arc::new(Nodes::default());
         let shelves = Arc::new(Shelves {
             table: table.clone(),
             store: parts.store.clone(),
             watchers: watchers.clone(),
             node: config.node.clone(),
+            nodes: nodes.clone(),
         });
         Registrar {
             gruus: Gruus::new(&config.key),
@@ -134,6 +137,7 @@ impl Registrar {
             outlet: OnceLock::new(),
             unique: AtomicU64::new(0),
             reading: Reading::default(),
+            nodes,
             config,
             parts,
         }
@@ -155,10 +159,10 @@ impl Registrar {
     }
 
     fn restore(&self, row: &BindingRow<'_>, unix: u64) {
-        let ours = row.node == self.config.node;
-        let Some(mut binding) = Binding::from_row(row, ours, unix) else { return };
+        let node = self.node_of(row);
+        let Some(mut binding) = Binding::from_row(row, node, unix) else { return };
         let lost = row.flow.is_some_and(|f| f.transport.is_reliable());
-        if ours && lost {
+        if node == 0 && lost {
             binding.expires_at = binding.expires_at.min(unix as u32);
         }
         let Some(aor) = self.address(row.aor) else { return };
@@ -272,8 +276,14 @@ impl Registrar {
 
     fn each_where(&self, aor: &str, unix: u64, which: impl Fn(&Binding) -> bool, show: &mut dyn FnMut(&Reach<'_>)) {
         self.table.read(aor, |bindings| {
-            let here = |b: &&Binding| b.way().is_none_or(|w| !w.is_elsewhere());
-            bindings.iter().filter(|b| b.is_live(unix) && which(b)).filter(here).for_each(|b| show(&b.reach()));
+            for binding in bindings.iter().filter(|b| b.is_live(unix) && which(b)) {
+                let reach = binding.reach();
+                if !binding.is_elsewhere() {
+                    show(&reach);
+                } else if let Some(elsewhere) = self.nodes.elsewhere(binding) {
+                    show(&Reach { elsewhere: Some(elsewhere), ..reach });
+                }
+            }
         });
     }
 
@@ -301,6 +311,10 @@ impl Service for Registrar {
 
 impl Location for Registrar {
     fn each(&self, aor: &str, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) {
+        self.each_where(aor, unix, |b| !b.is_elsewhere(), show);
+    }
+
+    fn each_anywhere(&self, aor: &str, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) {
         self.each_where(aor, unix, |_| true, show);
     }
 
@@ -309,10 +323,10 @@ impl Location for Registrar {
     }
 
     /// Contacts that may be reached in another way than by the flow that failed stay.
-    fn failed(&self, aor: &str, contact: &[u8]) {
+    fn failed(&self, aor: &str, way: &Reach<'_>) {
         let gone = self.table.take(aor, |bindings| {
-            let dead = |b: &Binding| b.contact() == contact && (b.way().is_some() || b.reg_id > 0);
-            // One flow at a time: an instance may have the same contact on another.
+            let same = |b: &Binding| Reach { elsewhere: self.nodes.elsewhere(b), ..b.reach() }.is_same_way(way);
+            let dead = |b: &Binding| same(b) && (b.way().is_some() || b.reg_id > 0);
             bindings.iter().position(dead).map(|i| bindings.remove(i))
         });
         if let Some(binding) = gone.flatten() {

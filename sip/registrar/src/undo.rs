@@ -11,6 +11,7 @@ use sip_proto::Message;
 use smallvec::SmallVec;
 
 use crate::binding::{Binding, with_key};
+use crate::elsewhere::Nodes;
 use crate::events::{Event, Watchers};
 use crate::table::{Table, sort};
 
@@ -19,8 +20,9 @@ pub struct Shelves {
     pub table: Arc<Table>,
     pub store: Arc<dyn BindingStore>,
     pub watchers: Arc<Watchers>,
-    /// Name of this node in the rows.
+    /// Name of this node in the rows, and those of the others.
     pub node: String,
+    pub nodes: Arc<Nodes>,
 }
 
 /// What one REGISTER changed.
@@ -91,8 +93,11 @@ impl Shelves {
             self.remove(aor, now);
         }
         let text = old.text();
-        let _ = with_key(text.instance, old.reg_id, text.contact, |key| {
-            self.store.write(BindingChange::Put(old.row(aor.as_str(), key, &self.node)), None)
+        // A connection of another node stays that node's.
+        let _ = self.nodes.with_name(old, &self.node, |node| {
+            with_key(text.instance, old.reg_id, text.contact, |key| {
+                self.store.write(BindingChange::Put(old.row(aor.as_str(), key, node)), None)
+            })
         });
     }
 

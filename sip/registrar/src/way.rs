@@ -13,6 +13,8 @@ pub struct Way {
     remote: Socket,
     local: Socket,
     transport: Transport,
+    /// Who holds the connection: 0 is this node.
+    node: u16,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,13 +25,17 @@ struct Socket {
 
 /// The id of a UDP way that was restored: any socket of ours will do.
 const ANY: u64 = u64::MAX;
-/// The id of a connection that another node has.
-const ELSEWHERE: u64 = u64::MAX - 1;
 
 impl Way {
     pub fn of(flow: &Flow) -> Way {
         let socket = |a: SocketAddr| Socket { ip: a.ip(), port: a.port() };
-        Way { id: flow.id.0, remote: socket(flow.remote), local: socket(flow.local), transport: flow.transport }
+        Way {
+            id: flow.id.0,
+            remote: socket(flow.remote),
+            local: socket(flow.local),
+            transport: flow.transport,
+            node: 0,
+        }
     }
 
     /// A way that another process (or an earlier life of this one) had: only UDP outlives its process.
@@ -37,14 +43,15 @@ impl Way {
         (!flow.transport.is_reliable()).then(|| Way { id: ANY, ..Way::of(flow) })
     }
 
-    /// The way of a phone that registered at another node: datagrams reach it from any of ours, a connection does not.
-    pub fn elsewhere(flow: &Flow) -> Option<Way> {
-        Way::restored(flow).or(Some(Way { id: ELSEWHERE, ..Way::of(flow) }))
+    /// The way of a phone that registered at another node, by its number: datagrams reach it from any of ours, a connection
+    /// does not.
+    pub fn elsewhere(flow: &Flow, node: u16) -> Way {
+        Way::restored(flow).unwrap_or(Way { node, ..Way::of(flow) })
     }
 
-    /// Whether only another node can send this way.
-    pub fn is_elsewhere(&self) -> bool {
-        self.id == ELSEWHERE
+    /// The number of the only node that can send this way, when that is another one.
+    pub fn elsewhere_at(&self) -> Option<u16> {
+        (self.node != 0).then_some(self.node)
     }
 
     pub fn flow(&self) -> Flow {
@@ -57,23 +64,29 @@ impl Way {
         }
     }
 
-    pub fn hop(&self) -> Hop {
+    /// Where this node sends to; `None` when it cannot.
+    pub fn hop(&self) -> Option<Hop> {
         match self.id {
-            ANY => {
-                Hop::Address { transport: self.transport, remote: SocketAddr::new(self.remote.ip, self.remote.port) }
-            }
-            _ => Hop::Flow(self.flow()),
+            _ if self.node != 0 => None,
+            ANY => Some(Hop::Address {
+                transport: self.transport,
+                remote: SocketAddr::new(self.remote.ip, self.remote.port),
+            }),
+            _ => Some(Hop::Flow(self.flow())),
         }
     }
 
     /// The connection that this way ends with; UDP has none.
     pub fn connection(&self) -> Option<FlowId> {
-        (self.transport.is_reliable() && !self.is_elsewhere()).then_some(FlowId(self.id))
+        (self.transport.is_reliable() && self.node == 0).then_some(FlowId(self.id))
     }
 
     /// Whether a message over that flow comes the same way.
     pub fn is(&self, flow: &Flow) -> bool {
-        self.id == flow.id.0 && self.transport == flow.transport && self.remote == Way::of(flow).remote
+        self.node == 0
+            && self.id == flow.id.0
+            && self.transport == flow.transport
+            && self.remote == Way::of(flow).remote
     }
 }
 
@@ -119,7 +132,7 @@ mod tests {
     fn a_way_is_its_flow() {
         let f = flow(Transport::Tls, "[2001:db8::1]:4000");
         let way = Way::of(&f);
-        assert_eq!((way.flow(), way.hop(), way.connection()), (f, Hop::Flow(f), Some(FlowId(3))));
+        assert_eq!((way.flow(), way.hop(), way.connection()), (f, Some(Hop::Flow(f)), Some(FlowId(3))));
         assert!(way.is(&f) && !way.is(&flow(Transport::Tls, "[2001:db8::2]:4000")));
         assert!(size_of::<Way>() <= 56);
     }
@@ -128,11 +141,13 @@ mod tests {
     fn only_udp_outlives_the_process() {
         assert_eq!(Way::restored(&flow(Transport::Tcp, "192.0.2.9:1")), None);
         let udp = Way::restored(&flow(Transport::Udp, "192.0.2.9:1")).unwrap();
-        assert_eq!(udp.hop(), Hop::Address { transport: Transport::Udp, remote: "192.0.2.9:1".parse().unwrap() });
-        assert_eq!(udp.connection(), None);
-        assert_eq!(Way::elsewhere(&flow(Transport::Udp, "192.0.2.9:1")), Some(udp));
-        let tcp = Way::elsewhere(&flow(Transport::Tcp, "192.0.2.9:1")).unwrap();
-        assert_eq!((tcp.is_elsewhere(), tcp.connection(), udp.is_elsewhere()), (true, None, false));
+        let address = Hop::Address { transport: Transport::Udp, remote: "192.0.2.9:1".parse().unwrap() };
+        assert_eq!((udp.hop(), udp.connection()), (Some(address), None));
+        assert_eq!(Way::elsewhere(&flow(Transport::Udp, "192.0.2.9:1"), 2), udp);
+        let flow = flow(Transport::Tcp, "192.0.2.9:1");
+        let tcp = Way::elsewhere(&flow, 2);
+        assert_eq!((tcp.elsewhere_at(), tcp.hop(), tcp.connection()), (Some(2), None, None));
+        assert!(tcp.flow() == flow && !tcp.is(&flow), "a connection of ours with that number is another one");
     }
 
     #[test]

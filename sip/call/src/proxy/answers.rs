@@ -20,7 +20,7 @@ impl Proxy {
     pub(super) fn fork_response(&mut self, step: &mut Step<'_>, slot: Slot, client: ClientId, message: &Message<'_>) {
         let Some(fork) = self.forks.get_mut(slot) else { return };
         let status = message.status();
-        let (server, to) = (fork.server, fork.asker());
+        let (server, to, from_node) = (fork.server, fork.asker(), fork.from_node);
         if status == 100 {
             return;
         }
@@ -30,7 +30,7 @@ impl Proxy {
             if !fork.settled && !fork.closed {
                 let first_ring = status == 180 && !std::mem::replace(&mut fork.ringing, true);
                 self.pass_back(step, server, message, from, to);
-                if first_ring {
+                if first_ring && !from_node {
                     self.note(message, NoteEvent::CallRinging, status);
                 }
             }
@@ -68,7 +68,7 @@ impl Proxy {
             if status == 430
                 && let Some(aor) = &fork.callee
             {
-                self.parts.location.failed(aor.as_str(), &fork.attempts[index].target.uri);
+                self.parts.location.failed(aor.as_str(), &fork.attempts[index].target.reach());
             }
             fork.answered(index, status);
             fork.consider(status, message.bytes(), from);
@@ -83,9 +83,10 @@ impl Proxy {
 
     fn settle(&mut self, step: &mut Step<'_>, slot: Slot, server: ServerId, message: &Message<'_>, from: Neighbour) {
         let Some(fork) = self.forks.get(slot) else { return };
-        let (invite, to) = (fork.invite, fork.asker());
+        let (invite, to, from_node) = (fork.invite, fork.asker(), fork.from_node);
         self.pass_back(step, server, message, from, to);
         let event = match message.method() {
+            _ if from_node => return,
             _ if invite => NoteEvent::CallAnswered,
             Method::Message => NoteEvent::MessageRelayed,
             Method::Bye => NoteEvent::CallEnded,
@@ -141,6 +142,7 @@ impl Proxy {
             && let Ok(request) = Message::parse(&original)
         {
             match request.method() {
+                _ if fork.from_node => {}
                 Method::Invite => self.note(&request, NoteEvent::CallFailed, status),
                 Method::Message => self.note(&request, NoteEvent::MessageRelayed, status),
                 Method::Bye => self.note(&request, NoteEvent::CallEnded, status),

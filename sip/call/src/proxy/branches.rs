@@ -10,7 +10,7 @@ use sip_proto::privacy::Neighbour;
 use sip_proto::slots::Slot;
 use sip_proto::transport::LONGEST_DATAGRAM_REQUEST;
 use sip_proto::uri::Uri;
-use sip_proto::{HeaderName, Hop, Message, Method, Transport};
+use sip_proto::{HeaderName, Hop, Message, Method, Transport, derived};
 use smallvec::SmallVec;
 
 use super::{BRANCH_SHIFT, NO_ANSWER_TOKEN, Proxy, reply, token_of};
@@ -38,6 +38,7 @@ impl Proxy {
             return reply(step, flow, message, 503, |w| w.number(HeaderName::RetryAfter, 2));
         };
         let invite = message.method() == Method::Invite;
+        let begins = message.value(HeaderName::To).is_none_or(|to| derived::tag(to).is_none());
         let no_answer = request
             .profile
             .as_ref()
@@ -47,6 +48,7 @@ impl Proxy {
         let fork = Fork {
             server,
             invite,
+            from_node: routed.from_node,
             source: *flow,
             caller: request.caller,
             callee: request.callee,
@@ -67,7 +69,9 @@ impl Proxy {
             *user = token_of(slot);
         }
         if invite {
-            self.note(message, NoteEvent::CallAttempt, 0);
+            if begins && !routed.from_node {
+                self.note(message, NoteEvent::CallAttempt, 0);
+            }
             let hop = reply_hop(flow, message.top_via().as_ref());
             step.endpoint.respond(step.now, server, 100, step.out, |b| {
                 Response::to(message, 100).source(hop.remote()).write(b, |_| {});
@@ -112,7 +116,7 @@ impl Proxy {
         routed: &Routed<'_>,
     ) {
         let Some(attempt) = self.forks.get(slot).and_then(|f| f.attempts.get(index)) else { return };
-        if let Some(hop) = attempt.target.hop {
+        if let Some(hop) = attempt.target.hop.or(attempt.target.elsewhere.map(|e| e.node)) {
             return self.send(step, slot, index, hop, message, routed);
         }
         let next = attempt.target.next_hop(message.request_uri());
@@ -163,8 +167,13 @@ impl Proxy {
         message: &Message<'_>,
         routed: &Routed<'_>,
     ) {
-        let binding = self.forks.get(slot).and_then(|f| f.attempts.get(index)).is_some_and(|a| a.target.binding);
-        let to = self.neighbour(binding, &hop);
+        let Some(target) = self.forks.get(slot).and_then(|f| f.attempts.get(index)).map(|a| &a.target) else { return };
+        // A node of ours does the rest.
+        let to = if target.elsewhere.is_some() {
+            Neighbour::Trusted
+        } else {
+            self.neighbour(target.binding || routed.from_node, &hop)
+        };
         let Proxy { parts, forks, edits, .. } = self;
         let Some(fork) = forks.get_mut(slot) else { return };
         let plan = Plan {
@@ -241,15 +250,19 @@ impl Proxy {
             return;
         }
         attempt.state = AttemptState::Done;
-        let status = match (unreachable, attempt.target.binding) {
+        let target = &attempt.target;
+        let over_flow = matches!(target.hop, Some(Hop::Flow(flow)) if flow.transport.is_reliable());
+        let status = match (unreachable, target.binding) {
             (true, true) => {
-                // An ICMP error is a hint about a phone, and no more; a connection that is gone is a fact.
-                let datagrams = attempt.target.hop.is_some_and(|h| h.transport() == Transport::Udp);
-                if let Some(aor) = fork.callee.as_ref().filter(|_| !datagrams) {
-                    self.parts.location.failed(aor.as_str(), &attempt.target.uri);
+                // An ICMP error, or a node that cannot be reached, is a hint, and no more; a connection that is gone is a fact.
+                let sure = target.hop.is_none_or(|h| h.transport() != Transport::Udp) && target.elsewhere.is_none();
+                if let Some(aor) = fork.callee.as_ref().filter(|_| sure) {
+                    self.parts.location.failed(aor.as_str(), &target.reach());
                 }
                 480
             }
+            // RFC 5626 §5.3.1: the flow of a Route of ours is gone.
+            (true, false) if over_flow => 430,
             // RFC 3261 §16.7 step 6: a 503 is not passed on.
             (true, false) => 500,
             (false, _) => 408,

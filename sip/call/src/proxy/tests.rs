@@ -23,10 +23,11 @@ struct World {
 impl Location for World {
     fn each(&self, aor: &str, _: u64, show: &mut dyn FnMut(&Reach<'_>)) {
         for (_, uri, q) in self.bindings.iter().filter(|b| b.0 == aor) {
-            show(&Reach { uri: uri.as_bytes(), path: b"", hop: None, q: *q, instance: b"", params: b"" });
+            let (path, instance, params) = (&b""[..], &b""[..], &b""[..]);
+            show(&Reach { uri: uri.as_bytes(), path, hop: None, elsewhere: None, q: *q, instance, params });
         }
     }
-    fn failed(&self, _: &str, _: &[u8]) {}
+    fn failed(&self, _: &str, _: &Reach<'_>) {}
     fn authenticated(&self, _: &Flow, _: &User) -> bool {
         false
     }

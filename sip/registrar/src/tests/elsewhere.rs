@@ -1,5 +1,6 @@
 //! Two registrars on one store.
 
+use sip_ims::service::{Elsewhere, Location};
 use sip_proto::{Hop, Transport};
 
 use super::house::*;
@@ -51,6 +52,17 @@ fn datagrams_reach_a_phone_of_the_other_node_and_connections_do_not() {
     let address = Hop::Address { transport: Transport::Udp, remote: nat.remote };
     assert_eq!(b.reaches(), [("sip:nat@10.0.0.2:5060".to_owned(), Some(address))]);
     assert_eq!(b.registrar.bindings(), 2, "known, though out of reach from here");
+    // The node that holds the connection reaches it, as soon as it is known where that is.
+    let elsewhere = || {
+        let mut found = Vec::new();
+        b.registrar.each_anywhere("alice@example.com", b.unix, &mut |r| found.extend(r.elsewhere));
+        found
+    };
+    assert!(elsewhere().is_empty() && b.registrar.misses_a_node());
+    let at = Hop::Address { transport: Transport::Tcp, remote: "192.0.2.1:5060".parse().unwrap() };
+    b.registrar.node_at("a", at);
+    assert!(!b.registrar.misses_a_node());
+    assert_eq!(elsewhere(), [Elsewhere { node: at, flow: tcp }]);
     // A connection of ours with the same number is another one.
     b.registrar.flow_closed(b.now(), b.unix, &tcp);
     assert_eq!(b.registrar.bindings(), 2);
@@ -89,4 +101,19 @@ fn what_expires_here_stays_in_the_store_when_the_other_node_refreshed_it() {
     assert_eq!(b.store.rows.lock().len(), 1);
     b.registrar.catch_up(b.now(), b.unix, Box::new(|_| {}));
     assert_eq!(b.contacts(), ["sip:a@x"]);
+}
+
+#[test]
+fn what_the_store_refuses_leaves_a_connection_with_its_node() {
+    let strict = |c: &mut RegistrarConfig| c.node = "b".into();
+    let (mut a, mut b) = (node("a"), House::with(strict, false));
+    let contact = "Supported: outbound\r\nContact: <sip:p@192.0.2.9:4000;transport=tcp;ob>;+sip.instance=\"<urn:x>\";reg-id=1\r\n";
+    let (old, new) = (flow(Transport::Tcp, 9, "192.0.2.9:4000"), flow(Transport::Tcp, 10, "192.0.2.9:4001"));
+    a.register_over(&old, 1, contact);
+    hear(&a, &b);
+    b.request(&new, &register(&new, "alice", 2, contact));
+    b.store.commit(Err(sip_ims::ports::StoreError::Closed));
+    b.store.commit(Ok(()));
+    hear(&b, &a);
+    assert_eq!(a.reaches().into_iter().map(|r| r.1).collect::<Vec<_>>(), [Some(Hop::Flow(old))]);
 }

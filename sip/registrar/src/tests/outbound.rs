@@ -1,6 +1,6 @@
 //! Flows (RFC 5626) and GRUUs (RFC 5627).
 
-use sip_ims::service::Location;
+use sip_ims::service::{Location, Reach};
 use sip_proto::uri::Uri;
 use sip_proto::{Flow, HeaderName, Hop, Transport};
 
@@ -62,13 +62,22 @@ fn a_closed_connection_takes_its_flow_away() {
 #[test]
 fn a_flow_that_failed_is_forgotten_and_an_address_is_not() {
     let mut house = House::open();
-    over(&mut house, &tls(1), 1, 1);
-    house.register(2, "Contact: <sip:a@x>\r\n");
-    let contacts = house.contacts();
-    for contact in &contacts {
-        house.registrar.failed("alice@example.com", contact.as_bytes());
+    for n in [1, 2] {
+        let contact = format!("Contact: <sip:alice@h;ob>;reg-id={n};{INSTANCE}\r\n");
+        house.register_over(&tls(n.into()), n, &format!("Supported: outbound\r\n{contact}"));
     }
-    assert_eq!(house.contacts(), ["sip:a@x"]);
+    house.register(3, "Contact: <sip:a@x>\r\n");
+    let fail = |uri: &str, hop| {
+        let way = Reach { uri: uri.as_bytes(), path: b"", hop, elsewhere: None, q: 0, instance: b"", params: b"" };
+        house.registrar.failed("alice@example.com", &way);
+    };
+    // Both flows have the same contact: the one that failed goes.
+    let contact = house.reaches().into_iter().find(|r| r.1 == Some(Hop::Flow(tls(2)))).unwrap().0;
+    fail(&contact, Some(Hop::Flow(tls(2))));
+    fail(&contact, Some(Hop::Flow(tls(9))));
+    fail("sip:a@x", None);
+    let left = [(contact, Some(Hop::Flow(tls(1)))), ("sip:a@x".to_owned(), None)];
+    assert!(house.reaches().len() == 2 && left.iter().all(|l| house.reaches().contains(l)), "{:?}", house.reaches());
 }
 
 #[test]
