@@ -30,7 +30,9 @@ pub const EXTENSIONS: &[&str] = &["path", "outbound", "gruu"];
 /// A REGISTER that makes sense.
 #[derive(Debug)]
 pub struct Wish<'m> {
-    pub change: Change<'m>,
+    pub change: Change,
+    /// For [`Change::Contacts`]; one is the rule.
+    pub contacts: SmallVec<[Wanted<'m>; 2]>,
     /// All Path values, empty when there is none.
     pub path: Cow<'m, str>,
     pub call_id: &'m str,
@@ -46,15 +48,13 @@ pub struct Wish<'m> {
     pub datagrams: bool,
 }
 
-// Lives for one step on the stack; a box for the usual contact would cost more than it saves.
-#[allow(clippy::large_enum_variant)]
-#[derive(Debug)]
-pub enum Change<'m> {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
     /// No Contact: only show what there is.
     Fetch,
     /// `Contact: *` with `Expires: 0`.
     RemoveAll,
-    Contacts(SmallVec<[Wanted<'m>; 2]>),
+    Contacts,
 }
 
 /// One contact to bind or, with 0 seconds, to remove.
@@ -144,6 +144,7 @@ pub fn read<'m>(
     let agent = message.value(HeaderName::UserAgent).unwrap_or_default();
     let mut wish = Wish {
         change: Change::Fetch,
+        contacts: SmallVec::new(),
         path,
         call_id,
         cseq,
@@ -184,7 +185,7 @@ pub fn read<'m>(
         }
         wish.outbound = supports;
     }
-    wish.change = Change::Contacts(contacts);
+    (wish.change, wish.contacts) = (Change::Contacts, contacts);
     Ok(wish)
 }
 

@@ -38,6 +38,15 @@ struct Account {
     proved: bool,
 }
 
+/// A REGISTER that may be granted.
+struct Register<'a, 'm> {
+    account: &'a Account,
+    wish: &'a Wish<'m>,
+    unix: u64,
+    /// The 200 that waits for the store.
+    reply: Option<&'a Arc<Reply>>,
+}
+
 /// What changed, for whoever is to be told.
 #[derive(Default)]
 struct Applied {
@@ -123,7 +132,7 @@ impl Registrar {
         let tag = step.endpoint.local_tag(wish.call_id.as_bytes());
         let hop = reply_hop(flow, message.top_via().as_ref());
         let response = Response::to(message, 200).source(flow.remote).tag(&tag);
-        if let Change::Fetch = wish.change {
+        if wish.change == Change::Fetch {
             return self.table.read(aor, |bindings| {
                 let ok = |w: &mut Writer<'_>| self.write_ok(w, flow, account, wish, bindings, unix);
                 step.out.push(hop, Transmit::NO_TOKEN, |b| response.write(b, ok));
@@ -135,7 +144,7 @@ impl Registrar {
         };
         let mut waiting = Vec::new();
         let result = self.table.write(&account.aor, |bindings| {
-            let applied = self.apply(bindings, account, wish, unix, reply.as_ref())?;
+            let applied = self.apply(bindings, &Register { account, wish, unix, reply: reply.as_ref() })?;
             let ok = |w: &mut Writer<'_>| self.write_ok(w, flow, account, wish, bindings, unix);
             match reply {
                 Some(_) => response.write(&mut waiting, ok),
@@ -149,7 +158,7 @@ impl Registrar {
             Ok(applied) => applied,
             Err(failure) => return self.fail(step, request, failure),
         };
-        let arrival = applied.arrival.filter(|_| !matches!(wish.change, Change::RemoveAll));
+        let arrival = applied.arrival.filter(|_| wish.change != Change::RemoveAll);
         match reply {
             Some(reply) => {
                 let then = arrival.map(|arrival| {
@@ -197,29 +206,16 @@ impl Registrar {
     ///
     /// Memory changes before the store has committed: a call may use the new contact at once, and the phone hears of it
     /// only after the commit. What the commit refuses is taken back ([`Undo`]).
-    fn apply(
-        &self,
-        bindings: &mut Bindings,
-        account: &Account,
-        wish: &Wish<'_>,
-        unix: u64,
-        reply: Option<&Arc<Reply>>,
-    ) -> Result<Applied, Failure> {
-        match &wish.change {
+    fn apply(&self, bindings: &mut Bindings, register: &Register<'_, '_>) -> Result<Applied, Failure> {
+        match register.wish.change {
             Change::Fetch => Ok(Applied::default()),
-            Change::RemoveAll => self.remove_all(bindings, account, wish, unix, reply),
-            Change::Contacts(contacts) => self.bind(bindings, account, wish, contacts, unix, reply),
+            Change::RemoveAll => self.remove_all(bindings, register),
+            Change::Contacts => self.bind(bindings, register),
         }
     }
 
-    fn remove_all(
-        &self,
-        bindings: &mut Bindings,
-        account: &Account,
-        wish: &Wish<'_>,
-        unix: u64,
-        reply: Option<&Arc<Reply>>,
-    ) -> Result<Applied, Failure> {
+    fn remove_all(&self, bindings: &mut Bindings, register: &Register<'_, '_>) -> Result<Applied, Failure> {
+        let Register { account, wish, unix, reply } = *register;
         if bindings.iter().any(|b| order(b, wish, unix) != Order::Newer) {
             return Err(Failure::OutOfOrder);
         }
@@ -236,15 +232,9 @@ impl Registrar {
         Ok(applied)
     }
 
-    fn bind(
-        &self,
-        bindings: &mut Bindings,
-        account: &Account,
-        wish: &Wish<'_>,
-        contacts: &[Wanted<'_>],
-        unix: u64,
-        reply: Option<&Arc<Reply>>,
-    ) -> Result<Applied, Failure> {
+    fn bind(&self, bindings: &mut Bindings, register: &Register<'_, '_>) -> Result<Applied, Failure> {
+        let Register { account, wish, unix, reply } = *register;
+        let contacts = &wish.contacts;
         let aor = account.aor.as_str();
         // First everything that may be refused.
         let mut places: SmallVec<[(Option<usize>, Order); 4]> = SmallVec::new();
@@ -266,7 +256,7 @@ impl Registrar {
         // Then the store, which may be full.
         for (wanted, (place, order)) in contacts.iter().zip(&places) {
             let old = place.map(|i| &bindings[i]);
-            self.store_one(aor, wish, wanted, account, old, *order, unix, reply)?;
+            self.store_one(register, wanted, old, *order)?;
         }
         // Then memory, where nothing can fail any more.
         let watched = self.watchers.any();
@@ -333,18 +323,15 @@ impl Registrar {
         Ok(applied)
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn store_one(
         &self,
-        aor: &str,
-        wish: &Wish<'_>,
+        register: &Register<'_, '_>,
         wanted: &Wanted<'_>,
-        account: &Account,
         old: Option<&Binding>,
         order: Order,
-        unix: u64,
-        reply: Option<&Arc<Reply>>,
     ) -> Result<(), Failure> {
+        let Register { account, wish, unix, reply } = *register;
+        let aor = account.aor.as_str();
         let old_key = |with: &mut dyn FnMut(&str) -> Result<(), Failure>| match old {
             Some(old) => with_key(old.text().instance, old.reg_id, old.text().contact, with),
             None => Ok(()),
