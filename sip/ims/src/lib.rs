@@ -10,6 +10,7 @@
 pub mod authenticate;
 pub mod home;
 pub mod identity;
+pub mod notify;
 pub mod ports;
 pub mod service;
 pub mod user;
@@ -17,10 +18,12 @@ pub mod vectors;
 
 mod answer;
 mod directory;
+mod reading;
 
 pub use answer::{Answer, answer};
 pub use authenticate::Authenticator;
 pub use directory::Directory;
 pub use home::Home;
 pub use identity::{Aor, IdentityError, Msisdn};
+pub use reading::Reading;
 pub use user::{CallSettings, DigestSecrets, Role, User};

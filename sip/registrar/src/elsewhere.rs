@@ -1,14 +1,12 @@
 //! Bindings that other nodes of the cluster took in: read from the store as they change there.
 //!
-//! Truth is the store. A change of our own that is under way while the store is read knows better than what was read: then the
-//! address-of-record is read again with the next call.
+//! Truth is the store; [`sip_ims::Reading`] keeps what was read from undoing what is under way.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Instant;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use sip_ims::ports::{BindingRow, Done};
 use sip_ims::service::Elsewhere;
 use sip_proto::Hop;
@@ -17,52 +15,6 @@ use crate::binding::{Binding, with_key};
 use crate::events::Event;
 use crate::registrar::{Arrival, Registrar};
 use crate::table::sort;
-
-/// Which addresses-of-record were changed here while the store was read. Bounded by what is registered in that time.
-#[derive(Default)]
-pub(crate) struct Reading {
-    on: AtomicBool,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    touched: HashSet<Box<str>>,
-    again: HashSet<Box<str>>,
-}
-
-impl Reading {
-    /// Gives what is to be read again.
-    fn begin(&self) -> Vec<Box<str>> {
-        let mut state = self.state.lock();
-        state.touched.clear();
-        self.on.store(true, SeqCst);
-        state.again.drain().collect()
-    }
-
-    fn end(&self, again: impl IntoIterator<Item = Box<str>>) {
-        self.on.store(false, SeqCst);
-        self.state.lock().again.extend(again);
-    }
-
-    /// To be called with the address-of-record locked, after its change was queued for the store: a reading that began
-    /// before sees this, and one that begins later sees the change in the store.
-    pub(crate) fn touch(&self, aor: &str) {
-        if self.on.load(SeqCst) {
-            self.state.lock().touched.insert(aor.into());
-        }
-    }
-
-    /// Whether it was changed meanwhile; it will be read again then. To be called with the address-of-record locked.
-    fn is_stale(&self, aor: &str) -> bool {
-        let mut state = self.state.lock();
-        let stale = state.touched.contains(aor);
-        if stale {
-            state.again.insert(aor.into());
-        }
-        stale
-    }
-}
 
 /// The other nodes by number, from 1 on in the order in which they were heard of, and where they take SIP.
 #[derive(Default)]
@@ -193,6 +145,9 @@ impl Registrar {
         if moved {
             (self.parts.on_registered)(aor, Arrival::Reachable);
         }
+        if moved || changes.iter().any(|(event, _)| *event == Event::Unregistered) {
+            (self.parts.on_changed)(aor, !moved);
+        }
         if self.watchers.any() && !changes.is_empty() {
             self.watchers.changed(now, unix, aor, changes);
         }
@@ -212,20 +167,5 @@ mod tests {
         assert_eq!(numbers.len(), MAX_NODES - 2 + 1);
         let beyond = usize::from(nodes.number("one more") - 1);
         assert!(nodes.0.read().get(beyond).is_none());
-    }
-
-    #[test]
-    fn what_changes_here_during_a_reading_is_read_again() {
-        let reading = Reading::default();
-        reading.touch("before@x");
-        assert!(reading.begin().is_empty());
-        reading.touch("meanwhile@x");
-        assert!(reading.is_stale("meanwhile@x") && !reading.is_stale("before@x") && !reading.is_stale("other@x"));
-        reading.end([]);
-        reading.touch("after@x");
-        assert_eq!(reading.begin(), ["meanwhile@x".into()]);
-        assert!(!reading.is_stale("meanwhile@x"), "the new reading sees the change");
-        reading.end(["failed@x".into()]);
-        assert_eq!(reading.begin(), ["failed@x".into()]);
     }
 }

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use sip_ims::Home;
-use sip_ims::service::{Outcome, Outlet};
+use sip_ims::notify::{verdict, write_notify};
+use sip_ims::service::Outlet;
 use sip_proto::dialog::Dialog;
-use sip_proto::headers::RetryAfter;
 use sip_proto::subscription::{EndReason, Notifier, NotifierEvent, NotifierStep};
-use sip_proto::{Flow, HeaderName, Hop, Message, Method, derived};
+use sip_proto::{Flow, HeaderName, Hop};
 
 use crate::binding::Binding;
 use crate::table::Table;
@@ -315,43 +315,11 @@ impl Watch {
         self.version = self.version.wrapping_add(1);
         let mut state = Vec::with_capacity(64);
         self.notifier.write_state(now, &mut state);
-        let mut out = Vec::with_capacity(body.len() + 512);
-        let written = self.dialog.write_request(
-            Method::Notify,
-            &mut out,
-            |_| {},
-            |w| {
-                w.text(HeaderName::Contact, &self.contact);
-                w.text(HeaderName::Event, &self.event);
-                w.text(HeaderName::SubscriptionState, &state);
-                w.body(MEDIA_TYPE, &body);
-            },
-        );
-        written.ok()?;
-        // The outlet writes the Via.
-        let via = Message::parse(&out).ok()?.line(HeaderName::Via)?.line();
-        out.drain(via);
-        Some(out)
+        write_notify(&mut self.dialog, body.len(), |w| {
+            w.text(HeaderName::Contact, &self.contact);
+            w.text(HeaderName::Event, &self.event);
+            w.text(HeaderName::SubscriptionState, &state);
+            w.body(MEDIA_TYPE, &body);
+        })
     }
-}
-
-/// What the answer to a NOTIFY means for the subscription: a status and Retry-After.
-fn verdict(outcome: &Outcome) -> (u16, Option<u32>) {
-    match outcome {
-        Outcome::Response { status, bytes } => {
-            let message = Message::parse(bytes).ok();
-            let value = message.as_ref().and_then(|m| m.value(HeaderName::RetryAfter));
-            (*status, value.and_then(RetryAfter::parse).map(|r| r.seconds))
-        }
-        Outcome::Timeout | Outcome::Unreachable => (408, None),
-        Outcome::Busy => (503, Some(5)),
-    }
-}
-
-/// What names a subscription among the dialogs: Call-ID and the watcher's tag.
-fn dialog_key(message: &Message<'_>) -> Box<[u8]> {
-    let mut key = message.call_id().unwrap_or_default().to_vec();
-    key.push(0);
-    key.extend_from_slice(message.value(HeaderName::From).and_then(derived::tag).unwrap_or_default());
-    key.into()
 }

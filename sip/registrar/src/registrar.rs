@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use sip_ims::ports::{BindingChange, BindingRow, BindingStore, Done};
 use sip_ims::service::{Location, Outlet, Reach, Request, Service, Step, Verdict};
-use sip_ims::{Aor, Authenticator, Directory, Home, User};
+use sip_ims::{Aor, Authenticator, Directory, Home, Reading, User};
 use sip_proto::uri::Uri;
 use sip_proto::{Flow, Method};
 
 use crate::binding::{Binding, with_key};
-use crate::elsewhere::{Nodes, Reading};
+use crate::elsewhere::Nodes;
 use crate::events::{Event, Limits, Watchers};
 use crate::gruu::{Gruus, Temporary, public_instance};
 use crate::table::{Table, sort};
@@ -85,6 +85,10 @@ pub enum Arrival {
 /// or on the store's thread, when the answer may go: must be cheap, must not ask the registrar back.
 pub type OnRegistered = Arc<dyn Fn(&str, Arrival) + Send + Sync>;
 
+/// Told that the contacts of an address-of-record have changed, whoever changed them, and whether one of them is gone. Called on
+/// the hot path: must be cheap, must not ask the registrar back.
+pub type OnChanged = Arc<dyn Fn(&str, bool) + Send + Sync>;
+
 /// Told of wrong credentials and malformed requests: the flow and how many points.
 pub type Penalise = Arc<dyn Fn(&Flow, u32) + Send + Sync>;
 
@@ -96,6 +100,7 @@ pub struct Parts {
     /// `None`: everybody is who they say (closed test nets only).
     pub authenticator: Option<Arc<Authenticator>>,
     pub on_registered: OnRegistered,
+    pub on_changed: OnChanged,
     pub penalise: Penalise,
 }
 
@@ -126,6 +131,7 @@ impl Registrar {
             table: table.clone(),
             store: parts.store.clone(),
             watchers: watchers.clone(),
+            on_changed: parts.on_changed.clone(),
             node: config.node.clone(),
             nodes: nodes.clone(),
         });
@@ -218,6 +224,7 @@ impl Registrar {
     fn forget(&self, now: Instant, unix: u64, gone: Vec<(Box<str>, Binding)>, event: Event) {
         for (aor, binding) in gone {
             self.unstore(&aor, &binding);
+            (self.parts.on_changed)(&aor, true);
             if self.watchers.any() {
                 self.watchers.changed(now, unix, &aor, vec![(event, binding)]);
             }
@@ -318,6 +325,10 @@ impl Location for Registrar {
         self.each_where(aor, unix, |_| true, show);
     }
 
+    fn each_registered(&self, aor: &str, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) {
+        self.table.read(aor, |bindings| bindings.iter().filter(|b| b.is_live(unix)).for_each(|b| show(&b.reach())));
+    }
+
     fn each_of_gruu(&self, uri: &Uri<'_>, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) -> bool {
         self.resolve_gruu(uri, unix, show)
     }
@@ -332,6 +343,7 @@ impl Location for Registrar {
         if let Some(binding) = gone.flatten() {
             self.unstore(aor, &binding);
             self.watchers.defer(aor, Event::Deactivated, binding);
+            (self.parts.on_changed)(aor, true);
         }
     }
 

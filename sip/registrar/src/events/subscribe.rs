@@ -2,14 +2,15 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use sip_ims::notify::{self, dialog_key};
 use sip_ims::service::{Caller, NOBODY, Request, Step, Verdict};
 use sip_proto::build::{Response, Writer};
 use sip_proto::dialog::Dialog;
-use sip_proto::headers::{Event as EventHeader, delta_seconds, list};
+use sip_proto::headers::{Event as EventHeader, delta_seconds};
 use sip_proto::subscription::{Grant, Notifier, NotifierEvent};
 use sip_proto::{Flow, HeaderName, Message, derived, edit};
 
-use super::{MEDIA_TYPE, PACE, Watch, Watchers, dialog_key};
+use super::{MEDIA_TYPE, PACE, Watch, Watchers};
 use crate::registrar::Registrar;
 
 /// RFC 3680 §4.4: an hour's registration and a little more.
@@ -61,7 +62,8 @@ impl Registrar {
 impl Watchers {
     fn subscribe(&self, step: &mut Step<'_>, request: &Request<'_>, aor: &str) -> Result<(), No> {
         let (message, flow) = (request.message, request.flow);
-        if !accepts(message) {
+        // No Accept says so too (RFC 3680 §4.7).
+        if !notify::accepts(message, MEDIA_TYPE) {
             return Err(No(406, None));
         }
         let seconds = granted(message)?;
@@ -82,7 +84,7 @@ impl Watchers {
         {
             return Err(No(503, None));
         }
-        let contact = self.contact(flow);
+        let contact = notify::contact(&self.home, flow);
         accept(step, flow, message, seconds, &tag, &contact)?;
         dialog.responded(message, 200);
         let (notifier, first) = Notifier::start(step.now, seconds, true, PACE);
@@ -123,31 +125,11 @@ impl Watchers {
         self.step_locked(&mut state, step.now, step.unix, id, NotifierEvent::Subscribed { seconds });
         Ok(())
     }
-
-    /// Our end of the dialog: an address without a user, so that nobody takes it for one.
-    fn contact(&self, flow: &Flow) -> Vec<u8> {
-        let mut contact = b"<sip:".to_vec();
-        contact.extend_from_slice(self.home.sent_by(flow.transport, flow.remote.ip()));
-        contact.extend_from_slice(b";transport=");
-        contact.extend_from_slice(flow.transport.uri_token().as_bytes());
-        contact.push(b'>');
-        contact
-    }
 }
 
 fn granted(message: &Message<'_>) -> Result<u32, No> {
     let asked = message.value(HeaderName::Expires).and_then(delta_seconds);
     GRANT.seconds(asked).map_err(|brief| No(423, Some(brief.min_expires)))
-}
-
-/// Whether the watcher reads our documents: no Accept says so too (RFC 3680 §4.7).
-fn accepts(message: &Message<'_>) -> bool {
-    let mut ranges = message.values(HeaderName::Accept).flat_map(list).peekable();
-    let fits = |range: &[u8]| {
-        let main = range.split(|b| *b == b';').next().unwrap_or(range).trim_ascii();
-        [MEDIA_TYPE, b"application/*", b"*/*"].iter().any(|t| main.eq_ignore_ascii_case(t))
-    };
-    ranges.peek().is_none() || ranges.any(fits)
 }
 
 /// Answers 200 in a transaction of its own, which absorbs the retransmissions.
