@@ -178,6 +178,11 @@ impl Dialog {
         self.local_seq
     }
 
+    /// Numbers up to this one may have been sent by who had the dialog before: goes on behind it.
+    pub fn skip_to(&mut self, number: u32) {
+        self.local_seq = Some(self.local_seq.map_or(number, |n| n.max(number)));
+    }
+
     pub fn remote_sequence(&self) -> Option<u32> {
         self.remote_seq
     }

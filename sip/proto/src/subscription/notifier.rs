@@ -75,6 +75,8 @@ pub enum NotifierEvent {
     Authorised,
     /// What is watched changed.
     Changed,
+    /// It changed in a way that cannot wait for the pace.
+    ChangedNow,
     /// The notifier ends it.
     Ended { reason: EndReason, retry_after: Option<u32> },
     /// Our NOTIFY was answered, or timed out (408).
@@ -104,6 +106,14 @@ impl Notifier {
         Notifier { state, sending: Sending::Idle, pace, last: None }.notify(now, true)
     }
 
+    /// A subscription that another process, or an earlier life of this one, granted: `seconds` are left, and what it heard last
+    /// is not known, so a NOTIFY with full state is due at `at`.
+    pub fn resumed(now: Instant, seconds: u32, authorised: bool, pace: Duration, at: Instant) -> Notifier {
+        let until = now + Duration::from_secs(seconds.into());
+        let state = if authorised { State::Active { until } } else { State::Pending { until } };
+        Notifier { state, sending: Sending::Later { at }, pace, last: None }
+    }
+
     pub fn step(mut self, now: Instant, event: NotifierEvent) -> (Notifier, NotifierStep) {
         if let State::Terminated { .. } = self.state {
             return self.step_terminated(now, event);
@@ -128,6 +138,10 @@ impl Notifier {
             // A pending watcher is told nothing of the state.
             NotifierEvent::Changed => match self.state {
                 State::Active { .. } => self.notify(now, false),
+                _ => (self, NotifierStep::default()),
+            },
+            NotifierEvent::ChangedNow => match self.state {
+                State::Active { .. } => self.notify(now, true),
                 _ => (self, NotifierStep::default()),
             },
             NotifierEvent::Ended { reason, retry_after } => self.end(now, reason, retry_after),
