@@ -18,6 +18,8 @@ pub struct Element {
     pub name: Box<str>,
     /// In document order, namespace declarations left out.
     pub attributes: Vec<Attribute>,
+    /// The namespaces that this element itself declares, in document order.
+    pub declarations: Vec<Declaration>,
     pub children: Vec<Node>,
     /// Where the element stands in the bytes it was read from, from `<` to the last `>`.
     pub span: Range<usize>,
@@ -29,6 +31,15 @@ pub struct Attribute {
     pub namespace: Option<Arc<str>>,
     pub name: Box<str>,
     pub value: Box<str>,
+}
+
+/// `xmlns="…"` or `xmlns:prefix="…"`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Declaration {
+    /// `None`: the default namespace.
+    pub prefix: Option<Box<str>>,
+    /// Empty: none, where a default is undone.
+    pub namespace: Box<str>,
 }
 
 /// What an element holds. Comments and processing instructions are not kept.

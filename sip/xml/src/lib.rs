@@ -11,6 +11,6 @@ mod element;
 mod reader;
 mod writer;
 
-pub use element::{Attribute, Document, Element, Node};
+pub use element::{Attribute, Declaration, Document, Element, Node};
 pub use reader::{Broken, Fault, Limits};
-pub use writer::{Open, Writer};
+pub use writer::{Open, Writer, escape_attribute};

@@ -6,10 +6,10 @@ use quick_xml::NsReader;
 use quick_xml::XmlVersion;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesDecl, BytesStart, Event};
-use quick_xml::name::ResolveResult;
+use quick_xml::name::{PrefixDeclaration, ResolveResult};
 
 use crate::characters::{is_blank, is_char, is_q_name};
-use crate::element::{Attribute, Document, Element, Node};
+use crate::element::{Attribute, Declaration, Document, Element, Node};
 
 /// Bounds on one document.
 #[derive(Clone, Copy, Debug)]
@@ -216,6 +216,7 @@ impl Building {
             namespace: self.namespace(namespace)?,
             name: local.into_inner().into(),
             attributes: Vec::new(),
+            declarations: Vec::new(),
             children: Vec::new(),
             span: from..from,
         };
@@ -247,11 +248,16 @@ impl Building {
             if !value.chars().all(is_char) {
                 return Err(Fault::Character);
             }
-            if key.as_namespace_binding().is_some() {
+            if let Some(binding) = key.as_namespace_binding() {
                 // Namespaces in XML 1.0 §5: a prefix cannot be undeclared.
                 if value.is_empty() && key.prefix().is_some() {
                     return Err(Fault::Namespace);
                 }
+                let prefix = match binding {
+                    PrefixDeclaration::Default => None,
+                    PrefixDeclaration::Named(prefix) => Some(prefix.into()),
+                };
+                element.declarations.push(Declaration { prefix, namespace: value.into() });
                 continue;
             }
             let (namespace, local) = reader.resolver().resolve_attribute(key);

@@ -48,15 +48,7 @@ impl Open<'_> {
             self.out.push(b' ');
             self.out.extend_from_slice(name.as_bytes());
             self.out.extend_from_slice(b"=\"");
-            for c in value.chars() {
-                match c {
-                    '"' => self.out.extend_from_slice(b"&quot;"),
-                    // Written plainly they would read back as blanks (XML §3.3.3).
-                    '\t' => self.out.extend_from_slice(b"&#9;"),
-                    '\n' => self.out.extend_from_slice(b"&#10;"),
-                    c => self.character(c),
-                }
-            }
+            escape_attribute(value, self.out);
             self.out.push(b'"');
         }
         self
@@ -71,7 +63,7 @@ impl Open<'_> {
     /// Adds text.
     pub fn text(&mut self, text: &str) {
         self.close_tag();
-        text.chars().for_each(|c| self.character(c));
+        text.chars().for_each(|c| character(c, self.out));
     }
 
     fn close_tag(&mut self) {
@@ -79,18 +71,31 @@ impl Open<'_> {
             self.out.push(b'>');
         }
     }
+}
 
-    fn character(&mut self, c: char) {
+/// Appends a value as it stands between the double quotes of an attribute.
+pub fn escape_attribute(value: &str, out: &mut Vec<u8>) {
+    for c in value.chars() {
         match c {
-            '&' => self.out.extend_from_slice(b"&amp;"),
-            '<' => self.out.extend_from_slice(b"&lt;"),
-            // Only `]]>` needs it; always is simpler.
-            '>' => self.out.extend_from_slice(b"&gt;"),
-            // Written plainly it would read back as a line feed (XML §2.11).
-            '\r' => self.out.extend_from_slice(b"&#13;"),
-            c if is_char(c) => self.out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-            _ => self.out.extend_from_slice("\u{fffd}".as_bytes()),
+            '"' => out.extend_from_slice(b"&quot;"),
+            // Written plainly they would read back as blanks (XML §3.3.3).
+            '\t' => out.extend_from_slice(b"&#9;"),
+            '\n' => out.extend_from_slice(b"&#10;"),
+            c => character(c, out),
         }
+    }
+}
+
+fn character(c: char, out: &mut Vec<u8>) {
+    match c {
+        '&' => out.extend_from_slice(b"&amp;"),
+        '<' => out.extend_from_slice(b"&lt;"),
+        // Only `]]>` needs it; always is simpler.
+        '>' => out.extend_from_slice(b"&gt;"),
+        // Written plainly it would read back as a line feed (XML §2.11).
+        '\r' => out.extend_from_slice(b"&#13;"),
+        c if is_char(c) => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        _ => out.extend_from_slice("\u{fffd}".as_bytes()),
     }
 }
 
