@@ -111,10 +111,10 @@ impl Engine {
     }
 }
 
-/// The bindings' own SQLite file. It belongs to one process alone (`locking_mode = EXCLUSIVE`: no lock calls, no shared memory), and a
+/// A SQLite file of state that is written behind memory. It belongs to one process alone (`locking_mode = EXCLUSIVE`: no lock calls, no shared memory), and a
 /// commit is a write without a sync; the writer checkpoints, and so syncs, within a second.
-pub(super) async fn connect_sqlite_bindings(folder: &Path) -> Result<SqliteConnection, OpenError> {
-    let options = sqlite_file(folder, BINDINGS_FILE)?
+pub(super) async fn connect_sqlite_log(folder: &Path, file: &str) -> Result<SqliteConnection, OpenError> {
+    let options = sqlite_file(folder, file)?
         .locking_mode(SqliteLockingMode::Exclusive)
         .busy_timeout(Duration::from_secs(2))
         .synchronous(SqliteSynchronous::Normal)
@@ -171,7 +171,6 @@ const POSTGRES_SESSION: &str =
     "SET statement_timeout = '10s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '30s'";
 
 const STORE_FILE: &str = "store.db";
-const BINDINGS_FILE: &str = "bindings.db";
 const SMS_FILE: &str = "sms.db";
 
 type Steps = [(i64, &'static str, &'static str)];
@@ -187,4 +186,5 @@ const POSTGRES: &Steps = &[
     (2, "cluster", include_str!("migrations/postgres/0002_cluster.sql")),
     (3, "sms", include_str!("migrations/postgres/0003_sms.sql")),
     (4, "registration", include_str!("migrations/postgres/0004_registration.sql")),
+    (5, "presence", include_str!("migrations/postgres/0005_presence.sql")),
 ];

@@ -1,6 +1,6 @@
 //! The stores behind the ports of `sip-ims`: SQL, one text for two engines.
 //!
-//! * [`binding`]: the bindings, written in groups behind the registrar's memory; a log in a SQLite file of its own, or a table of PostgreSQL.
+//! * [`binding`]: bindings, and what presence keeps, written in groups behind memory; logs in SQLite files of their own, or tables of PostgreSQL.
 //! * [`sql`]: users, waiting messages, documents and the charging log: one writer with group commit, one reader.
 //! * [`sms`]: the queue of short messages.
 //! * [`follow`]: keeps the directory in step with what any process provisions.
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use gw_sms::registry::Registrations;
-use sip_ims::ports::{BindingStore, ChargingLog, Documents, MessageQueue, StoreError, UserStore};
+use sip_ims::ports::{BindingStore, ChargingLog, Documents, MessageQueue, StateStore, StoreError, UserStore};
 
 pub mod binding;
 pub mod follow;
@@ -69,6 +69,7 @@ pub enum OpenError {
 /// Every store of a server. Dropping it commits what is queued.
 pub struct Store {
     bindings: Arc<binding::Bindings>,
+    presence: Arc<binding::Bindings>,
     sql: Arc<sql::SqlStore>,
 }
 
@@ -76,8 +77,9 @@ impl Store {
     /// Opens every store, makes or moves up the tables. Blocks; for the start, outside an async runtime.
     pub fn open(config: &StoreConfig) -> Result<Store, OpenError> {
         let sql = sql::SqlStore::open(config)?;
-        let bindings = binding::Bindings::open(&config.engine, &config.node)?;
-        Ok(Store { bindings: Arc::new(bindings), sql: Arc::new(sql) })
+        let open = |kind| binding::Bindings::open(&config.engine, &config.node, kind).map(Arc::new);
+        let (bindings, presence) = (open(&binding::BINDINGS)?, open(&binding::PRESENCE)?);
+        Ok(Store { bindings, presence, sql: Arc::new(sql) })
     }
 
     pub fn bindings(&self) -> Arc<dyn BindingStore> {
@@ -87,6 +89,16 @@ impl Store {
     /// Calls `tell` after each commit of bindings.
     pub fn announce_bindings(&self, tell: impl Fn() + Send + Sync + 'static) {
         self.bindings.announce(tell);
+    }
+
+    /// Publications and subscriptions.
+    pub fn presence(&self) -> Arc<dyn StateStore> {
+        self.presence.clone()
+    }
+
+    /// Calls `tell` after each commit of presence state.
+    pub fn announce_presence(&self, tell: impl Fn() + Send + Sync + 'static) {
+        self.presence.announce(tell);
     }
 
     pub fn users(&self) -> Arc<dyn UserStore> {
@@ -111,12 +123,13 @@ impl Store {
 
     /// What waits to be written: for the metrics.
     pub fn depth(&self) -> Depth {
-        Depth { bindings: self.bindings.queued(), sql: self.sql.queued() }
+        Depth { bindings: self.bindings().queued(), presence: self.presence().queued(), sql: self.sql.queued() }
     }
 
     /// Commits what is queued and ends the threads; later calls are answered `Closed`. Blocks.
     pub fn close(&self) {
         self.bindings.close();
+        self.presence.close();
         self.sql.close();
     }
 }
@@ -125,6 +138,7 @@ impl Store {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Depth {
     pub bindings: usize,
+    pub presence: usize,
     pub sql: usize,
 }
 

@@ -131,6 +131,62 @@ pub trait BindingStore: Send + Sync {
 /// Hears an address-of-record and its rows.
 pub type EachAor = Box<dyn FnMut(&str, &[BindingRow<'_>]) + Send>;
 
+/// One piece of a service's state that ends by itself unless it is refreshed: a publication, a subscription.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StateRow<'a> {
+    /// Whose it is: canonical `user@domain`.
+    pub owner: &'a str,
+    /// Unique for the owner.
+    pub key: &'a str,
+    /// Node that wrote it last.
+    pub node: &'a str,
+    /// Unix seconds.
+    pub expires_at: i64,
+    /// In the service's own form.
+    pub body: &'a [u8],
+}
+
+/// Longest row of state that a store takes, in bytes, all fields together.
+pub const MAX_STATE: usize = 256 * 1024;
+
+/// One change to such state.
+#[derive(Clone, PartialEq, Debug)]
+pub enum StateChange<'a> {
+    /// Adds or replaces the row with this owner and key.
+    Put(StateRow<'a>),
+    Remove {
+        owner: &'a str,
+        key: &'a str,
+    },
+    /// Removes the row unless another node has written it since.
+    Forget {
+        owner: &'a str,
+        key: &'a str,
+        node: &'a str,
+    },
+}
+
+/// A service's state behind its memory: promises what [`BindingStore`] does.
+pub trait StateStore: Send + Sync {
+    /// As [`BindingStore::write`].
+    fn write(&self, change: StateChange<'_>, done: Option<Done<()>>) -> Result<(), StoreError>;
+
+    /// As [`BindingStore::load`].
+    fn load(&self, each: Box<dyn FnMut(StateRow<'_>) + Send>, done: Done<u64>);
+
+    /// As [`BindingStore::changed_elsewhere`].
+    fn changed_elsewhere(&self, also: Vec<Box<str>>, each: EachState, done: Done<u64>) {
+        let _ = (also, each);
+        done(Ok(0));
+    }
+
+    /// Changes queued and not yet in the store.
+    fn queued(&self) -> usize;
+}
+
+/// Hears an owner and its rows.
+pub type EachState = Box<dyn FnMut(&str, &[StateRow<'_>]) + Send>;
+
 /// One change to the users, in the order in which all processes made them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct UserChange {

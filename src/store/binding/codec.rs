@@ -1,4 +1,4 @@
-//! The stored form of changes to bindings: records, one after the other.
+//! The stored form of changes to bindings and to presence state: records, one after the other.
 //!
 //! ```text
 //! record  = tag:u8 length:u32 body
@@ -7,6 +7,7 @@
 //! remove (2) = text*2                                                  aor key
 //! remove all (3) = text                                                aor
 //! forget (5) = text*3                                                  aor key node
+//! state (6) = expires_at:i64 text*3 bytes                              owner key node, and the body to the record's end
 //! text    = length:u16 bytes
 //! flow    = 0:u8 | transport+1:u8 id:u64 address*2                     local remote
 //! address = 4:u8 octets*4 port:u16 | 6:u8 octets*16 port:u16
@@ -15,11 +16,92 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use sip_ims::ports::{BindingChange, BindingRow, MAX_BINDING, StoreError};
+use sip_ims::ports::{BindingChange, BindingRow, MAX_BINDING, MAX_STATE, StateChange, StateRow, StoreError};
 use sip_proto::{Flow, FlowId, Transport};
 
+/// One change, of whatever kind its row is. Bindings are owned by their address-of-record.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Change<'a> {
+    Put(Row<'a>),
+    Remove { owner: &'a str, key: &'a str },
+    RemoveAll { owner: &'a str },
+    Forget { owner: &'a str, key: &'a str, node: &'a str },
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Row<'a> {
+    Binding(BindingRow<'a>),
+    State(StateRow<'a>),
+}
+
+impl<'a> Row<'a> {
+    pub fn owner(&self) -> &'a str {
+        match self {
+            Row::Binding(row) => row.aor,
+            Row::State(row) => row.owner,
+        }
+    }
+
+    pub fn key(&self) -> &'a str {
+        match self {
+            Row::Binding(row) => row.key,
+            Row::State(row) => row.key,
+        }
+    }
+
+    pub fn node(&self) -> &'a str {
+        match self {
+            Row::Binding(row) => row.node,
+            Row::State(row) => row.node,
+        }
+    }
+
+    /// Unix seconds.
+    pub fn expires_at(&self) -> i64 {
+        match self {
+            Row::Binding(row) => row.expires_at,
+            Row::State(row) => row.expires_at,
+        }
+    }
+
+    pub fn binding(self) -> Option<BindingRow<'a>> {
+        match self {
+            Row::Binding(row) => Some(row),
+            Row::State(_) => None,
+        }
+    }
+
+    pub fn state(self) -> Option<StateRow<'a>> {
+        match self {
+            Row::Binding(_) => None,
+            Row::State(row) => Some(row),
+        }
+    }
+}
+
+impl<'a> From<BindingChange<'a>> for Change<'a> {
+    fn from(change: BindingChange<'a>) -> Change<'a> {
+        match change {
+            BindingChange::Put(row) => Change::Put(Row::Binding(row)),
+            BindingChange::Remove { aor, key } => Change::Remove { owner: aor, key },
+            BindingChange::RemoveAll { aor } => Change::RemoveAll { owner: aor },
+            BindingChange::Forget { aor, key, node } => Change::Forget { owner: aor, key, node },
+        }
+    }
+}
+
+impl<'a> From<StateChange<'a>> for Change<'a> {
+    fn from(change: StateChange<'a>) -> Change<'a> {
+        match change {
+            StateChange::Put(row) => Change::Put(Row::State(row)),
+            StateChange::Remove { owner, key } => Change::Remove { owner, key },
+            StateChange::Forget { owner, key, node } => Change::Forget { owner, key, node },
+        }
+    }
+}
+
 /// Appends one record; nothing is appended when it is refused.
-pub fn encode(change: &BindingChange<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
+pub fn encode(change: &Change<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
     let start = out.len();
     let result = append(change, start, out);
     if result.is_err() {
@@ -28,10 +110,20 @@ pub fn encode(change: &BindingChange<'_>, out: &mut Vec<u8>) -> Result<(), Store
     result
 }
 
-fn append(change: &BindingChange<'_>, start: usize, out: &mut Vec<u8>) -> Result<(), StoreError> {
+fn append(change: &Change<'_>, start: usize, out: &mut Vec<u8>) -> Result<(), StoreError> {
     out.extend_from_slice(&[0; HEAD]);
+    let mut limit = MAX_BINDING;
     let tag = match change {
-        BindingChange::Put(row) => {
+        Change::Put(Row::State(row)) => {
+            out.extend_from_slice(&row.expires_at.to_le_bytes());
+            text(row.owner, out)?;
+            text(row.key, out)?;
+            text(row.node, out)?;
+            out.extend_from_slice(row.body);
+            limit = MAX_STATE;
+            STATE
+        }
+        Change::Put(Row::Binding(row)) => {
             out.extend_from_slice(&row.expires_at.to_le_bytes());
             out.extend_from_slice(&row.cseq.to_le_bytes());
             out.extend_from_slice(&row.reg_id.to_le_bytes());
@@ -52,28 +144,28 @@ fn append(change: &BindingChange<'_>, start: usize, out: &mut Vec<u8>) -> Result
             }
             PUT
         }
-        BindingChange::Remove { aor, key } => {
-            text(aor, out)?;
+        Change::Remove { owner, key } => {
+            text(owner, out)?;
             text(key, out)?;
             REMOVE
         }
-        BindingChange::RemoveAll { aor } => {
-            text(aor, out)?;
+        Change::RemoveAll { owner } => {
+            text(owner, out)?;
             REMOVE_ALL
         }
-        BindingChange::Forget { aor, key, node } => {
-            text(aor, out)?;
+        Change::Forget { owner, key, node } => {
+            text(owner, out)?;
             text(key, out)?;
             text(node, out)?;
             FORGET
         }
     };
     let length = out.len() - start - HEAD;
-    if length > MAX_BINDING {
+    if length > limit {
         return Err(StoreError::TooLarge);
     }
     out[start] = tag;
-    // Fits: MAX_BINDING is far below 2^32.
+    // Fits: both limits are far below 2^32.
     out[start + 1..start + HEAD].copy_from_slice(&(length as u32).to_le_bytes());
     Ok(())
 }
@@ -119,7 +211,7 @@ impl<'a> Records<'a> {
 }
 
 impl<'a> Iterator for Records<'a> {
-    type Item = Result<(BindingChange<'a>, &'a [u8]), StoreError>;
+    type Item = Result<(Change<'a>, &'a [u8]), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
@@ -138,11 +230,11 @@ impl<'a> Iterator for Records<'a> {
 
 fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = u32::from_le_bytes(bytes.get(1..HEAD)?.try_into().ok()?) as usize;
-    (length <= MAX_BINDING).then_some(())?;
+    (length <= MAX_BINDING.max(MAX_STATE)).then_some(())?;
     bytes.split_at_checked(HEAD + length)
 }
 
-fn decode(record: &[u8]) -> Option<BindingChange<'_>> {
+fn decode(record: &[u8]) -> Option<Change<'_>> {
     let mut body = Reader(record.get(HEAD..)?);
     let change = match record[0] {
         PUT => {
@@ -171,11 +263,17 @@ fn decode(record: &[u8]) -> Option<BindingChange<'_>> {
                 reg_id,
                 q,
             };
-            texts.rest.is_empty().then_some(BindingChange::Put(row))?
+            texts.rest.is_empty().then_some(Change::Put(Row::Binding(row)))?
         }
-        REMOVE => BindingChange::Remove { aor: body.text()?, key: body.text()? },
-        REMOVE_ALL => BindingChange::RemoveAll { aor: body.text()? },
-        FORGET => BindingChange::Forget { aor: body.text()?, key: body.text()?, node: body.text()? },
+        REMOVE => Change::Remove { owner: body.text()?, key: body.text()? },
+        REMOVE_ALL => Change::RemoveAll { owner: body.text()? },
+        FORGET => Change::Forget { owner: body.text()?, key: body.text()?, node: body.text()? },
+        STATE => {
+            let expires_at = i64::from_le_bytes(body.array()?);
+            let (owner, key, node) = (body.text()?, body.text()?, body.text()?);
+            let row = StateRow { owner, key, node, expires_at, body: std::mem::take(&mut body.0) };
+            Change::Put(Row::State(row))
+        }
         _ => return None,
     };
     body.0.is_empty().then_some(change)
@@ -240,6 +338,7 @@ const PUT: u8 = 4;
 const REMOVE: u8 = 2;
 const REMOVE_ALL: u8 = 3;
 const FORGET: u8 = 5;
+const STATE: u8 = 6;
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -272,14 +371,19 @@ pub(super) mod tests {
 
     #[test]
     fn changes_read_back_as_written() {
+        let state = StateRow { owner: "alice@x", key: "p1", node: "n1", expires_at: 9, body: b"\0\xff<" };
         let changes = [
-            BindingChange::Put(row("alice@x", "k")),
-            BindingChange::Remove { aor: "alice@x", key: "k" },
-            BindingChange::RemoveAll { aor: "bob@x" },
-            BindingChange::Forget { aor: "alice@x", key: "k", node: "n1" },
-            BindingChange::Put(BindingRow { flow: None, ..row("", "k") }),
-            BindingChange::Put(row("alice@x", row("", "").contact)),
-            BindingChange::Put(BindingRow { path: "", user_agent: "Telefon für zwei", ..row("bob@x", "<urn:x>1") }),
+            StateChange::Put(StateRow { body: b"", ..state.clone() }).into(),
+            StateChange::Put(state).into(),
+            StateChange::Forget { owner: "alice@x", key: "p1", node: "n1" }.into(),
+            BindingChange::Put(row("alice@x", "k")).into(),
+            BindingChange::Remove { aor: "alice@x", key: "k" }.into(),
+            BindingChange::RemoveAll { aor: "bob@x" }.into(),
+            BindingChange::Forget { aor: "alice@x", key: "k", node: "n1" }.into(),
+            BindingChange::Put(BindingRow { flow: None, ..row("", "k") }).into(),
+            BindingChange::Put(row("alice@x", row("", "").contact)).into(),
+            BindingChange::Put(BindingRow { path: "", user_agent: "Telefon für zwei", ..row("bob@x", "<urn:x>1") })
+                .into(),
         ];
         let mut batch = Vec::new();
         changes.iter().for_each(|c| encode(c, &mut batch).unwrap());
@@ -291,19 +395,16 @@ pub(super) mod tests {
     fn a_refused_change_leaves_the_batch_as_it_was() {
         let mut batch = b"before".to_vec();
         let long = "x".repeat(MAX_BINDING);
-        assert!(matches!(
-            encode(&BindingChange::Remove { aor: "a", key: &long }, &mut batch),
-            Err(StoreError::TooLarge)
-        ));
-        assert!(matches!(encode(&BindingChange::Put(row("a", "k\0")), &mut batch), Err(StoreError::Text)));
+        assert!(matches!(encode(&Change::Remove { owner: "a", key: &long }, &mut batch), Err(StoreError::TooLarge)));
+        assert!(matches!(encode(&BindingChange::Put(row("a", "k\0")).into(), &mut batch), Err(StoreError::Text)));
         assert_eq!(batch, b"before");
     }
 
     #[test]
     fn a_cut_batch_gives_its_whole_records_and_then_an_error() {
         let mut batch = Vec::new();
-        encode(&BindingChange::RemoveAll { aor: "a@x" }, &mut batch).unwrap();
-        encode(&BindingChange::Put(row("b@x", "k")), &mut batch).unwrap();
+        encode(&Change::RemoveAll { owner: "a@x" }, &mut batch).unwrap();
+        encode(&BindingChange::Put(row("b@x", "k")).into(), &mut batch).unwrap();
         batch.pop();
         let read: Vec<_> = Records::new(&batch).collect();
         assert!(matches!(read[..], [Ok(_), Err(StoreError::Damaged)]));

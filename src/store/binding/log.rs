@@ -1,4 +1,4 @@
-//! Bindings on SQLite: a log of changes, one row a commit, with an index of what is current in memory.
+//! Bindings (and presence state) on SQLite: a log of changes, one row a commit, with an index of what is current in memory.
 //!
 //! A row per binding would cost a refresh two written pages and their checkpoint. Here a commit appends its whole group as one blob, at about the cost
 //! of copying it, and the log is kept short from its old end: when it is more than four times what is current, the oldest segments'
@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::TryStreamExt;
-use sip_ims::ports::{BindingChange, BindingRow, StoreError};
+use sip_ims::ports::StoreError;
 use smallvec::SmallVec;
 use sqlx::{Connection, Row, SqliteConnection};
 
-use super::codec::Records;
+use super::EachRow;
+use super::codec::{Change, Records, Row as Kept};
 use crate::store::{OpenError, engine};
 
 pub struct Log {
@@ -29,8 +30,8 @@ pub struct Log {
 pub type Unwritten = (StoreError, Vec<u8>);
 
 impl Log {
-    pub async fn open(folder: &Path) -> Result<Log, OpenError> {
-        let mut connection = engine::connect_sqlite_bindings(folder).await?;
+    pub async fn open(folder: &Path, file: &str) -> Result<Log, OpenError> {
+        let mut connection = engine::connect_sqlite_log(folder, file).await?;
         let mut index = Index::default();
         let mut rows = sqlx::query("SELECT sequence, changes FROM segment ORDER BY sequence").fetch(&mut connection);
         while let Some(row) = rows.try_next().await.map_err(OpenError::Database)? {
@@ -112,7 +113,7 @@ impl Log {
                     .map_err(StoreError::engine)?;
                 let changes: &[u8] = row.try_get(0).map_err(StoreError::engine)?;
                 self.index.current(segment.sequence, changes, |hashes, row, record| {
-                    if row.expires_at >= dropped_before {
+                    if row.expires_at() >= dropped_before {
                         carried.records.extend_from_slice(record);
                     } else {
                         carried.expired.push(hashes);
@@ -126,8 +127,8 @@ impl Log {
         Ok(carried)
     }
 
-    /// Lends each current binding.
-    pub async fn load(&mut self, mut each: Box<dyn FnMut(BindingRow<'_>) + Send>) -> Result<u64, StoreError> {
+    /// Lends each current row.
+    pub async fn load(&mut self, mut each: EachRow) -> Result<u64, StoreError> {
         let mut count = 0;
         let mut rows =
             sqlx::query("SELECT sequence, changes FROM segment ORDER BY sequence").fetch(&mut self.connection);
@@ -224,11 +225,11 @@ impl Index {
                 break;
             };
             match change {
-                BindingChange::Put(row) => self.put(row.aor, row.key, sequence, record.len() as u64),
+                Change::Put(row) => self.put(row.owner(), row.key(), sequence, record.len() as u64),
                 // The file belongs to one node.
-                BindingChange::Remove { aor, key } | BindingChange::Forget { aor, key, .. } => self.remove(aor, key),
-                BindingChange::RemoveAll { aor } => {
-                    let places = self.bindings.remove(&self.hasher.hash_one(aor)).unwrap_or_default();
+                Change::Remove { owner, key } | Change::Forget { owner, key, .. } => self.remove(owner, key),
+                Change::RemoveAll { owner } => {
+                    let places = self.bindings.remove(&self.hasher.hash_one(owner)).unwrap_or_default();
                     places.into_iter().for_each(|place| self.count_off(place));
                 }
             }
@@ -277,13 +278,13 @@ impl Index {
     }
 
     /// Lends the records of a segment that are the current ones, each once.
-    fn current<'a>(&self, sequence: u64, changes: &'a [u8], mut each: impl FnMut(Hashes, &BindingRow<'a>, &'a [u8])) {
+    fn current<'a>(&self, sequence: u64, changes: &'a [u8], mut each: impl FnMut(Hashes, &Kept<'a>, &'a [u8])) {
         // A binding may have been written twice in one segment: the last record counts.
-        let mut last = HashMap::<Hashes, (BindingRow<'a>, &'a [u8]), Plain>::default();
+        let mut last = HashMap::<Hashes, (Kept<'a>, &'a [u8]), Plain>::default();
         // A damaged rest was reported when the segment was taken in.
         for (change, record) in Records::new(changes).map_while(Result::ok) {
-            let BindingChange::Put(row) = change else { continue };
-            let (aor, key) = (self.hasher.hash_one(row.aor), self.hasher.hash_one(row.key));
+            let Change::Put(row) = change else { continue };
+            let (aor, key) = (self.hasher.hash_one(row.owner()), self.hasher.hash_one(row.key()));
             let place = self.bindings.get(&aor).and_then(|places| places.iter().find(|p| p.key == key));
             if place.is_some_and(|p| p.sequence() == sequence) {
                 last.insert((aor, key), (row, record));
@@ -352,18 +353,23 @@ const EXPIRED_FOR: i64 = 86_400;
 
 #[cfg(test)]
 mod tests {
+    use sip_ims::ports::{BindingChange, BindingRow};
+
     use super::*;
     use crate::store::binding::codec::{self, tests::row};
 
     fn batch(changes: &[BindingChange<'_>]) -> Vec<u8> {
         let mut batch = Vec::new();
-        changes.iter().for_each(|c| codec::encode(c, &mut batch).unwrap());
+        changes.iter().for_each(|c| codec::encode(&c.clone().into(), &mut batch).unwrap());
         batch
     }
 
     fn current(index: &Index, sequence: u64, changes: &[u8]) -> Vec<String> {
         let mut keys = Vec::new();
-        index.current(sequence, changes, |_, row, _| keys.push(format!("{} {} {}", row.aor, row.key, row.cseq)));
+        index.current(sequence, changes, |_, row, _| {
+            let row = row.clone().binding().unwrap();
+            keys.push(format!("{} {} {}", row.aor, row.key, row.cseq));
+        });
         keys.sort();
         keys
     }

@@ -1,4 +1,4 @@
-//! The bindings behind the registrar's memory, written in groups.
+//! State that lives in memory and ends by itself, written behind it in groups: bindings, and what presence keeps.
 //!
 //! A caller's change is encoded straight into the waiting group, under a short lock; one thread swaps the group out and commits it whole.
 //! While a commit runs the next group gathers, so the load sets the size of the groups.
@@ -8,17 +8,36 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use sip_ims::ports::{BindingChange, BindingRow, BindingStore, Done, EachAor, StoreError};
+use sip_ims::ports::{
+    BindingChange, BindingRow, BindingStore, Done, EachAor, EachState, StateChange, StateRow, StateStore, StoreError,
+};
 
 use super::{Engine, OpenError};
+use codec::Change;
 use log::Log;
-use table::Table;
+use table::{Table, Tables};
 
 pub mod codec;
 mod log;
 mod table;
 
-/// [`BindingStore`] on either engine.
+/// What is kept, and where.
+pub struct Kind {
+    /// SQLite's file.
+    file: &'static str,
+    /// PostgreSQL's tables.
+    tables: &'static Tables,
+}
+
+pub const BINDINGS: Kind = Kind { file: "bindings.db", tables: &table::BINDING };
+pub const PRESENCE: Kind = Kind { file: "presence.db", tables: &table::PRESENCE };
+
+/// Hears a row.
+type EachRow = Box<dyn FnMut(codec::Row<'_>) + Send>;
+/// Hears an owner and its rows.
+type EachOwner = Box<dyn FnMut(&str, Vec<codec::Row<'_>>) + Send>;
+
+/// [`BindingStore`] or [`StateStore`] on either engine.
 pub struct Bindings {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -26,7 +45,7 @@ pub struct Bindings {
 
 impl Bindings {
     /// Blocks until the store is open. `node`: this node's name.
-    pub fn open(engine: &Engine, node: &str) -> Result<Bindings, OpenError> {
+    pub fn open(engine: &Engine, node: &str, kind: &Kind) -> Result<Bindings, OpenError> {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         if let Engine::Postgres(_) = engine {
             runtime.enable_all();
@@ -35,8 +54,10 @@ impl Bindings {
         let runtime = runtime.build().map_err(OpenError::Thread)?;
         let backend = runtime.block_on(async {
             Ok::<_, OpenError>(match engine {
-                Engine::Sqlite(folder) => Backend::Log(Box::new(Log::open(folder).await?)),
-                Engine::Postgres(url) => Backend::Table(Table::open(url, node).await.map_err(OpenError::Database)?),
+                Engine::Sqlite(folder) => Backend::Log(Box::new(Log::open(folder, kind.file).await?)),
+                Engine::Postgres(url) => {
+                    Backend::Table(Table::open(url, node, kind.tables).await.map_err(OpenError::Database)?)
+                }
             })
         })?;
         let shared = Arc::new(Shared::default());
@@ -84,8 +105,8 @@ impl Drop for Bindings {
     }
 }
 
-impl BindingStore for Bindings {
-    fn write(&self, change: BindingChange<'_>, done: Option<Done<()>>) -> Result<(), StoreError> {
+impl Bindings {
+    fn queue(&self, change: &Change<'_>, done: Option<Done<()>>) -> Result<(), StoreError> {
         let mut waiting = self.shared.waiting.lock();
         if waiting.closed {
             return Err(StoreError::Closed);
@@ -94,7 +115,7 @@ impl BindingStore for Bindings {
             return Err(StoreError::Full);
         }
         let empty = waiting.changes.is_empty();
-        codec::encode(&change, &mut waiting.changes)?;
+        codec::encode(change, &mut waiting.changes)?;
         waiting.count += 1;
         let first_done = done.is_some() && waiting.done.is_empty();
         waiting.done.extend(done);
@@ -108,16 +129,52 @@ impl BindingStore for Bindings {
         Ok(())
     }
 
-    fn load(&self, each: Box<dyn FnMut(BindingRow<'_>) + Send>, done: Done<u64>) {
-        self.ask(Read::All(each), done);
+    fn waiting(&self) -> usize {
+        self.shared.waiting.lock().count
+    }
+}
+
+impl BindingStore for Bindings {
+    fn write(&self, change: BindingChange<'_>, done: Option<Done<()>>) -> Result<(), StoreError> {
+        self.queue(&change.into(), done)
     }
 
-    fn changed_elsewhere(&self, also: Vec<Box<str>>, each: EachAor, done: Done<u64>) {
-        self.ask(Read::Changed(also, each), done);
+    fn load(&self, mut each: Box<dyn FnMut(BindingRow<'_>) + Send>, done: Done<u64>) {
+        self.ask(Read::All(Box::new(move |row| row.binding().into_iter().for_each(&mut each))), done);
+    }
+
+    fn changed_elsewhere(&self, also: Vec<Box<str>>, mut each: EachAor, done: Done<u64>) {
+        let each = move |aor: &str, rows: Vec<codec::Row<'_>>| {
+            let rows: Vec<_> = rows.into_iter().filter_map(codec::Row::binding).collect();
+            each(aor, &rows);
+        };
+        self.ask(Read::Changed(also, Box::new(each)), done);
     }
 
     fn queued(&self) -> usize {
-        self.shared.waiting.lock().count
+        self.waiting()
+    }
+}
+
+impl StateStore for Bindings {
+    fn write(&self, change: StateChange<'_>, done: Option<Done<()>>) -> Result<(), StoreError> {
+        self.queue(&change.into(), done)
+    }
+
+    fn load(&self, mut each: Box<dyn FnMut(StateRow<'_>) + Send>, done: Done<u64>) {
+        self.ask(Read::All(Box::new(move |row| row.state().into_iter().for_each(&mut each))), done);
+    }
+
+    fn changed_elsewhere(&self, also: Vec<Box<str>>, mut each: EachState, done: Done<u64>) {
+        let each = move |owner: &str, rows: Vec<codec::Row<'_>>| {
+            let rows: Vec<_> = rows.into_iter().filter_map(codec::Row::state).collect();
+            each(owner, &rows);
+        };
+        self.ask(Read::Changed(also, Box::new(each)), done);
+    }
+
+    fn queued(&self) -> usize {
+        self.waiting()
     }
 }
 
@@ -130,8 +187,8 @@ struct Shared {
 
 /// What is to be read.
 enum Read {
-    All(Box<dyn FnMut(BindingRow<'_>) + Send>),
-    Changed(Vec<Box<str>>, EachAor),
+    All(EachRow),
+    Changed(Vec<Box<str>>, EachOwner),
 }
 
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! Bindings on PostgreSQL: a row each, which any node may read and write; a group is one statement.
+//! Bindings (and presence state) on PostgreSQL: a row each, which any node may read and write; a group is one statement.
 //!
 //! With each group goes a row of `binding_change` that names the addresses-of-record in it, numbered by the process that wrote it:
 //! a process commits its groups one after the other, so whoever has seen a number has seen all before it, which numbers of one
@@ -8,14 +8,76 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::TryStreamExt;
-use sip_ims::ports::{BindingChange, BindingRow, EachAor, StoreError};
+use sip_ims::ports::StoreError;
 use sqlx::{Connection, PgConnection, Row};
 
-use super::codec::Records;
+use super::codec::{Change, Records, Row as Kept};
 use super::log::Unwritten;
+use super::{EachOwner, EachRow};
 use crate::store::engine;
 
+/// The statements on one family of tables: `NAME`, `NAME_origin` and `NAME_change`.
+pub struct Tables {
+    beat: &'static str,
+    sweep: [&'static str; 3],
+    last_changes: &'static str,
+    of_owners: &'static str,
+    all: &'static str,
+    changes: &'static str,
+    enter_change: &'static str,
+    remove_owner: &'static str,
+    remove: &'static str,
+    forget: &'static str,
+    upsert: &'static str,
+}
+
+macro_rules! tables {
+    ($name:literal) => {
+        Tables {
+            beat: concat!(
+                "INSERT INTO ", $name, "_origin (origin, node, at) VALUES ($1, $2, $3) \
+                 ON CONFLICT (origin) DO UPDATE SET at = excluded.at"
+            ),
+            sweep: [
+                concat!("DELETE FROM ", $name, " WHERE expires_at < $1"),
+                concat!("DELETE FROM ", $name, "_change WHERE at < $1"),
+                concat!("DELETE FROM ", $name, "_origin WHERE at < $1"),
+            ],
+            last_changes: concat!("SELECT origin, max(sequence) FROM ", $name, "_change GROUP BY origin"),
+            of_owners: concat!("SELECT body FROM ", $name, " WHERE aor = ANY($1)"),
+            all: concat!("SELECT body FROM ", $name),
+            // Every process but ours that says it is there, and what it changed after what we have seen.
+            changes: concat!(
+                "SELECT c.origin, c.sequence, c.aors FROM ", $name, "_origin o \
+                 LEFT JOIN UNNEST($2::bigint[], $3::bigint[]) AS seen (origin, last) ON seen.origin = o.origin \
+                 CROSS JOIN LATERAL (SELECT b.origin, b.sequence, b.aors FROM ", $name, "_change b \
+                     WHERE b.origin = o.origin AND b.sequence > COALESCE(seen.last, 0) ORDER BY b.sequence LIMIT 64) c \
+                 WHERE o.origin <> $1 ORDER BY c.origin, c.sequence"
+            ),
+            enter_change: concat!("INSERT INTO ", $name, "_change (origin, sequence, at, aors) VALUES ($1, $2, $3, $4)"),
+            remove_owner: concat!("DELETE FROM ", $name, " WHERE aor = $1"),
+            remove: concat!(
+                "DELETE FROM ", $name, " WHERE (aor, key) IN (SELECT * FROM UNNEST($1::text[], $2::text[]))"
+            ),
+            forget: concat!(
+                "DELETE FROM ", $name,
+                " WHERE (aor, key, node) IN (SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[]))"
+            ),
+            upsert: concat!(
+                "INSERT INTO ", $name, " (aor, key, node, expires_at, body) \
+                 SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[]) \
+                 ON CONFLICT (aor, key) DO UPDATE SET node = excluded.node, expires_at = excluded.expires_at, \
+                 body = excluded.body"
+            ),
+        }
+    };
+}
+
+pub const BINDING: Tables = tables!("binding");
+pub const PRESENCE: Tables = tables!("presence");
+
 pub struct Table {
+    tables: &'static Tables,
     url: String,
     /// `None` after an error: a new one is made for the next call.
     connection: Option<PgConnection>,
@@ -31,9 +93,10 @@ pub struct Table {
 }
 
 impl Table {
-    pub async fn open(url: &str, node: &str) -> Result<Table, sqlx::Error> {
+    pub async fn open(url: &str, node: &str, tables: &'static Tables) -> Result<Table, sqlx::Error> {
         let connection = engine::connect_postgres_bindings(url).await?;
         let mut table = Table {
+            tables,
             url: url.to_owned(),
             connection: Some(connection),
             swept: Instant::now(),
@@ -62,18 +125,19 @@ impl Table {
 
     async fn try_commit(&mut self, changes: &[u8]) -> Result<(), sqlx::Error> {
         self.sequence += 1;
-        let number = (self.origin, self.sequence);
+        let (number, tables) = ((self.origin, self.sequence), self.tables);
         let connection = self.connected().await?;
-        let result = write(connection, changes, number).await;
+        let result = write(connection, tables, changes, number).await;
         self.checked(result)
     }
 
-    /// Lends each binding.
-    pub async fn load(&mut self, each: Box<dyn FnMut(BindingRow<'_>) + Send>) -> Result<u64, StoreError> {
+    /// Lends each row.
+    pub async fn load(&mut self, each: EachRow) -> Result<u64, StoreError> {
+        let tables = self.tables;
         let connection = self.connected().await.map_err(StoreError::engine)?;
         // First: what is written meanwhile is then seen twice and not never.
-        let result = match last_changes(connection).await {
-            Ok(seen) => read(connection, each).await.map(|count| (seen, count)),
+        let result = match last_changes(connection, tables).await {
+            Ok(seen) => read(connection, tables, each).await.map(|count| (seen, count)),
             Err(error) => Err(error),
         };
         let (seen, count) = self.checked(result).map_err(StoreError::engine)?;
@@ -82,20 +146,21 @@ impl Table {
     }
 
     /// Lends what other processes have changed since the last call, and what stands in `also`.
-    pub async fn changed(&mut self, also: Vec<Box<str>>, each: EachAor) -> Result<u64, StoreError> {
+    pub async fn changed(&mut self, also: Vec<Box<str>>, each: EachOwner) -> Result<u64, StoreError> {
         let result = self.try_changed(also, each).await;
         self.checked(result).map_err(StoreError::engine)
     }
 
-    async fn try_changed(&mut self, also: Vec<Box<str>>, mut each: EachAor) -> Result<u64, sqlx::Error> {
+    async fn try_changed(&mut self, also: Vec<Box<str>>, mut each: EachOwner) -> Result<u64, sqlx::Error> {
         self.beat().await?;
         let mut aors: BTreeSet<Box<str>> = also.into_iter().collect();
         let mut seen = self.seen.clone();
-        let origin = self.origin;
+        let (origin, tables) = (self.origin, self.tables);
         let connection = self.connected().await?;
         for _ in 0..MAX_PAGES {
             let (origins, last): (Vec<i64>, Vec<i64>) = seen.iter().map(|(o, s)| (*o, *s)).unzip();
-            let rows = sqlx::query(CHANGES).bind(origin).bind(&origins).bind(&last).fetch_all(&mut *connection).await?;
+            let rows =
+                sqlx::query(tables.changes).bind(origin).bind(&origins).bind(&last).fetch_all(&mut *connection).await?;
             for row in &rows {
                 seen.insert(row.try_get(0)?, row.try_get(1)?);
                 aors.extend(row.try_get::<Vec<String>, _>(2)?.into_iter().map(Box::from));
@@ -105,7 +170,7 @@ impl Table {
             }
         }
         if !aors.is_empty() {
-            lend(connection, &aors, &mut each).await?;
+            lend(connection, tables, &aors, &mut each).await?;
         }
         self.seen = seen;
         Ok(aors.len() as u64)
@@ -116,14 +181,9 @@ impl Table {
         if self.beaten.is_some_and(|at| at.elapsed() < BEAT) {
             return Ok(());
         }
-        let (origin, node) = (self.origin, self.node.clone());
+        let (origin, node, tables) = (self.origin, self.node.clone(), self.tables);
         let connection = self.connected().await?;
-        sqlx::query("INSERT INTO binding_origin (origin, node, at) VALUES ($1, $2, $3) ON CONFLICT (origin) DO UPDATE SET at = excluded.at")
-            .bind(origin)
-            .bind(node)
-            .bind(unix_now())
-            .execute(connection)
-            .await?;
+        sqlx::query(tables.beat).bind(origin).bind(node).bind(unix_now()).execute(connection).await?;
         self.beaten = Some(Instant::now());
         Ok(())
     }
@@ -134,8 +194,9 @@ impl Table {
             return Ok(());
         }
         self.swept = Instant::now();
+        let tables = self.tables;
         let connection = self.connected().await.map_err(StoreError::engine)?;
-        let result = sweep(connection, unix_now()).await;
+        let result = sweep(connection, tables, unix_now()).await;
         self.checked(result).map_err(StoreError::engine)
     }
 
@@ -165,36 +226,36 @@ impl Table {
     }
 }
 
-async fn sweep(connection: &mut PgConnection, now: i64) -> Result<(), sqlx::Error> {
-    for (statement, before) in [
-        ("DELETE FROM binding WHERE expires_at < $1", now - EXPIRED_FOR),
-        ("DELETE FROM binding_change WHERE at < $1", now - CHANGE_FOR),
-        ("DELETE FROM binding_origin WHERE at < $1", now - ORIGIN_FOR),
-    ] {
+async fn sweep(connection: &mut PgConnection, tables: &Tables, now: i64) -> Result<(), sqlx::Error> {
+    for (statement, kept_for) in tables.sweep.into_iter().zip([EXPIRED_FOR, CHANGE_FOR, ORIGIN_FOR]) {
+        let before = now - kept_for;
         sqlx::query(statement).bind(before).execute(&mut *connection).await?;
     }
     Ok(())
 }
 
 /// The last change of each process.
-async fn last_changes(connection: &mut PgConnection) -> Result<HashMap<i64, i64>, sqlx::Error> {
-    let rows =
-        sqlx::query("SELECT origin, max(sequence) FROM binding_change GROUP BY origin").fetch_all(connection).await?;
+async fn last_changes(connection: &mut PgConnection, tables: &Tables) -> Result<HashMap<i64, i64>, sqlx::Error> {
+    let rows = sqlx::query(tables.last_changes).fetch_all(connection).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
 /// Shows each address-of-record with all its rows.
-async fn lend(connection: &mut PgConnection, aors: &BTreeSet<Box<str>>, each: &mut EachAor) -> Result<(), sqlx::Error> {
+async fn lend(
+    connection: &mut PgConnection,
+    tables: &Tables,
+    aors: &BTreeSet<Box<str>>,
+    each: &mut EachOwner,
+) -> Result<(), sqlx::Error> {
     let names: Vec<&str> = aors.iter().map(|a| &**a).collect();
     for page in names.chunks(AORS_AT_ONCE) {
-        let rows =
-            sqlx::query("SELECT body FROM binding WHERE aor = ANY($1)").bind(page).fetch_all(&mut *connection).await?;
-        let mut by_aor: BTreeMap<&str, Vec<BindingRow<'_>>> = page.iter().map(|aor| (*aor, Vec::new())).collect();
+        let rows = sqlx::query(tables.of_owners).bind(page).fetch_all(&mut *connection).await?;
+        let mut by_aor: BTreeMap<&str, Vec<Kept<'_>>> = page.iter().map(|aor| (*aor, Vec::new())).collect();
         for row in &rows {
-            let Some(Ok((BindingChange::Put(row), _))) = Records::new(row.try_get(0)?).next() else { continue };
-            by_aor.entry(row.aor).or_default().push(row);
+            let Some(Ok((Change::Put(row), _))) = Records::new(row.try_get(0)?).next() else { continue };
+            by_aor.entry(row.owner()).or_default().push(row);
         }
-        by_aor.iter().for_each(|(aor, rows)| each(aor, rows));
+        by_aor.into_iter().for_each(|(aor, rows)| each(aor, rows));
     }
     Ok(())
 }
@@ -206,7 +267,7 @@ fn unix_now() -> i64 {
 /// What becomes of one binding in a group.
 #[expect(clippy::large_enum_variant, reason = "most are rows")]
 enum State<'a> {
-    Row(BindingRow<'a>, &'a [u8]),
+    Row(Kept<'a>, &'a [u8]),
     Gone,
     /// Gone, if this node wrote it last.
     Forgotten(&'a str),
@@ -215,7 +276,12 @@ enum State<'a> {
 /// Each binding's last state in a group.
 type Group<'a> = BTreeMap<(&'a str, &'a str), State<'a>>;
 
-async fn write(connection: &mut PgConnection, changes: &[u8], number: (i64, i64)) -> Result<(), sqlx::Error> {
+async fn write(
+    connection: &mut PgConnection,
+    tables: &Tables,
+    changes: &[u8],
+    number: (i64, i64),
+) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin().await?;
     let mut aors = BTreeSet::new();
     // A row may be written once in a statement: the last change of the group counts. Sorted, so that two nodes lock in one order.
@@ -223,28 +289,28 @@ async fn write(connection: &mut PgConnection, changes: &[u8], number: (i64, i64)
     // Encoded by this process a moment ago: every record reads.
     for (change, record) in Records::new(changes).map_while(Result::ok) {
         match change {
-            BindingChange::Put(row) => {
-                aors.insert(row.aor);
-                group.insert((row.aor, row.key), State::Row(row, record));
+            Change::Put(row) => {
+                aors.insert(row.owner());
+                group.insert((row.owner(), row.key()), State::Row(row, record));
             }
-            BindingChange::Remove { aor, key } => {
-                aors.insert(aor);
-                group.insert((aor, key), State::Gone);
+            Change::Remove { owner, key } => {
+                aors.insert(owner);
+                group.insert((owner, key), State::Gone);
             }
-            BindingChange::Forget { aor, key, node } => {
-                aors.insert(aor);
-                group.insert((aor, key), State::Forgotten(node));
+            Change::Forget { owner, key, node } => {
+                aors.insert(owner);
+                group.insert((owner, key), State::Forgotten(node));
             }
-            BindingChange::RemoveAll { aor } => {
-                aors.insert(aor);
-                flush(&mut transaction, &mut group).await?;
-                sqlx::query("DELETE FROM binding WHERE aor = $1").bind(aor).execute(&mut *transaction).await?;
+            Change::RemoveAll { owner } => {
+                aors.insert(owner);
+                flush(&mut transaction, tables, &mut group).await?;
+                sqlx::query(tables.remove_owner).bind(owner).execute(&mut *transaction).await?;
             }
         }
     }
-    flush(&mut transaction, &mut group).await?;
+    flush(&mut transaction, tables, &mut group).await?;
     let aors: Vec<&str> = aors.into_iter().collect();
-    sqlx::query("INSERT INTO binding_change (origin, sequence, at, aors) VALUES ($1, $2, $3, $4)")
+    sqlx::query(tables.enter_change)
         .bind(number.0)
         .bind(number.1)
         .bind(unix_now())
@@ -254,7 +320,7 @@ async fn write(connection: &mut PgConnection, changes: &[u8], number: (i64, i64)
     transaction.commit().await
 }
 
-async fn flush(transaction: &mut PgConnection, group: &mut Group<'_>) -> Result<(), sqlx::Error> {
+async fn flush(transaction: &mut PgConnection, tables: &Tables, group: &mut Group<'_>) -> Result<(), sqlx::Error> {
     let (mut aors, mut keys, mut nodes, mut expiries, mut bodies) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut gone_aors, mut gone_keys) = (Vec::new(), Vec::new());
@@ -264,8 +330,8 @@ async fn flush(transaction: &mut PgConnection, group: &mut Group<'_>) -> Result<
             State::Row(row, record) => {
                 aors.push(aor);
                 keys.push(key);
-                nodes.push(row.node);
-                expiries.push(row.expires_at);
+                nodes.push(row.node());
+                expiries.push(row.expires_at());
                 bodies.push(record);
             }
             State::Gone => {
@@ -280,24 +346,18 @@ async fn flush(transaction: &mut PgConnection, group: &mut Group<'_>) -> Result<
         }
     }
     if !gone_aors.is_empty() {
-        sqlx::query("DELETE FROM binding WHERE (aor, key) IN (SELECT * FROM UNNEST($1::text[], $2::text[]))")
-            .bind(&gone_aors)
-            .bind(&gone_keys)
+        sqlx::query(tables.remove).bind(&gone_aors).bind(&gone_keys).execute(&mut *transaction).await?;
+    }
+    if !left_aors.is_empty() {
+        sqlx::query(tables.forget)
+            .bind(&left_aors)
+            .bind(&left_keys)
+            .bind(&left_nodes)
             .execute(&mut *transaction)
             .await?;
     }
-    if !left_aors.is_empty() {
-        sqlx::query(
-            "DELETE FROM binding WHERE (aor, key, node) IN (SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[]))",
-        )
-        .bind(&left_aors)
-        .bind(&left_keys)
-        .bind(&left_nodes)
-        .execute(&mut *transaction)
-        .await?;
-    }
     if !aors.is_empty() {
-        sqlx::query(UPSERT)
+        sqlx::query(tables.upsert)
             .bind(&aors)
             .bind(&keys)
             .bind(&nodes)
@@ -309,16 +369,13 @@ async fn flush(transaction: &mut PgConnection, group: &mut Group<'_>) -> Result<
     Ok(())
 }
 
-async fn read(
-    connection: &mut PgConnection,
-    mut each: Box<dyn FnMut(BindingRow<'_>) + Send>,
-) -> Result<u64, sqlx::Error> {
+async fn read(connection: &mut PgConnection, tables: &Tables, mut each: EachRow) -> Result<u64, sqlx::Error> {
     let mut count = 0;
-    let mut rows = sqlx::query("SELECT body FROM binding").fetch(connection);
+    let mut rows = sqlx::query(tables.all).fetch(connection);
     while let Some(row) = rows.try_next().await? {
         let body: &[u8] = row.try_get(0)?;
         match Records::new(body).next() {
-            Some(Ok((BindingChange::Put(row), _))) => {
+            Some(Ok((Change::Put(row), _))) => {
                 count += 1;
                 each(row);
             }
@@ -328,15 +385,6 @@ async fn read(
     Ok(count)
 }
 
-const UPSERT: &str = "INSERT INTO binding (aor, key, node, expires_at, body) \
-    SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[]) \
-    ON CONFLICT (aor, key) DO UPDATE SET node = excluded.node, expires_at = excluded.expires_at, body = excluded.body";
-/// Every process but ours that says it is there, and what it changed after what we have seen.
-const CHANGES: &str = "SELECT c.origin, c.sequence, c.aors FROM binding_origin o \
-    LEFT JOIN UNNEST($2::bigint[], $3::bigint[]) AS seen (origin, last) ON seen.origin = o.origin \
-    CROSS JOIN LATERAL (SELECT b.origin, b.sequence, b.aors FROM binding_change b \
-        WHERE b.origin = o.origin AND b.sequence > COALESCE(seen.last, 0) ORDER BY b.sequence LIMIT 64) c \
-    WHERE o.origin <> $1 ORDER BY c.origin, c.sequence";
 /// Pages of changes read at once; the rest comes with the next call.
 const MAX_PAGES: usize = 64;
 /// Addresses-of-record whose rows are read at once.
