@@ -62,6 +62,7 @@ fn main() {
         directory: Arc::new(Directory::new()),
         store: Arc::new(Nowhere),
         authenticator: None,
+        on_changed: Arc::new(|_, _| {}),
         on_registered: Arc::new(|aor, arrival| {
             black_box((aor, arrival));
         }),

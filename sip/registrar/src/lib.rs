@@ -23,4 +23,4 @@ mod way;
 #[cfg(test)]
 mod tests;
 
-pub use registrar::{Acknowledge, Arrival, OnRegistered, Parts, Penalise, Registrar, RegistrarConfig};
+pub use registrar::{Acknowledge, Arrival, OnChanged, OnRegistered, Parts, Penalise, Registrar, RegistrarConfig};

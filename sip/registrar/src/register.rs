@@ -51,6 +51,8 @@ struct Register<'a, 'm> {
 #[derive(Default)]
 struct Applied {
     arrival: Option<Arrival>,
+    /// A contact is gone.
+    left: bool,
     /// Filled only when somebody watches.
     changes: SmallVec<[(Event, Binding); 2]>,
     /// Filled only when the answer waits for the store.
@@ -179,6 +181,9 @@ impl Registrar {
                 }
             }
         }
+        if applied.left || arrival == Some(Arrival::Reachable) {
+            (self.parts.on_changed)(aor, applied.left);
+        }
         if !applied.changes.is_empty() {
             self.watchers.changed(step.now, unix, aor, applied.changes.into_vec());
         }
@@ -222,6 +227,7 @@ impl Registrar {
         self.store(BindingChange::RemoveAll { aor: account.aor.as_str() }, reply)?;
         let mut applied = Applied::default();
         for binding in bindings.drain(..).filter(|b| b.is_live(unix)) {
+            applied.left = true;
             if self.watchers.any() {
                 applied.changes.push((Event::Unregistered, binding.clone()));
             }
@@ -312,6 +318,7 @@ impl Registrar {
             if !binding.is_live(unix) {
                 continue;
             }
+            applied.left = true;
             if watched {
                 applied.changes.push((Event::Unregistered, binding.clone()));
             }

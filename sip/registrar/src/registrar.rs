@@ -325,10 +325,6 @@ impl Location for Registrar {
         self.each_where(aor, unix, |_| true, show);
     }
 
-    fn each_registered(&self, aor: &str, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) {
-        self.table.read(aor, |bindings| bindings.iter().filter(|b| b.is_live(unix)).for_each(|b| show(&b.reach())));
-    }
-
     fn each_of_gruu(&self, uri: &Uri<'_>, unix: u64, show: &mut dyn FnMut(&Reach<'_>)) -> bool {
         self.resolve_gruu(uri, unix, show)
     }

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use crate::binding::{Binding, with_key};
 use crate::elsewhere::Nodes;
 use crate::events::{Event, Watchers};
+use crate::registrar::OnChanged;
 use crate::table::{Table, sort};
 
 /// Where things are put back.
@@ -20,6 +21,7 @@ pub struct Shelves {
     pub table: Arc<Table>,
     pub store: Arc<dyn BindingStore>,
     pub watchers: Arc<Watchers>,
+    pub on_changed: OnChanged,
     /// Name of this node in the rows, and those of the others.
     pub node: String,
     pub nodes: Arc<Nodes>,
@@ -78,6 +80,9 @@ impl Undo {
             }
             sort(bindings);
         });
+        if !events.is_empty() {
+            (shelves.on_changed)(aor.as_str(), true);
+        }
         for (event, binding) in events {
             shelves.watchers.defer(aor.as_str(), event, binding);
         }

@@ -260,6 +260,7 @@ impl House {
             directory,
             store: store.clone(),
             authenticator,
+            on_changed: Arc::new(|_, _| {}),
             on_registered: Arc::new(move |aor, arrival| told.lock().push((aor.into(), arrival))),
             penalise: Arc::new(move |_, n| *points.lock() += n),
         };
