@@ -22,6 +22,7 @@ use sip_net::{
     Bound, CarrierConfig, Certificate, FloodConfig, Prefix, Resolver, ResolverConfig, StartError, StreamLimits,
     TlsConfig, TlsError,
 };
+use sip_presence::Presence;
 use sip_proto::digest::Algorithm;
 use sip_proto::{Flow, Transport};
 use sip_registrar::{Acknowledge, Registrar, RegistrarConfig};
@@ -47,7 +48,7 @@ use crate::telemetry::log::{self, LogControl, LogError};
 use crate::telemetry::metrics::Family;
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Capture, Marks, Metrics, Tap, Timed, redact, sources};
-use crate::{cdr, provision};
+use crate::{cdr, presence, provision};
 
 /// Why the server did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +153,7 @@ pub fn run(
     let shared = config.store.engine == StoreEngine::Postgres;
     let cluster = Arc::new(Cluster::new(open_bus(&config, &runtime)?, config.node_name(), shared));
     let around = Around { directory: directory.clone(), chronicle, metrics: metrics.clone(), cluster: cluster.clone() };
-    let Services { sip, home, registrar, pager, courier, ip_sm_gw, names, wake } =
+    let Services { sip, home, registrar, presence, pager, courier, ip_sm_gw, names, wake } =
         open_sip(&config, &pems, &store, around, runtime.handle())?;
     let local = sip.carriers.local_addrs().to_vec();
     if trace.is_on() || capture.is_some() {
@@ -162,7 +163,11 @@ pub fn run(
     sources::traffic(&metrics, sip.driver.traffic());
 
     services_to_metrics(&metrics, &registrar, &pager);
-    let _hints = cluster.follow(&store, &home, registrar.clone(), pager.clone(), runtime.handle())?;
+    let mut hints = cluster.follow(&store, &home, registrar.clone(), pager.clone(), runtime.handle())?;
+    if let Some(presence) = &presence {
+        let shared = Some(&*store).filter(|_| cluster.is_shared());
+        hints.extend(presence::follow(presence, cluster.bus(), cluster.node(), shared, runtime.handle())?);
+    }
 
     let registry = Arc::new(Registry::default());
     let mut registrations = registry::Follower::new(store.registrations(), registry.clone());
@@ -198,6 +203,8 @@ pub fn run(
         directory: directory.clone(),
         registrations: store.registrations(),
         registry,
+        documents: store.documents(),
+        bus: cluster.bus().clone(),
         location: Some(registrar.clone()),
         metrics,
         trace: trace.clone(),
@@ -225,7 +232,7 @@ pub fn run(
             let _ = until_stop.wait_for(|stop| *stop).await;
         }));
     }
-    runtime.spawn(keep_time(registrar.clone()));
+    runtime.spawn(keep_time(registrar.clone(), presence.clone()));
     let removed = Removed { registrar: registrar.clone(), domain: config.domain.clone() };
     runtime.spawn(follower.run(move |change| removed.see(change)));
     if config.billing.automatic {
@@ -260,6 +267,10 @@ pub fn run(
     // Requests have ended: what was accepted goes out or stays in the store.
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(8), sms.drain()).await }).ok();
     sms.queue.close();
+    drop(hints);
+    if let Some(presence) = presence {
+        presence.close();
+    }
     drop(live);
     drop(sip);
     store.close();
@@ -430,6 +441,7 @@ struct Services {
     sip: Sip,
     home: Arc<Home>,
     registrar: Arc<Registrar>,
+    presence: Option<Arc<Presence>>,
     pager: Arc<Pager>,
     courier: Courier,
     ip_sm_gw: Option<(Arc<IpSmGw>, Inbox)>,
@@ -469,6 +481,7 @@ fn open_sip(
     let messages = cluster.messages(Arc::new(Timed::new(metrics.clone(), store.messages())));
     let (pager, inbox) = Pager::new(pager_config(config), messages);
     let wake = Arc::new(OnceLock::<Arc<Dispatcher>>::new());
+    let present = Arc::new(OnceLock::<Arc<Presence>>::new());
     let registrar = Arc::new(Registrar::new(
         registrar_config(config, secret),
         sip_registrar::Parts {
@@ -486,6 +499,14 @@ fn open_sip(
                     }
                 })
             },
+            on_changed: {
+                let present = present.clone();
+                Arc::new(move |aor, ended| {
+                    if let Some(presence) = present.get() {
+                        presence.registration_changed(aor, ended);
+                    }
+                })
+            },
             penalise: {
                 let neighbours = neighbours.clone();
                 Arc::new(move |flow, points| neighbours.penalise(flow, points))
@@ -493,6 +514,11 @@ fn open_sip(
         },
     ));
     provision::wait(|done| registrar.load(unix_now(), done))?;
+    let presence = presence::open(config, store, home.clone(), registrar.clone(), &metrics, secret)?;
+    if let Some(presence) = &presence {
+        // Made once, so it is empty.
+        let _ = present.set(presence.clone());
+    }
     let names = Arc::new(Located::default());
     let closed: Arc<dyn Fn(&Flow) + Send + Sync> = {
         let registrar = registrar.clone();
@@ -506,6 +532,7 @@ fn open_sip(
     let mut services: Vec<Arc<dyn Service>> = vec![registrar.clone(), pager.clone()];
     // In front of the pager: a short message is not kept as a text for a number that nobody has here.
     services.splice(1..1, gateway.clone().map(|g| g as Arc<dyn Service>));
+    services.splice(1..1, presence.clone().map(|p| p as Arc<dyn Service>));
     let parts = SipParts {
         home: home.clone(),
         directory: directory.clone(),
@@ -523,6 +550,9 @@ fn open_sip(
         authenticator.attach(Arc::new(vectors), driver.clone());
     }
     registrar.attach(driver.clone());
+    if let Some(presence) = &presence {
+        presence.attach(driver.clone());
+    }
     let stack = Sip::open(driver.clone(), bound, closed, &neighbours, metrics)?;
     let resolver = ResolverConfig { name_servers: sip.resolver.0.into_iter().collect(), ..ResolverConfig::default() };
     names.tie(&driver, Resolver::new(&resolver, stack.carriers.names().clone()), runtime.clone());
@@ -537,7 +567,7 @@ fn open_sip(
         },
     );
     let ip_sm_gw = gateway.zip(gateway_inbox);
-    Ok(Services { sip: stack, home, registrar, pager, courier, ip_sm_gw, names, wake })
+    Ok(Services { sip: stack, home, registrar, presence, pager, courier, ip_sm_gw, names, wake })
 }
 
 /// Where our users' short messages go.
@@ -585,12 +615,15 @@ fn pager_config(config: &Config) -> sip_messaging::Config {
 }
 
 /// Bindings and subscriptions run out by the second.
-async fn keep_time(registrar: Arc<Registrar>) {
+async fn keep_time(registrar: Arc<Registrar>, presence: Option<Arc<Presence>>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         second.tick().await;
         registrar.tick(Instant::now(), unix_now());
+        if let Some(presence) = &presence {
+            presence.tick(Instant::now(), unix_now());
+        }
     }
 }
 
@@ -695,6 +728,7 @@ fn stores_to_metrics(metrics: &Metrics, store: &Arc<Store>) {
     metrics.source(Family::gauge("isthmus_queue_depth", "Operations that wait, by queue."), move |s| {
         let depth = store.depth();
         s.push(&[("queue", "bindings")], depth.bindings as f64);
+        s.push(&[("queue", "presence")], depth.presence as f64);
         s.push(&[("queue", "sql")], depth.sql as f64);
     });
 }

@@ -33,6 +33,19 @@ impl Cluster {
         Cluster { bus, node, shared }
     }
 
+    pub fn bus(&self) -> &Arc<dyn Bus> {
+        &self.bus
+    }
+
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The store is one that other nodes write too.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
     /// The queue, with other nodes told of each message that it keeps.
     pub fn messages(&self, queue: Arc<dyn MessageQueue>) -> Arc<dyn MessageQueue> {
         match self.shared {

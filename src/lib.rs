@@ -15,6 +15,7 @@ pub mod config;
 pub mod ctl;
 pub mod http;
 pub mod names;
+mod presence;
 pub mod provision;
 pub mod secrets;
 pub mod sip;

@@ -56,6 +56,17 @@ impl Config {
         within("registrar.max_contacts", reg.max_contacts as u64, 1, 256);
         within("messaging.expiry", self.messaging.expiry, 60, 31_536_000);
         within("messaging.per_user", self.messaging.per_user as u64, 1, 100_000);
+        let presence = &self.presence;
+        within("presence.min_expires", u64::from(presence.min_expires), 1, 3_600);
+        let (min, max) = (u64::from(presence.min_expires), u64::from(presence.max_expires));
+        within("presence.max_expires", max, min, 31_536_000);
+        within("presence.default_expires", u64::from(presence.default_expires), min, max.max(min));
+        within("presence.max_document", presence.max_document.0, 1 << 10, Size::kib(64).0);
+        within("presence.publications_per_user", presence.publications_per_user as u64, 1, 1_000);
+        within("presence.publications", presence.publications as u64, 1, 1_000_000_000);
+        within("presence.subscriptions_per_user", presence.subscriptions_per_user as u64, 1, 1_000_000);
+        within("presence.subscriptions", presence.subscriptions as u64, 1, 1_000_000_000);
+        within("presence.notify_interval", u64::from(presence.notify_interval), 0, 3_600);
         let sms = &self.sms_over_ip;
         within("sms_over_ip.zone", u64::from(sms.zone.unsigned_abs()), 0, if sms.zone < 0 { 48 } else { 56 });
         within("telemetry.hep.queue", self.telemetry.hep.queue as u64, 16, 1 << 20);

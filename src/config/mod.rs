@@ -5,6 +5,7 @@
 mod check;
 mod doors;
 mod node;
+mod presence;
 mod sip;
 mod spans;
 mod values;
@@ -19,6 +20,7 @@ pub use doors::{
     Webhooks, Xmpp, XmppRoute,
 };
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};
+pub use presence::{Presence, Watchers};
 pub use sip::{Acknowledge, Auth, DigestAlgorithm, Flood, Messaging, Registrar, Sip, SmsOverIp};
 pub use spans::Spans;
 pub use values::{Door, Peers, Ports, Size, TrustedPeer};
@@ -34,6 +36,7 @@ pub struct Config {
     pub sip: Sip,
     pub registrar: Registrar,
     pub messaging: Messaging,
+    pub presence: Presence,
     pub sms_over_ip: SmsOverIp,
     pub tls: Tls,
     pub msrp: Msrp,
@@ -63,6 +66,7 @@ impl Default for Config {
             sip: Sip::default(),
             registrar: Registrar::default(),
             messaging: Messaging::default(),
+            presence: Presence::default(),
             sms_over_ip: SmsOverIp::default(),
             tls: Tls::default(),
             msrp: Msrp::default(),

@@ -1,5 +1,6 @@
 //! The operators' listener: health, metrics, and the API behind a Bearer token.
 
+mod documents;
 mod registrations;
 mod users;
 
@@ -15,7 +16,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use gw_sms::registry::{Registrations, Registry};
 use serde_json::{Value, json};
-use sip_ims::ports::UserStore;
+use sip_ims::ports::{Bus, Documents, UserStore};
 use sip_ims::service::Location;
 use sip_ims::{Aor, Directory, answer};
 use subtle::ConstantTimeEq;
@@ -31,6 +32,9 @@ pub struct Admin {
     pub directory: Arc<Directory>,
     pub registrations: Arc<dyn Registrations>,
     pub registry: Arc<Registry>,
+    /// What users keep here: presence rules, and whatever XCAP may be asked for.
+    pub documents: Arc<dyn Documents>,
+    pub bus: Arc<dyn Bus>,
     /// `None` until there is a registrar.
     pub location: Option<Arc<dyn Location>>,
     pub metrics: Arc<Metrics>,
@@ -45,6 +49,10 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/users", get(users::list).post(users::create))
         .route("/users/{id}", get(users::show).put(users::replace).delete(users::remove))
         .route("/users/{id}/bindings", get(bindings))
+        .route(
+            "/users/{id}/documents/{usage}/{name}",
+            get(documents::show).put(documents::put).delete(documents::remove),
+        )
         .route("/trace/{id}", get(trace))
         .route("/{kind}", get(registrations::list))
         .route("/{kind}/{key}", get(registrations::show).put(registrations::put).delete(registrations::remove))

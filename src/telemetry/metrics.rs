@@ -29,15 +29,17 @@ pub enum Latency {
 pub enum Commit {
     Bindings,
     Messages,
+    Presence,
 }
 
 impl Commit {
-    const ALL: [Commit; 2] = [Commit::Bindings, Commit::Messages];
+    const ALL: [Commit; 3] = [Commit::Bindings, Commit::Messages, Commit::Presence];
 
     fn as_str(self) -> &'static str {
         match self {
             Commit::Bindings => "bindings",
             Commit::Messages => "messages",
+            Commit::Presence => "presence",
         }
     }
 }

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use sip_ims::Aor;
 use sip_ims::ports::{
-    BindingChange, BindingRow, BindingStore, Done, EachAor, MessageId, MessageQueue, QueuedMessage, StoreError,
+    BindingChange, BindingRow, BindingStore, Done, EachAor, EachState, MessageId, MessageQueue, QueuedMessage,
+    StateChange, StateRow, StateStore, StoreError,
 };
 
 use super::metrics::{Commit, Latency, Metrics};
@@ -42,6 +43,24 @@ impl BindingStore for Timed<dyn BindingStore> {
     }
 
     fn changed_elsewhere(&self, also: Vec<Box<str>>, each: EachAor, done: Done<u64>) {
+        self.store.changed_elsewhere(also, each, done);
+    }
+
+    fn queued(&self) -> usize {
+        self.store.queued()
+    }
+}
+
+impl StateStore for Timed<dyn StateStore> {
+    fn write(&self, change: StateChange<'_>, done: Option<Done<()>>) -> Result<(), StoreError> {
+        self.store.write(change, done.map(|d| self.timed(Commit::Presence, d)))
+    }
+
+    fn load(&self, each: Box<dyn FnMut(StateRow<'_>) + Send>, done: Done<u64>) {
+        self.store.load(each, done);
+    }
+
+    fn changed_elsewhere(&self, also: Vec<Box<str>>, each: EachState, done: Done<u64>) {
         self.store.changed_elsewhere(also, each, done);
     }
 

@@ -28,7 +28,7 @@ pub struct Sipp {
 }
 
 /// What SIPp counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     pub ok: u64,
     pub failed: u64,
@@ -53,6 +53,10 @@ impl Sipp {
                 ("HOLD", "200".into()),
                 ("WAIT", "100".into()),
                 ("MORE", String::new()),
+                // What is watched.
+                ("EVENT", "reg".into()),
+                ("ACCEPT", "application/reginfo+xml".into()),
+                ("EXPIRES", "600".into()),
             ],
             lost: 0,
             limit: Duration::from_secs(60),

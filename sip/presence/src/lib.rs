@@ -1,0 +1,34 @@
+//! The presence server: who is there, and who may know (RFC 3856, 3903, 3863).
+//!
+//! [`Presence`] is a `sip_ims::service::Service`. It takes the PUBLISHes and SUBSCRIBEs of the home domain's users, keeps
+//! publications and subscriptions in memory and a row of each in the store, composes what was published and registered into
+//! one document ([`compose`]), lets [`rules`] decide who sees how much of it, and sends the NOTIFYs.
+//!
+//! Does not do: routing (`sip-call`), bindings (`sip-registrar`, asked through `sip_ims::service::Location`), SQL, XCAP.
+//!
+//! Start at [`Presence`]; `publish` and `subscribe` are the ways in, `work` is the way out.
+
+pub mod compose;
+pub mod document;
+pub mod names;
+pub mod rules;
+pub mod transform;
+
+mod book;
+mod config;
+mod counts;
+mod presentity;
+mod publish;
+mod reply;
+mod restore;
+mod rows;
+mod server;
+mod subscribe;
+mod watch;
+mod winfo;
+mod work;
+
+pub use book::{Book, RULES, key_of, owner_of};
+pub use config::Config;
+pub use counts::Counts;
+pub use server::{Parts, Presence};

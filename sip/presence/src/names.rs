@@ -1,0 +1,24 @@
+//! Namespaces and media types.
+
+/// RFC 3863.
+pub const PIDF: &str = "urn:ietf:params:xml:ns:pidf";
+/// RFC 4479.
+pub const DATA_MODEL: &str = "urn:ietf:params:xml:ns:pidf:data-model";
+/// RFC 4480.
+pub const RPID: &str = "urn:ietf:params:xml:ns:pidf:rpid";
+/// RFC 5196.
+pub const CAPS: &str = "urn:ietf:params:xml:ns:pidf:caps";
+/// RFC 3858.
+pub const WATCHERINFO: &str = "urn:ietf:params:xml:ns:watcherinfo";
+/// RFC 4745.
+pub const COMMON_POLICY: &str = "urn:ietf:params:xml:ns:common-policy";
+/// RFC 5025.
+pub const PRES_RULES: &str = "urn:ietf:params:xml:ns:pres-rules";
+/// OMA Presence XDM §5.1.
+pub const OMA_COMMON_POLICY: &str = "urn:oma:xml:xdm:common-policy";
+
+pub const PIDF_TYPE: &[u8] = b"application/pidf+xml";
+pub const WATCHERINFO_TYPE: &[u8] = b"application/watcherinfo+xml";
+
+/// The prefixes that a composed document binds, beside PIDF as its default namespace: the bit that stands for each.
+pub const BOUND: [(&str, &str, u8); 3] = [("dm", DATA_MODEL, 1), ("rpid", RPID, 2), ("caps", CAPS, 4)];

@@ -1,0 +1,67 @@
+//! Answers that are no.
+
+use sip_ims::service::{Request, Step};
+use sip_proto::HeaderName;
+use sip_proto::build::Writer;
+
+use crate::names::PIDF_TYPE;
+
+/// Why a PUBLISH or SUBSCRIBE is not granted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum No {
+    Status(u16),
+    /// 400.
+    Because(String),
+    /// 415.
+    MediaType,
+    /// 406, with what there is.
+    NotAcceptable(&'static [u8]),
+    /// 423, with Min-Expires.
+    TooBrief(u32),
+    /// 489.
+    BadEvent,
+    /// 503, with Retry-After: too much is there already, or under way.
+    Busy,
+    /// The answer has gone already.
+    Answered,
+}
+
+/// Seconds until it makes sense to try a busy server again.
+const RETRY_AFTER: u64 = 5;
+/// The packages served here.
+pub const PACKAGES: &[u8] = b"presence, presence.winfo";
+
+impl No {
+    pub fn status(&self) -> u16 {
+        match self {
+            No::Status(status) => *status,
+            No::Because(_) => 400,
+            No::MediaType => 415,
+            No::NotAcceptable(_) => 406,
+            No::TooBrief(_) => 423,
+            No::BadEvent => 489,
+            No::Busy | No::Answered => 503,
+        }
+    }
+
+    /// The headers that go with it.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        match self {
+            No::MediaType => w.text(HeaderName::Accept, PIDF_TYPE),
+            No::NotAcceptable(there) => w.text(HeaderName::Accept, there),
+            No::TooBrief(seconds) => w.number(HeaderName::MinExpires, (*seconds).into()),
+            No::BadEvent => w.text(HeaderName::AllowEvents, PACKAGES),
+            No::Busy => w.number(HeaderName::RetryAfter, RETRY_AFTER),
+            No::Status(_) | No::Because(_) | No::Answered => {}
+        }
+    }
+
+    /// Answers without a transaction.
+    pub fn reply(&self, step: &mut Step<'_>, request: &Request<'_>) {
+        if *self == No::Answered {
+            return;
+        }
+        let reason = if let No::Because(reason) = self { Some(reason.as_str()) } else { None };
+        step.reply(request.flow, request.message, self.status(), reason, |w| self.write(w));
+    }
+}

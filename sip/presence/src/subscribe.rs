@@ -1,0 +1,305 @@
+//! SUBSCRIBE to presence (RFC 3856) and to watcher information (RFC 3857), from its first check to its answer.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use sip_ims::Aor;
+use sip_ims::notify::{accepts, contact};
+use sip_ims::ports::{StateChange, StateRow, StoreError};
+use sip_ims::service::{Caller, Request, Step, Transaction, Verdict};
+use sip_proto::dialog::Dialog;
+use sip_proto::headers::{Event, delta_seconds};
+use sip_proto::subscription::{EndReason, Notifier, NotifierEvent};
+use sip_proto::{HeaderName, Hop, Message, derived, edit};
+
+use crate::counts::add;
+use crate::names::{PIDF_TYPE, WATCHERINFO_TYPE};
+use crate::presentity::Presentity;
+use crate::reply::No;
+use crate::rows;
+use crate::rules::{Decision, Handling};
+use crate::server::{Presence, seen};
+use crate::watch::{DialogKey, Package, RESERVE, Watch};
+use crate::winfo::{self, Untold};
+
+/// Bytes of an Event header that are kept for each subscription.
+const MAX_EVENT: usize = 256;
+
+/// What the store's thread needs to finish a SUBSCRIBE.
+struct Finish {
+    transaction: Transaction,
+    aor: Aor,
+    number: u64,
+    seconds: u32,
+    /// It set the dialog up.
+    first: bool,
+}
+
+impl Presence {
+    /// Takes the SUBSCRIBEs of our packages; passes on those of others.
+    pub(crate) fn subscribe(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict {
+        let message = request.message;
+        let Some(event) = message.value(HeaderName::Event).and_then(Event::parse) else { return Verdict::Pass };
+        let winfo = match event.package {
+            b"presence" => false,
+            b"presence.winfo" => true,
+            _ => return Verdict::Pass,
+        };
+        let in_dialog = message.value(HeaderName::To).and_then(derived::tag).is_some();
+        let result = match (in_dialog, &request.callee) {
+            (true, _) => match self.known(message) {
+                Some((aor, number)) => self.refresh(step, request, &aor, number),
+                // A dialog with somebody behind us.
+                None if request.callee.is_some() => return Verdict::Pass,
+                None => Err(No::Status(481)),
+            },
+            // RFC 5627: a GRUU names a device, which may know more of itself.
+            (false, Some(_)) if request.uri.gr().is_some() => return Verdict::Pass,
+            (false, Some(aor)) => self.try_subscribe(step, request, aor, winfo),
+            (false, None) => return Verdict::Pass,
+        };
+        match result {
+            Ok(()) => add(&self.counts.subscribed),
+            Err(no) => {
+                add(&self.counts.not_subscribed);
+                no.reply(step, request);
+            }
+        }
+        Verdict::Taken
+    }
+
+    fn known(&self, message: &Message<'_>) -> Option<(Aor, u64)> {
+        let key = self.dialog_key(message);
+        self.dialogs(key).get(&key).cloned()
+    }
+
+    fn try_subscribe(&self, step: &mut Step<'_>, request: &Request<'_>, aor: &Aor, winfo: bool) -> Result<(), No> {
+        let (message, flow) = (request.message, request.flow);
+        if request.profile.is_none() && !self.config.open {
+            return Err(No::Status(404));
+        }
+        let media_type = if winfo { WATCHERINFO_TYPE } else { PIDF_TYPE };
+        if !accepts(message, media_type) {
+            return Err(No::NotAcceptable(media_type));
+        }
+        let seconds = self.granted(message)?;
+        let watcher = self.watcher(request);
+        let decision = match winfo {
+            false => self.decide(aor, &watcher, step.unix),
+            // RFC 3857 §4.6: only the user itself, and nodes of the core.
+            true => {
+                let own = watcher.uri.strip_prefix("sip:") == Some(aor.as_str());
+                let allowed = own || matches!(request.caller, Caller::Trusted);
+                Decision { handling: if allowed { Handling::Allow } else { Handling::Block }, permissions: None }
+            }
+        };
+        if decision.handling == Handling::Block {
+            return Err(No::Status(403));
+        }
+        let event = message.value(HeaderName::Event).unwrap_or_default();
+        if event.len() > MAX_EVENT {
+            return Err(No::Because("Event Too Long".into()));
+        }
+        let tag = step.endpoint.local_tag(message.call_id().unwrap_or_default());
+        let mut dialog = Dialog::uas(message, &tag).map_err(|error| No::Because(error.to_string()))?;
+        dialog.responded(message, 200);
+        let key = self.dialog_key(message);
+        let (notifier, _) =
+            Notifier::start(step.now, seconds, decision.handling != Handling::Confirm, self.config.pace);
+        let watch = Watch {
+            key,
+            package: if winfo { Package::Winfo(Box::new(Untold::new())) } else { Package::Presence },
+            watcher: Arc::new(watcher),
+            dialog,
+            notifier,
+            hop: Hop::Flow(*flow),
+            contact: contact(&self.parts.home, flow).into(),
+            event: event.into(),
+            seen: seen(&decision),
+            told: 0,
+            owed: true,
+            reserved: RESERVE,
+            since: step.unix,
+            expires_at: step.unix + u64::from(seconds),
+            fetch: seconds == 0,
+            rejected: false,
+        };
+        let mut shard = self.shard(aor.as_str());
+        let result = {
+            let (p, mut calendar) = shard.entry(aor);
+            self.enter(step, request, aor, p, watch, seconds).map(|due| Presence::expect(&mut calendar, aor, p, due))
+        };
+        shard.tidy(aor.as_str());
+        result
+    }
+
+    /// Takes a new watch in, and gives the second at which to look at it.
+    fn enter(
+        &self,
+        step: &mut Step<'_>,
+        request: &Request<'_>,
+        aor: &Aor,
+        p: &mut Presentity,
+        watch: Watch,
+        seconds: u32,
+    ) -> Result<u64, No> {
+        let key = watch.key;
+        if p.watches.len() >= self.config.subscriptions_per_user
+            || self.subscriptions.load(Relaxed) >= self.config.subscriptions
+        {
+            return Err(No::Busy);
+        }
+        // It has a dialog already, whose tag this lacks.
+        if self.dialogs(key).contains_key(&key) {
+            return Err(No::Status(482));
+        }
+        let due = watch.due(step.now, step.unix).unwrap_or(step.unix + 64);
+        let number = p.add(watch);
+        self.dialogs(key).insert(key, (aor.clone(), number));
+        self.subscriptions.fetch_add(1, Relaxed);
+        let result = self.commit_watch(step, request, aor, p, number, seconds, true);
+        if result.is_err() {
+            p.watches.pop();
+            self.dialogs(key).remove(&key);
+            self.subscriptions.fetch_sub(1, Relaxed);
+        }
+        result.map(|()| due)
+    }
+
+    /// A SUBSCRIBE in a dialog: prolongs, or ends with 0 seconds.
+    fn refresh(&self, step: &mut Step<'_>, request: &Request<'_>, aor: &Aor, number: u64) -> Result<(), No> {
+        let (message, flow) = (request.message, request.flow);
+        let seconds = self.granted(message)?;
+        let mut shard = self.shard(aor.as_str());
+        let (p, mut calendar) = shard.get(aor.as_str()).ok_or(No::Status(481))?;
+        let watch = p.watch(number).ok_or(No::Status(481))?;
+        let to = message.value(HeaderName::To).and_then(derived::tag);
+        if to != Some(watch.dialog.id().local_tag) || watch.notifier.is_terminated() {
+            return Err(No::Status(481));
+        }
+        watch.dialog.receive(message).map_err(|_| No::Status(500))?;
+        watch.dialog.responded(message, 200);
+        watch.hop = Hop::Flow(*flow);
+        watch.contact = contact(&self.parts.home, flow).into();
+        watch.expires_at = step.unix + u64::from(seconds);
+        if let Package::Winfo(untold) = &mut watch.package {
+            untold.full = true;
+        }
+        self.commit_watch(step, request, aor, p, number, seconds, false)?;
+        if seconds > 0 {
+            Presence::expect(&mut calendar, aor, p, step.unix + u64::from(seconds));
+        }
+        Ok(())
+    }
+
+    fn granted(&self, message: &Message<'_>) -> Result<u32, No> {
+        let asked = message.value(HeaderName::Expires).and_then(delta_seconds);
+        self.grant().seconds(asked).map_err(|brief| No::TooBrief(brief.min_expires))
+    }
+
+    /// Writes a watch's row, or removes it; the answer goes when that is in the store, and the NOTIFY after it.
+    #[expect(clippy::too_many_arguments, reason = "a step, whose, which, and what")]
+    fn commit_watch(
+        &self,
+        step: &mut Step<'_>,
+        request: &Request<'_>,
+        aor: &Aor,
+        p: &mut Presentity,
+        number: u64,
+        seconds: u32,
+        first: bool,
+    ) -> Result<(), No> {
+        let transaction = step.defer(request).map_err(|_full| No::Busy)?;
+        let finish = Finish { transaction, aor: aor.clone(), number, seconds, first };
+        let me = self.me.clone();
+        let done = Box::new(move |result| {
+            if let Some(me) = me.upgrade() {
+                me.subscribed(finish, result);
+            }
+        });
+        let Some(watch) = p.watch(number) else { return Err(No::Status(481)) };
+        watch.reserved = watch.dialog.local_sequence().unwrap_or(0) + RESERVE;
+        let written = match seconds {
+            0 => {
+                let key = watch.key.row_key();
+                self.parts.store.write(StateChange::Remove { owner: aor.as_str(), key: &key }, Some(done))
+            }
+            _ => self.write_row(aor, watch, Some(done)),
+        };
+        written.map_err(|error| {
+            tracing::warn!(%error, "a subscription could not be queued");
+            self.refuse(step, request, transaction, 503);
+            No::Answered
+        })
+    }
+
+    pub(crate) fn write_row(
+        &self,
+        aor: &Aor,
+        watch: &Watch,
+        done: Option<sip_ims::ports::Done<()>>,
+    ) -> Result<(), StoreError> {
+        let mut body = Vec::with_capacity(512);
+        rows::write_watch(watch, &mut body);
+        let key = watch.key.row_key();
+        let expires_at = watch.expires_at as i64;
+        let row = StateRow { owner: aor.as_str(), key: &key, node: &self.config.node, expires_at, body: &body };
+        self.parts.store.write(StateChange::Put(row), done)
+    }
+
+    pub(crate) fn remove_row(&self, aor: &Aor, key: DialogKey) {
+        // When the queue is full the row stays; it is dropped when it is read.
+        let change = StateChange::Forget { owner: aor.as_str(), key: &key.row_key(), node: &self.config.node };
+        let _ = self.parts.store.write(change, None);
+    }
+
+    /// On the store's thread.
+    fn subscribed(&self, finish: Finish, result: Result<(), StoreError>) {
+        let Some(outlet) = self.outlet.get() else { return };
+        let Finish { transaction, aor, number, seconds, first } = finish;
+        if let Err(error) = result {
+            tracing::warn!(%error, "a subscription was not stored");
+            outlet.answer(transaction, 500, &|w| No::Busy.write(w));
+            if first {
+                self.drop_watch(&aor, number);
+            }
+            return;
+        }
+        let mut shard = self.shard(aor.as_str());
+        let Some((p, _)) = shard.get(aor.as_str()) else { return };
+        let Some(contact) = p.watch(number).map(|w| w.contact.clone()) else { return };
+        drop(shard);
+        // Before its NOTIFY.
+        outlet.answer(transaction, 200, &|w| {
+            w.header(HeaderName::Expires, |out| edit::number(out, seconds.into()));
+            w.text(HeaderName::Contact, &contact);
+        });
+        let now = std::time::Instant::now();
+        let mut shard = self.shard(aor.as_str());
+        let Some((p, _)) = shard.get(aor.as_str()) else { return };
+        let Some(watch) = p.watch(number) else { return };
+        watch.owed = true;
+        let fetch = watch.fetch;
+        if first {
+            // Its notifier has asked for the first NOTIFY when it was made.
+            p.ready.push(number);
+            self.enqueue(&aor, p);
+            if !fetch {
+                self.tell_of(&aor, p, now, number, winfo::Event::Subscribe);
+            }
+        } else {
+            self.step(&aor, p, now, number, NotifierEvent::Subscribed { seconds });
+            if seconds == 0 {
+                self.tell_of(&aor, p, now, number, winfo::Event::Ended(EndReason::Timeout));
+            }
+        }
+    }
+
+    fn drop_watch(&self, aor: &Aor, number: u64) {
+        let mut shard = self.shard(aor.as_str());
+        if let Some((p, _)) = shard.get(aor.as_str()) {
+            self.remove(p, number);
+        }
+        shard.tidy(aor.as_str());
+    }
+}

@@ -1,0 +1,156 @@
+//! One subscription.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sip_ims::notify::write_notify;
+use sip_proto::dialog::Dialog;
+use sip_proto::subscription::Notifier;
+use sip_proto::{HeaderName, Hop};
+
+use crate::names::{PIDF_TYPE, WATCHERINFO_TYPE};
+use crate::presentity::View;
+use crate::rules::{Permissions, Watcher};
+use crate::winfo::{self, Untold};
+
+/// Names a dialog among all: a keyed hash of Call-ID and the watcher's tag.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct DialogKey(pub u128);
+
+impl DialogKey {
+    /// The key of its row.
+    pub fn row_key(self) -> String {
+        format!("s{:032x}", self.0)
+    }
+}
+
+/// What is subscribed to.
+#[derive(Clone, Debug)]
+pub enum Package {
+    Presence,
+    Winfo(Box<Untold>),
+}
+
+/// How much an active watcher sees.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Seen {
+    Everything,
+    Part(Arc<Permissions>),
+    /// Politely blocked: closed, whatever is.
+    Nothing,
+}
+
+/// One subscription, and its dialog.
+#[derive(Debug)]
+pub struct Watch {
+    pub key: DialogKey,
+    pub package: Package,
+    pub watcher: Arc<Watcher>,
+    pub dialog: Dialog,
+    pub notifier: Notifier,
+    /// The way its last SUBSCRIBE came.
+    pub hop: Hop,
+    /// The value of our Contact.
+    pub contact: Box<[u8]>,
+    /// The value of Event, `id` included.
+    pub event: Box<[u8]>,
+    pub seen: Seen,
+    /// Hash of the document it was told last; 0: of none.
+    pub told: u64,
+    /// Its next NOTIFY goes even when its document is the one told last.
+    pub owed: bool,
+    /// The CSeq up to which its row lets us send.
+    pub reserved: u32,
+    /// Unix seconds.
+    pub since: u64,
+    pub expires_at: u64,
+    /// It asked once and has no row.
+    pub fetch: bool,
+    /// The last NOTIFY is of no more use: its watcher was rejected.
+    pub rejected: bool,
+}
+
+/// CSeq numbers that a row grants at a time.
+pub const RESERVE: u32 = 256;
+
+impl Watch {
+    pub fn is_presence(&self) -> bool {
+        matches!(self.package, Package::Presence)
+    }
+
+    /// Whether its row must be written again before long, because nearly all numbers are used.
+    pub fn runs_out(&self) -> bool {
+        !self.fetch && self.dialog.local_sequence().unwrap_or(0) + RESERVE / 2 > self.reserved
+    }
+
+    /// As winfo shows it.
+    pub fn entry(&self, event: winfo::Event) -> winfo::Entry {
+        winfo::Entry {
+            id: self.key.0 as u64,
+            uri: self.watcher.uri.clone(),
+            event,
+            active: self.notifier.is_active(),
+            since: self.since,
+            expires_at: self.expires_at,
+        }
+    }
+
+    /// The second at which its notifier wants to be looked at.
+    pub fn due(&self, now: Instant, unix: u64) -> Option<u64> {
+        let left = self.notifier.deadline()?.saturating_duration_since(now);
+        Some(unix + left.as_secs() + u64::from(left.subsec_nanos() > 0))
+    }
+
+    /// The next NOTIFY with this document.
+    pub fn notify_presence(&mut self, now: Instant, view: &View) -> Option<Vec<u8>> {
+        self.told = view.hash;
+        let body = if self.rejected { None } else { Some((PIDF_TYPE, &*view.body)) };
+        self.notify(now, body)
+    }
+
+    /// The next NOTIFY of watcher information; `all`: every watcher there is.
+    pub fn notify_winfo(
+        &mut self,
+        now: Instant,
+        unix: u64,
+        aor: &str,
+        all: impl FnOnce() -> Vec<winfo::Entry>,
+    ) -> Option<Vec<u8>> {
+        let Package::Winfo(untold) = &mut self.package else { return None };
+        let full = std::mem::take(&mut untold.full);
+        let entries = if full { all() } else { std::mem::take(&mut untold.entries) };
+        untold.entries.clear();
+        let version = untold.version;
+        untold.version = version.wrapping_add(1);
+        let mut body = Vec::with_capacity(256 + 160 * entries.len());
+        winfo::write(aor, version, full, &entries, unix, &mut body);
+        self.notify(now, Some((WATCHERINFO_TYPE, &body)))
+    }
+
+    fn notify(&mut self, now: Instant, body: Option<(&[u8], &[u8])>) -> Option<Vec<u8>> {
+        let mut state = Vec::with_capacity(64);
+        self.notifier.write_state(now, &mut state);
+        let room = body.map_or(0, |(_, body)| body.len());
+        write_notify(&mut self.dialog, room, |w| {
+            w.text(HeaderName::Contact, &self.contact);
+            w.text(HeaderName::Event, &self.event);
+            w.text(HeaderName::SubscriptionState, &state);
+            if let Some((media_type, body)) = body {
+                w.body(media_type, body);
+            }
+        })
+    }
+}
+
+/// What is left of a granted time.
+pub fn seconds_left(expires_at: u64, unix: u64) -> u32 {
+    expires_at.saturating_sub(unix).min(u64::from(u32::MAX)) as u32
+}
+
+/// Subscriptions told each second after a restart: all at once would be a flood.
+const RESUMED_EACH_SECOND: u64 = 2000;
+
+/// When the `nth` subscription that was taken over is told what is true now.
+pub fn resume_at(now: Instant, nth: u64) -> Instant {
+    now + Duration::from_secs(nth / RESUMED_EACH_SECOND)
+}

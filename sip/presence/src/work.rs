@@ -1,0 +1,400 @@
+//! The way out: a thread that tells watchers, and the clock.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Condvar, Mutex};
+use sip_ims::Aor;
+use sip_ims::notify::verdict;
+use sip_ims::ports::{Done, StateChange};
+use sip_ims::service::Outcome;
+use sip_proto::Hop;
+use sip_proto::subscription::{EndReason, NotifierEvent};
+
+use crate::book::RULES;
+use crate::counts::add;
+use crate::presentity::{Presentity, Publication};
+use crate::rules::Handling;
+use crate::server::{Presence, seen};
+use crate::watch::{RESERVE, Seen};
+use crate::winfo;
+
+/// Presentities that have something to tell: each stands there once.
+#[derive(Default)]
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    presentities: VecDeque<Aor>,
+    /// Users whose registration has changed, and whether it ended: at most [`MAX_REGISTRATIONS`].
+    registrations: VecDeque<(Box<str>, bool)>,
+    closed: bool,
+}
+
+/// Registrations that wait to be looked at; beyond it watchers hear with the next change.
+const MAX_REGISTRATIONS: usize = 100_000;
+/// Watches told with the presentity locked once.
+const AT_ONCE: usize = 64;
+
+enum Work {
+    Presentity(Aor),
+    Registration(Box<str>, bool),
+}
+
+impl Queue {
+    pub fn push(&self, aor: Aor) {
+        self.waiting.lock().presentities.push_back(aor);
+        self.wake.notify_one();
+    }
+
+    fn registration(&self, aor: &str, ended: bool) {
+        let mut waiting = self.waiting.lock();
+        if waiting.registrations.len() < MAX_REGISTRATIONS {
+            waiting.registrations.push_back((aor.into(), ended));
+            drop(waiting);
+            self.wake.notify_one();
+        }
+    }
+
+    fn close(&self) {
+        self.waiting.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    fn next(&self) -> Option<Work> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            if waiting.closed {
+                return None;
+            }
+            if let Some((aor, ended)) = waiting.registrations.pop_front() {
+                return Some(Work::Registration(aor, ended));
+            }
+            if let Some(aor) = waiting.presentities.pop_front() {
+                return Some(Work::Presentity(aor));
+            }
+            self.wake.wait(&mut waiting);
+        }
+    }
+}
+
+/// A NOTIFY that is written.
+struct Ready {
+    number: u64,
+    hop: Hop,
+    bytes: Vec<u8>,
+}
+
+impl Presence {
+    /// Starts the thread; it ends with [`Presence::close`].
+    pub(crate) fn run(&self) {
+        let Some(me) = self.me.upgrade() else { return };
+        let work = move || {
+            while let Some(work) = me.queue.next() {
+                let (now, unix) = (Instant::now(), unix_now());
+                match work {
+                    Work::Presentity(aor) => me.serve(&aor, now, unix),
+                    Work::Registration(aor, ended) => me.look_at_registration(&aor, ended),
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("presence".into()).spawn(work) {
+            tracing::error!(%error, "no thread for presence: watchers are told nothing");
+        }
+    }
+
+    /// Tells nobody anything any more: the server closes.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+
+    /// A user's contacts have changed. `ended`: one of them is gone. Cheap, takes no lock that is held for long.
+    pub fn registration_changed(&self, aor: &str, ended: bool) {
+        if self.subscriptions() > 0 {
+            self.queue.registration(aor, ended);
+        }
+    }
+
+    fn look_at_registration(&self, aor: &str, ended: bool) {
+        let mut shard = self.shard(aor);
+        let Some((name, _)) = shard.presentities.get_key_value(aor) else { return };
+        let name = name.clone();
+        if let Some((p, _)) = shard.get(aor) {
+            p.touch(ended);
+            self.enqueue(&name, p);
+        }
+    }
+
+    /// Tells the watchers of a presentity what there is to tell.
+    pub(crate) fn serve(&self, aor: &Aor, now: Instant, unix: u64) {
+        let Some(outlet) = self.outlet.get() else { return };
+        let mut changed = None;
+        let mut after = None::<u64>;
+        loop {
+            let mut ready = Vec::new();
+            let mut more = false;
+            {
+                let mut shard = self.shard(aor.as_str());
+                let Some((p, mut calendar)) = shard.get(aor.as_str()) else { return };
+                if after.is_none() {
+                    p.queued = false;
+                    changed = p.changed.take();
+                }
+                for number in std::mem::take(&mut p.ready) {
+                    self.write_notify(aor, p, number, now, unix, &mut ready);
+                }
+                if let Some(hurry) = changed {
+                    let event = if hurry { NotifierEvent::ChangedNow } else { NotifierEvent::Changed };
+                    let from = after.map_or(0, |number| p.watches.partition_point(|(n, _)| *n <= number));
+                    let numbers: Vec<u64> = p.watches[from..].iter().take(AT_ONCE).map(|(n, _)| *n).collect();
+                    more = from + numbers.len() < p.watches.len();
+                    after = numbers.last().copied().or(after).or(Some(0));
+                    for number in numbers {
+                        if self.is_news(aor, p, number, unix) {
+                            self.step(aor, p, now, number, event);
+                        }
+                    }
+                    for number in std::mem::take(&mut p.ready) {
+                        self.write_notify(aor, p, number, now, unix, &mut ready);
+                    }
+                }
+                if let Some(due) = p.next_due(now, unix) {
+                    Presence::expect(&mut calendar, aor, p, due);
+                }
+            }
+            for Ready { number, hop, bytes } in ready {
+                add(&self.counts.notified);
+                let (me, owner) = (self.me.clone(), aor.clone());
+                let done = move |outcome| {
+                    if let Some(me) = me.upgrade() {
+                        me.answered(&owner, number, &outcome);
+                    }
+                };
+                outlet.request(hop, bytes, Box::new(done));
+            }
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Whether a watch of presence does not know yet what is true now.
+    fn is_news(&self, aor: &Aor, p: &mut Presentity, number: u64, unix: u64) -> bool {
+        let Some(watch) = p.watch(number).filter(|w| w.is_presence() && w.notifier.is_active()) else { return false };
+        let (seen, told) = (watch.seen.clone(), watch.told);
+        self.view(aor, p, &seen, unix).hash != told
+    }
+
+    fn view(&self, aor: &Aor, p: &mut Presentity, seen: &Seen, unix: u64) -> Arc<crate::presentity::View> {
+        let (view, composed) = p.view(aor.as_str(), seen, || self.registered(aor.as_str(), unix));
+        if composed {
+            add(&self.counts.composed);
+        }
+        view
+    }
+
+    /// Writes the NOTIFY that a notifier has asked for.
+    fn write_notify(
+        &self,
+        aor: &Aor,
+        p: &mut Presentity,
+        number: u64,
+        now: Instant,
+        unix: u64,
+        ready: &mut Vec<Ready>,
+    ) {
+        let Some(watch) = p.watch(number) else { return };
+        let bytes = match watch.is_presence() {
+            true => {
+                let (seen, owed, told) = (watch.seen.clone(), watch.owed, watch.told);
+                let view = self.view(aor, p, &seen, unix);
+                if !owed && told == view.hash {
+                    // What it was to hear has changed back, or it has heard it with the last one.
+                    return self.step(aor, p, now, number, NotifierEvent::Answered { status: 200, retry_after: None });
+                }
+                p.watch(number).and_then(|w| w.notify_presence(now, &view))
+            }
+            false => {
+                let entries = p.entries();
+                p.watch(number).and_then(|w| w.notify_winfo(now, unix, aor.as_str(), || entries))
+            }
+        };
+        let Some(watch) = p.watch(number) else { return };
+        watch.owed = false;
+        let Some(bytes) = bytes else {
+            // All numbers are used, or the dialog is over.
+            self.remove_row(aor, watch.key);
+            return self.remove(p, number);
+        };
+        ready.push(Ready { number, hop: watch.hop, bytes });
+        if watch.runs_out() && !watch.notifier.is_terminated() {
+            watch.reserved = watch.dialog.local_sequence().unwrap_or(0) + RESERVE;
+            // When the queue is full it is tried again with the next one.
+            if let Err(error) = self.write_row(aor, watch, None) {
+                watch.reserved = 0;
+                tracing::debug!(%error, "a subscription's row was not renewed");
+            }
+        }
+    }
+
+    /// A NOTIFY was answered, or not.
+    fn answered(&self, aor: &Aor, number: u64, outcome: &Outcome) {
+        let (status, retry_after) = verdict(outcome);
+        let now = Instant::now();
+        let mut shard = self.shard(aor.as_str());
+        if let Some((p, _)) = shard.get(aor.as_str()) {
+            let Some(watch) = p.watch(number) else { return };
+            let (notifier, step) = watch.notifier.clone().step(now, NotifierEvent::Answered { status, retry_after });
+            if !(200..300).contains(&status) {
+                // It may not have heard.
+                watch.told = 0;
+            }
+            let lost = step.gone && !watch.notifier.is_terminated();
+            watch.notifier = notifier;
+            let key = watch.key;
+            if lost {
+                add(&self.counts.lost_watchers);
+                self.remove_row(aor, key);
+                self.tell_of(aor, p, now, number, winfo::Event::Ended(EndReason::Timeout));
+            }
+            self.follow(aor, p, number, step);
+        }
+        shard.tidy(aor.as_str());
+    }
+
+    /// Once a second: what has run out.
+    pub fn tick(&self, now: Instant, unix: u64) {
+        for mut shard in self.shards() {
+            for aor in shard.due(unix) {
+                if let Some((p, mut calendar)) = shard.get(aor.as_str()) {
+                    self.lapse(&aor, p, now, unix);
+                    let border =
+                        self.book.rules(&aor).and_then(|r| r.next_border(unix)).filter(|_| !p.watches.is_empty());
+                    if let Some(due) = p.next_due(now, unix).into_iter().chain(border).min() {
+                        Presence::expect(&mut calendar, &aor, p, due.max(unix + 1));
+                    }
+                }
+                shard.tidy(aor.as_str());
+            }
+        }
+    }
+
+    fn lapse(&self, aor: &Aor, p: &mut Presentity, now: Instant, unix: u64) {
+        let before = p.publications.len();
+        p.publications.retain(|publication| {
+            let live = publication.expires_at > unix;
+            if !live {
+                let key = Publication::row_key(publication.id);
+                let change = StateChange::Forget { owner: aor.as_str(), key: &key, node: &self.config.node };
+                // When the queue is full the row stays; it is dropped when it is read.
+                let _ = self.parts.store.write(change, None);
+            }
+            live
+        });
+        if p.publications.len() < before {
+            self.publications.fetch_sub(before - p.publications.len(), Relaxed);
+            p.touch(false);
+            self.enqueue(aor, p);
+        }
+        if self.book.rules(aor).is_some() {
+            self.authorise(aor, p, now, unix);
+        }
+        let due = p.watches.iter().filter(|(_, w)| w.notifier.deadline().is_some_and(|at| at <= now));
+        let due: Vec<u64> = due.map(|(number, _)| *number).collect();
+        for number in due {
+            self.step(aor, p, now, number, NotifierEvent::Deadline);
+            let over = p.watch(number).filter(|w| w.notifier.is_terminated()).map(|w| w.key);
+            if let Some(key) = over {
+                self.remove_row(aor, key);
+                self.owe(p, number);
+                self.tell_of(aor, p, now, number, winfo::Event::Ended(EndReason::Timeout));
+            }
+        }
+    }
+
+    /// Its next NOTIFY must go whatever its watcher knows.
+    fn owe(&self, p: &mut Presentity, number: u64) {
+        if let Some(watch) = p.watch(number) {
+            watch.owed = true;
+        }
+    }
+
+    /// A document of an application usage has changed; `done` runs when the watchers it is about are judged anew.
+    pub fn rules_changed(self: &Arc<Self>, usage: &str, key: &str, done: Done<()>) {
+        if !RULES.contains(&usage) {
+            return done(Ok(()));
+        }
+        let (me, usage, key) = (self.clone(), usage.to_owned(), key.to_owned());
+        let (collection, name) = (usage.clone(), key.clone());
+        let read = move |document: Result<Option<sip_ims::ports::Document>, _>| {
+            done(document.map(|document| {
+                if let Some(aor) = me.book.enter(&usage, &key, document.as_ref()) {
+                    me.judge(&aor, Instant::now(), unix_now());
+                }
+            }));
+        };
+        self.parts.documents.get(&collection, &name, Box::new(read));
+    }
+
+    /// The rules of a user have changed.
+    fn judge(&self, aor: &Aor, now: Instant, unix: u64) {
+        let mut shard = self.shard(aor.as_str());
+        if let Some((p, mut calendar)) = shard.get(aor.as_str()) {
+            self.authorise(aor, p, now, unix);
+            if let Some(border) = self.book.rules(aor).and_then(|r| r.next_border(unix)) {
+                Presence::expect(&mut calendar, aor, p, border);
+            }
+        }
+    }
+
+    fn authorise(&self, aor: &Aor, p: &mut Presentity, now: Instant, unix: u64) {
+        let numbers: Vec<u64> = p.watches.iter().filter(|(_, w)| w.is_presence()).map(|(n, _)| *n).collect();
+        let mut shown = false;
+        for number in numbers {
+            let Some(watch) = p.watch(number).filter(|w| !w.notifier.is_terminated()) else { continue };
+            let decision = self.decide(aor, &watch.watcher, unix);
+            let (active, key) = (watch.notifier.is_active(), watch.key);
+            let end = |reason| NotifierEvent::Ended { reason, retry_after: None };
+            let (event, told) = match (decision.handling, active) {
+                (Handling::Block, _) => {
+                    watch.rejected = true;
+                    (Some(end(EndReason::Rejected)), Some(winfo::Event::Ended(EndReason::Rejected)))
+                }
+                // Its watcher subscribes again, and waits.
+                (Handling::Confirm, true) => {
+                    watch.rejected = true;
+                    (Some(end(EndReason::Deactivated)), Some(winfo::Event::Ended(EndReason::Deactivated)))
+                }
+                (Handling::Confirm, false) => (None, None),
+                (_, false) => (Some(NotifierEvent::Authorised), Some(winfo::Event::Approved)),
+                (_, true) => (None, None),
+            };
+            let now_seen = seen(&decision);
+            shown |= now_seen != watch.seen;
+            watch.seen = now_seen;
+            if let Some(event) = event {
+                watch.owed = true;
+                self.step(aor, p, now, number, event);
+            }
+            if let Some(told) = told {
+                if matches!(told, winfo::Event::Ended(_)) {
+                    self.remove_row(aor, key);
+                }
+                self.tell_of(aor, p, now, number, told);
+            }
+        }
+        if shown {
+            p.changed = Some(p.changed.unwrap_or(false));
+            self.enqueue(aor, p);
+        }
+    }
+}
+
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}

@@ -1,0 +1,65 @@
+//! `[presence]`: who is there, and who may know.
+
+use serde::Deserialize;
+
+use super::values::Size;
+
+/// The presence server (RFC 3856, 3903).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Presence {
+    /// False: PUBLISH and SUBSCRIBE go to the handsets themselves.
+    pub enabled: bool,
+    /// Seconds; shorter publications and subscriptions get 423. 1 to 3,600.
+    pub min_expires: u32,
+    /// Seconds; longer ones are shortened.
+    pub max_expires: u32,
+    /// Seconds granted when the peer names none.
+    pub default_expires: u32,
+    /// Largest published document, 1 KiB to 64 KiB.
+    pub max_document: Size,
+    /// Publications of one user, 1 to 1,000.
+    pub publications_per_user: usize,
+    pub publications: usize,
+    /// Subscriptions to one user, 1 to 1,000,000.
+    pub subscriptions_per_user: usize,
+    pub subscriptions: usize,
+    /// Seconds between two notifications of one watcher, at most 3,600 (RFC 3856 §6.10 recommends 5). That a handset is gone
+    /// is told at once.
+    pub notify_interval: u32,
+    /// What becomes of watchers of our own domain where a user has no rules.
+    pub own_domain: Watchers,
+    /// And of all others.
+    pub others: Watchers,
+}
+
+impl Default for Presence {
+    fn default() -> Presence {
+        Presence {
+            enabled: true,
+            min_expires: 60,
+            max_expires: 86_400,
+            default_expires: 3_600,
+            max_document: Size::kib(32),
+            publications_per_user: 16,
+            publications: 1_000_000,
+            subscriptions_per_user: 10_000,
+            subscriptions: 1_000_000,
+            notify_interval: 5,
+            own_domain: Watchers::Allow,
+            others: Watchers::Confirm,
+        }
+    }
+}
+
+/// RFC 5025 §3.2.1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Watchers {
+    Allow,
+    /// Told that the user is not there.
+    PoliteBlock,
+    /// Told nothing until the user's rules allow it.
+    Confirm,
+    Block,
+}

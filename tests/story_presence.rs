@@ -1,0 +1,386 @@
+//! Who is there, and who may know: PUBLISH, SUBSCRIBE, NOTIFY, watcher information and rules, with SIPp as publisher and
+//! watcher, across `kill -9`.
+
+mod harness;
+
+use std::process::Command;
+use std::time::Duration;
+
+use harness::sipp::Running;
+use harness::{DOMAIN, Outcome, Server, Setup, Sipp, eventually, header};
+
+const SOON: Duration = Duration::from_secs(30);
+const PIDF: &str = "application/pidf+xml";
+const WINFO: &str = "application/watcherinfo+xml";
+
+fn setup(users: &[&str]) -> Setup {
+    let mut setup = Setup::with_users(users);
+    setup.sections = "[presence]\nnotify_interval = 0\nmin_expires = 2\n".into();
+    setup.registrar = "min_expires = 2\n".into();
+    setup
+}
+
+/// A document with one tuple.
+fn document(user: &str, id: &str, basic: &str, more: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\"?>\r\n<presence xmlns=\"urn:ietf:params:xml:ns:pidf\" entity=\"sip:{user}@{DOMAIN}\">\
+         <tuple id=\"{id}\"><status><basic>{basic}</basic></status>{more}</tuple></presence>"
+    )
+}
+
+struct Publish<'a> {
+    server: &'a Server,
+    port: u16,
+    by: &'a str,
+    user: &'a str,
+    lines: Vec<String>,
+}
+
+impl<'a> Publish<'a> {
+    fn of(server: &'a Server, user: &'a str) -> Self {
+        let lines = vec!["Event: presence".to_owned(), format!("Content-Type: {PIDF}")];
+        Self { server, port: server.ports.next(), by: user, user, lines }
+    }
+
+    fn from(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    fn by(mut self, user: &'a str) -> Self {
+        self.by = user;
+        self
+    }
+
+    fn line(mut self, line: &str) -> Self {
+        self.lines.push(line.into());
+        self
+    }
+
+    fn only(mut self, lines: &[&str]) -> Self {
+        self.lines = lines.iter().map(|l| (*l).into()).collect();
+        self
+    }
+
+    /// Its answer.
+    fn answered(self, code: u16, body: &str) -> String {
+        let sipp = Sipp::new(self.server, "publish", self.port).set("USER", self.user).set("CODE", code);
+        let outcome = sipp.set("LINES", self.lines.join("\n")).set("BODY", body).users(&[self.by]).succeed();
+        outcome.received().last().copied().expect("an answer").to_owned()
+    }
+
+    /// The entity tag it was given.
+    fn tag(self, body: &str) -> String {
+        let answer = self.answered(200, body);
+        header(&answer, "SIP-ETag").expect("an entity tag").to_owned()
+    }
+}
+
+fn watching(server: &Server, scenario: &'static str, watcher: &str, user: &str, winfo: bool) -> Sipp {
+    let (event, accept) = if winfo { ("presence.winfo", WINFO) } else { ("presence", PIDF) };
+    let sipp = Sipp::new(server, scenario, server.ports.next()).set("USER", user).users(&[watcher]);
+    sipp.set("EVENT", event).set("ACCEPT", accept).limit(Duration::from_secs(120))
+}
+
+/// The NOTIFYs that a running watcher has heard so far, each once.
+fn notifies(running: &Running) -> Vec<String> {
+    let log = std::fs::read(running.base.with_extension("msg")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&log).into_owned();
+    let outcome =
+        Outcome { name: String::new(), counts: Default::default(), ended: None, errors: String::new(), messages: text };
+    let mut all: Vec<String> =
+        outcome.received().into_iter().filter(|m| m.starts_with("NOTIFY")).map(str::to_owned).collect();
+    all.dedup_by(|a, b| header(a, "CSeq") == header(b, "CSeq"));
+    all
+}
+
+/// Waits until the last NOTIFY is one like that.
+fn hears(running: &Running, what: &str, like: impl Fn(&str) -> bool) -> String {
+    eventually(what, SOON, || notifies(running).last().is_some_and(|m| like(m)));
+    notifies(running).pop().unwrap()
+}
+
+fn basic(message: &str) -> Vec<&str> {
+    message.split("<basic>").skip(1).filter_map(|p| p.split('<').next()).collect()
+}
+
+fn state(message: &str) -> &str {
+    header(message, "Subscription-State").unwrap_or_default()
+}
+
+/// Stores presence rules as an operator does.
+fn rules(server: &Server, user: &str, rules: &str) {
+    let text = format!(
+        "<ruleset xmlns=\"urn:ietf:params:xml:ns:common-policy\" xmlns:pr=\"urn:ietf:params:xml:ns:pres-rules\">{rules}</ruleset>"
+    );
+    let token = std::fs::read_to_string(server.path().join("data/admin.token")).expect("the admin token");
+    let done = Command::new("curl")
+        .args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", "PUT", "--data-binary", &text])
+        .args(["-H", &format!("Authorization: Bearer {}", token.trim())])
+        .arg(format!("http://127.0.0.1:{}/admin/v1/users/{user}/documents/pres-rules/index", server.admin))
+        .output()
+        .expect("curl runs");
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "204", "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+fn rule(watcher: &str, handling: &str, transformations: &str) -> String {
+    format!(
+        "<rule id=\"{watcher}\"><conditions><identity><one id=\"sip:{watcher}@{DOMAIN}\"/></identity></conditions>\
+         <actions><pr:sub-handling>{handling}</pr:sub-handling></actions>\
+         <transformations>{transformations}</transformations></rule>"
+    )
+}
+
+const EVERYTHING: &str = "<pr:provide-services><pr:all-services/></pr:provide-services><pr:provide-persons><pr:all-persons/></pr:provide-persons>\
+    <pr:provide-devices><pr:all-devices/></pr:provide-devices><pr:provide-all-attributes/>";
+
+#[test]
+fn publication_is_made_refreshed_changed_and_taken_back() {
+    let server = setup(&["alice", "bob"]).start();
+    let bob = watching(&server, "watch", "bob", "alice", false).start();
+    let first = hears(&bob, "that nobody is there", |m| basic(m) == ["closed"]);
+    assert!(state(&first).starts_with("active;expires="), "{first}");
+    assert_eq!((header(&first, "Event"), header(&first, "Content-Type")), (Some("presence"), Some(PIDF)));
+
+    let odd = "<x:mood xmlns:x='urn:x'  a = \"1\" >&lt;&#38;</x:mood><note xml:lang=\"de\">im B\u{fc}ro</note>";
+    let answer =
+        Publish::of(&server, "alice").line("Expires: 600").answered(200, &document("alice", "desk", "open", odd));
+    assert_eq!(header(&answer, "Expires"), Some("600"));
+    let tag = header(&answer, "SIP-ETag").unwrap().to_owned();
+    let heard = hears(&bob, "that she is there", |m| basic(m) == ["open"]);
+    assert!(
+        heard.contains(&format!("<tuple id=\"desk\"><status><basic>open</basic></status>{odd}</tuple>")),
+        "{heard}"
+    );
+    assert!(heard.contains(&format!("entity=\"sip:alice@{DOMAIN}\"")), "{heard}");
+
+    // Refreshed: a new tag, and nobody is told what he knows.
+    let told = notifies(&bob).len();
+    let fresh = Publish::of(&server, "alice")
+        .only(&["Event: presence", "Expires: 600"])
+        .line(&format!("SIP-If-Match: {tag}"))
+        .tag("");
+    assert_ne!(fresh, tag);
+    Publish::of(&server, "alice")
+        .line(&format!("SIP-If-Match: {tag}"))
+        .answered(412, &document("alice", "desk", "open", ""));
+    let changed = Publish::of(&server, "alice")
+        .line(&format!("SIP-If-Match: {fresh}"))
+        .tag(&document("alice", "desk", "closed", ""));
+    hears(&bob, "that she is busy", |m| basic(m) == ["closed"]);
+    assert_eq!(notifies(&bob).len(), told + 1);
+
+    // Another handset of hers.
+    let second = Publish::of(&server, "alice").tag(&document("alice", "pocket", "open", ""));
+    hears(&bob, "both", |m| basic(m) == ["closed", "open"]);
+    for tag in [changed, second] {
+        Publish::of(&server, "alice")
+            .only(&["Event: presence", "Expires: 0"])
+            .line(&format!("SIP-If-Match: {tag}"))
+            .answered(200, "");
+    }
+    let last = hears(&bob, "that nothing is left", |m| basic(m) == ["closed"] && m.contains("nobody-there"));
+    assert!(!last.contains("desk"), "{last}");
+    assert_eq!(server.metric("isthmus_publications"), 0.0);
+}
+
+#[test]
+fn publication_that_nobody_refreshes_ends_by_itself() {
+    let server = setup(&["alice", "bob"]).start();
+    let bob = watching(&server, "watch", "bob", "alice", false).start();
+    Publish::of(&server, "alice").line("Expires: 2").answered(200, &document("alice", "t", "open", ""));
+    hears(&bob, "that she is there", |m| basic(m) == ["open"]);
+    hears(&bob, "that it has run out", |m| basic(m) == ["closed"]);
+}
+
+#[test]
+fn bad_publications_are_refused_and_spoil_nothing() {
+    let server = setup(&["alice", "bob"]).start();
+    Publish::of(&server, "alice").tag(&document("alice", "good", "open", ""));
+    let publish = || Publish::of(&server, "alice");
+    let good = document("alice", "t", "open", "");
+    let dtd = good.replace("?>\r\n", "?>\r\n<!DOCTYPE presence SYSTEM \"http://127.0.0.1/x\">");
+    let deep = format!("{}{}{}", "<a>".repeat(300), "", "</a>".repeat(300));
+    for bad in [
+        dtd.as_str(),
+        "<presence",
+        "no xml",
+        &document("alice", "", "open", ""),
+        &document("alice", "t", "open", &deep),
+    ] {
+        let answer = publish().answered(400, bad);
+        assert!(!answer.starts_with("SIP/2.0 400 Bad Request"), "it says why: {answer}");
+    }
+    let answer = publish().only(&["Event: dialog", "Content-Type: application/dialog-info+xml"]).answered(489, "<x/>");
+    assert!(header(&answer, "Allow-Events").is_some_and(|v| v.contains("presence")), "{answer}");
+    let answer = publish().only(&["Event: presence", "Content-Type: text/plain"]).answered(415, "hello");
+    assert_eq!(header(&answer, "Accept"), Some(PIDF));
+    let answer = publish().line("Expires: 1").answered(423, &good);
+    assert_eq!(header(&answer, "Min-Expires"), Some("2"));
+    publish().line("SIP-If-Match: nonsense").answered(412, &good);
+    publish().only(&["Event: presence", "SIP-If-Match: 0123456789abcdef"]).answered(412, "");
+    publish().only(&["Event: presence"]).answered(400, "");
+    publish().answered(413, &document("alice", "t", "open", &"<note>long</note>".repeat(3000)));
+    Publish::of(&server, "alice").by("bob").answered(403, &good);
+    Publish::of(&server, "nobody").by("bob").answered(404, &document("nobody", "t", "open", ""));
+    let bob = watching(&server, "watch", "bob", "alice", false).start();
+    let heard = hears(&bob, "what was good", |m| basic(m) == ["open"]);
+    assert!(heard.contains("good"), "{heard}");
+    assert_eq!(server.metric("isthmus_publications"), 1.0);
+}
+
+#[test]
+fn watcher_fetches_refreshes_and_leaves() {
+    let server = setup(&["alice", "bob"]).start();
+    Publish::of(&server, "alice").tag(&document("alice", "t", "open", ""));
+    let seen = watching(&server, "watch_once", "bob", "alice", false).succeed();
+    let all: Vec<&str> = seen.received().into_iter().filter(|m| m.starts_with("NOTIFY")).collect();
+    assert!(state(all[0]).starts_with("active;expires=") && basic(all[0]) == ["open"], "{}", all[0]);
+    assert!(state(all.last().unwrap()).starts_with("terminated;reason=timeout"), "{all:?}");
+    // Once, without a subscription: the first NOTIFY is the last.
+    let fetched = watching(&server, "watch", "bob", "alice", false).set("EXPIRES", 0).succeed();
+    let all: Vec<&str> = fetched.received().into_iter().filter(|m| m.starts_with("NOTIFY")).collect();
+    assert_eq!((all.len(), basic(all[0])), (1, vec!["open"]));
+    eventually("nobody watches", SOON, || server.metric("isthmus_presence_subscriptions") == 0.0);
+    let refused =
+        watching(&server, "watch_refused", "bob", "alice", false).set("ACCEPT", "text/plain").set("CODE", 406);
+    refused.succeed();
+    watching(&server, "watch_refused", "bob", "alice", true).set("CODE", 403).succeed();
+}
+
+#[test]
+fn user_decides_who_sees_what() {
+    let server = setup(&["alice", "bob", "carol", "dave", "eve"]).start();
+    rules(
+        &server,
+        "alice",
+        &[
+            rule("bob", "allow", EVERYTHING),
+            rule("carol", "polite-block", ""),
+            rule("dave", "confirm", ""),
+            rule("eve", "block", ""),
+        ]
+        .concat(),
+    );
+    let more = "<contact>sip:alice@x</contact><note>secret</note>";
+    Publish::of(&server, "alice").tag(&document("alice", "t", "open", more));
+    let winfo = watching(&server, "watch", "alice", "alice", true).start();
+    let first = hears(&winfo, "the first document", |m| m.contains("state=\"full\""));
+    assert!(
+        first.contains(&format!("<watcher-list resource=\"sip:alice@{DOMAIN}\" package=\"presence\"/>")),
+        "{first}"
+    );
+
+    let [bob, carol, dave] = ["bob", "carol", "dave"].map(|w| watching(&server, "watch", w, "alice", false).start());
+    watching(&server, "watch_refused", "eve", "alice", false).set("CODE", 403).succeed();
+    assert!(hears(&bob, "everything", |m| basic(m) == ["open"]).contains("secret"));
+    assert!(!hears(&carol, "nothing", |m| basic(m) == ["closed"]).contains("secret"));
+    let pending = hears(&dave, "to wait", |m| state(m).starts_with("pending;"));
+    assert!(!pending.contains("secret") && !pending.contains("<basic>open"), "{pending}");
+    let about = |who: &str| format!(">sip:{who}@{DOMAIN}</watcher>");
+    let told = || notifies(&winfo).concat();
+    eventually("alice knows of three", SOON, || ["bob", "carol", "dave"].iter().all(|w| told().contains(&about(w))));
+    let waiting = told();
+    let entry = waiting.split("<watcher ").find(|e| e.contains(&about("dave"))).unwrap();
+    assert!(entry.contains("status=\"pending\"") && entry.contains("event=\"subscribe\""), "{entry}");
+
+    // She lets dave see that she is there and no more, and bob nothing at all.
+    let some = "<pr:provide-services><pr:all-services/></pr:provide-services>";
+    rules(
+        &server,
+        "alice",
+        &[rule("bob", "block", ""), rule("carol", "polite-block", ""), rule("dave", "allow", some)].concat(),
+    );
+    let allowed = hears(&dave, "that she is there", |m| state(m).starts_with("active;") && basic(m) == ["open"]);
+    assert!(allowed.contains("<contact>sip:alice@x</contact>") && !allowed.contains("secret"), "{allowed}");
+    let out = bob.succeed(1);
+    let last = out.received().into_iter().rfind(|m| m.starts_with("NOTIFY")).unwrap();
+    assert!(state(last).starts_with("terminated;reason=rejected") && !last.contains("<presence"), "{last}");
+    eventually("alice knows that it was she", SOON, || {
+        let told = told();
+        let entries = |who: &str| {
+            told.split("<watcher ").filter(|e| e.contains(&about(who))).map(str::to_owned).collect::<Vec<_>>()
+        };
+        entries("dave").iter().any(|e| e.contains("event=\"approved\"") && e.contains("status=\"active\""))
+            && entries("bob").iter().any(|e| e.contains("event=\"rejected\"") && e.contains("status=\"terminated\""))
+    });
+}
+
+#[test]
+fn handset_that_vanishes_is_missed_at_once() {
+    let mut setup = setup(&["alice", "bob"]);
+    // A watcher's pace does not hold that up.
+    setup.sections = "[presence]\nnotify_interval = 60\n".into();
+    let server = setup.start();
+    let bob = watching(&server, "watch", "bob", "alice", false).start();
+    hears(&bob, "that nobody is there", |m| basic(m) == ["closed"]);
+    let phone = server.ports.next();
+    let registers = |expires: u32| {
+        let contact = format!("Contact: <sip:alice@127.0.0.1:{phone}>;audio;expires={expires}");
+        Sipp::new(&server, "register_with", phone).set("LINES", contact).set("CODE", 200).users(&["alice"]).succeed();
+    };
+    registers(600);
+    Publish::of(&server, "alice").from(phone).tag(&document("alice", "phone", "open", ""));
+    let carol = watching(&server, "watch", "bob", "alice", false).start();
+    hears(&carol, "that her phone is there", |m| m.contains("phone") && basic(m) == ["open"]);
+    registers(0);
+    for watcher in [&bob, &carol] {
+        hears(watcher, "that it is gone", |m| m.contains("nobody-there"));
+    }
+    // It comes again, and what it published counts again.
+    registers(600);
+    let late = watching(&server, "watch", "bob", "alice", false).start();
+    hears(&late, "that it is back", |m| m.contains("\"phone\"") && basic(m) == ["open"]);
+}
+
+#[test]
+fn registered_handset_speaks_while_nobody_publishes() {
+    let server = setup(&["alice", "bob"]).start();
+    let bob = watching(&server, "watch", "bob", "alice", false).start();
+    let phone = Sipp::new(&server, "register_with", server.ports.next()).set("CODE", 200).users(&["alice"]);
+    phone.set("LINES", "Contact: <sip:alice@192.0.2.7>;audio;q=0.5;expires=3").succeed();
+    let there = hears(&bob, "that a phone is there", |m| basic(m) == ["open"]);
+    assert!(there.contains("<caps:audio>true</caps:audio>"), "{there}");
+    assert!(there.contains(&format!("<contact priority=\"0.5\">sip:alice@{DOMAIN}</contact>")), "{there}");
+    assert!(!there.contains("192.0.2.7"), "where she is is nobody's business: {there}");
+    hears(&bob, "that it has faded away", |m| basic(m) == ["closed"]);
+}
+
+#[test]
+fn all_goes_on_after_kill_9() {
+    let mut server = setup(&["alice", "bob", "carol"]).start();
+    let tag = Publish::of(&server, "alice").tag(&document("alice", "t", "open", ""));
+    let bob = watching(&server, "watch", "bob", "alice", false).start();
+    let winfo = watching(&server, "watch", "alice", "alice", true).start();
+    hears(&bob, "that she is there", |m| basic(m) == ["open"]);
+    hears(&winfo, "who watches", |m| m.contains("sip:bob@"));
+    let number = |m: &str| header(m, "CSeq").and_then(|v| v.split(' ').next()?.parse::<u32>().ok()).unwrap();
+    let before = number(&notifies(&bob).pop().unwrap());
+    server.restart();
+    let again = hears(&bob, "the same, from another life", |m| number(m) > before);
+    assert_eq!((basic(&again), state(&again).starts_with("active;expires=")), (vec!["open"], true));
+    // The tag is still good, and so are the dialogs.
+    Publish::of(&server, "alice").line(&format!("SIP-If-Match: {tag}")).tag(&document("alice", "t", "closed", ""));
+    hears(&bob, "what is new", |m| basic(m) == ["closed"]);
+    let carol = watching(&server, "watch", "carol", "alice", false).start();
+    hears(&carol, "that too", |m| basic(m) == ["closed"]);
+    hears(&winfo, "that carol watches", |m| m.contains("sip:carol@"));
+    assert_eq!(server.metric("isthmus_presence_subscriptions"), 3.0);
+    drop((bob, carol));
+}
+
+#[test]
+fn watcher_who_never_answers_is_dropped() {
+    let server = setup(&["alice", "bob"]).start();
+    let silent = watching(&server, "watch_silent", "bob", "alice", false).succeed();
+    let sent: Vec<&str> = silent.received().into_iter().filter(|m| m.starts_with("NOTIFY")).collect();
+    assert!(!sent.is_empty());
+    // Timer F: 32 s (RFC 3261 §17.1.2.2); a time-out is a 408, and RFC 6665 §4.2.2 forgets who gives that.
+    eventually("it is forgotten", Duration::from_secs(60), || server.metric("isthmus_presence_subscriptions") == 0.0);
+    assert!(server.admin("/metrics").1.contains("isthmus_presence_total{kind=\"lost_watcher\"} 1"));
+    let gone = watching(&server, "watch_gone", "bob", "alice", false).succeed();
+    assert!(gone.received().into_iter().any(|m| m.starts_with("NOTIFY")));
+    eventually("whoever says 481 is forgotten at once", Duration::from_secs(10), || {
+        server.metric("isthmus_presence_subscriptions") == 0.0
+    });
+}
