@@ -30,13 +30,13 @@ def last_row(stat):
 
 
 class Sipp:
-    """One SIPp process. `count` calls at `rate` a second for a caller; count None for an answering side, which stop() ends."""
+    """One SIPp process; `scenario` is one of ours, or a path without its ".xml". `count` calls at `rate` a second for a caller; count None for an answering side, which stop() ends."""
 
     serial = 0
 
     def __init__(self, rundir, scenario, target, port, keys, csv_file=None, rate=None, count=None, core="1"):
         Sipp.serial += 1
-        self.base = pathlib.Path(rundir) / f"sipp-{Sipp.serial}-{scenario}"
+        self.base = pathlib.Path(rundir) / f"sipp-{Sipp.serial}-{pathlib.Path(scenario).name}"
         self.count = count
         cmd = ["taskset", "-c", core, "sipp", "-sf", str(HERE / "scenarios" / f"{scenario}.xml"), "-i", "127.0.0.1",
                "-p", str(port), "-nostdin", "-trace_stat", "-fd", "1", "-stf", f"{self.base}.csv",

@@ -116,7 +116,7 @@ class Kamailio(Subject):
         for flag, key in (("WITH_DIGEST", "digest"), ("WITH_DB", "write_through"), ("WITH_TLS", "tls"), ("WITH_WS", "ws")):
             if o.get(key):
                 defines.append(f"#!define {flag}")
-        text = (HERE / "kamailio" / "bench.cfg").read_text()
+        text = pathlib.Path(o.get("script", HERE / "kamailio" / "bench.cfg")).read_text()
         for name, value in (("PORT", self.port), ("TLSPORT", self.tls_port), ("CHILDREN", o.get("children", len(self.cores.split(",")))), ("RUNDIR", self.dir)):
             text = text.replace(f"@{name}@", str(value))
         text = text.splitlines()
@@ -127,6 +127,11 @@ class Kamailio(Subject):
                 db.executescript(pathlib.Path(f"/usr/share/kamailio/db_sqlite/{name}-create.sql").read_text())
             db.execute("PRAGMA journal_mode=WAL")
             db.close()
+        if o.get("script"):
+            tables = self.dir / "tables"
+            tables.mkdir()
+            for table in o["tables"]:
+                shutil.copy(f"/usr/share/kamailio/dbtext/kamailio/{table}", tables / table)
         if o.get("tls"):
             subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
                             "-subj", f"/CN={DOMAIN}", "-days", "2", "-keyout", str(self.dir / "key.pem"),
@@ -174,6 +179,7 @@ tls = "127.0.0.1:{self.ws_port}"
 listen = "127.0.0.1:{self.admin_port}"
 [log]
 level = "warn"
+{o.get('sections', '')}
 """)
         self.import_users(o.get("users", 0))
 
