@@ -23,13 +23,18 @@ pub fn accepts(message: &Message<'_>, media_type: &[u8]) -> bool {
     ranges.peek().is_none() || ranges.any(|range| covers(range, media_type))
 }
 
-/// Whether the watcher names this media type, or a range that it is in.
+/// Whether the watcher names this media type itself: for documents that nobody gets unasked.
 pub fn asks_for(message: &Message<'_>, media_type: &[u8]) -> bool {
-    message.values(HeaderName::Accept).flat_map(list).any(|range| covers(range, media_type))
+    message.values(HeaderName::Accept).flat_map(list).any(|range| essence(range).eq_ignore_ascii_case(media_type))
+}
+
+/// Without parameters.
+fn essence(range: &[u8]) -> &[u8] {
+    range.split(|b| *b == b';').next().unwrap_or(range).trim_ascii()
 }
 
 fn covers(range: &[u8], media_type: &[u8]) -> bool {
-    let main = range.split(|b| *b == b';').next().unwrap_or(range).trim_ascii();
+    let main = essence(range);
     [media_type, b"application/*", b"*/*"].iter().any(|t| main.eq_ignore_ascii_case(t))
 }
 
@@ -86,7 +91,8 @@ mod tests {
         let reads = |accept: &str| accepts(&Message::parse(&subscribe(accept)).unwrap(), b"application/pidf+xml");
         assert!(reads("") && reads("Accept: */*\r\n") && reads("Accept: text/plain, Application/PIDF+xml;q=0.1\r\n"));
         assert!(!reads("Accept: text/plain\r\n") && !reads("Accept: application/pidf\r\n"));
-        assert!(!asks_for(&Message::parse(&subscribe("")).unwrap(), b"application/pidf+xml"));
+        let asks = |accept: &str| asks_for(&Message::parse(&subscribe(accept)).unwrap(), b"application/pidf+xml");
+        assert!(asks("Accept: application/pidf+xml;q=1\r\n") && !asks("") && !asks("Accept: */*\r\n"));
     }
 
     #[test]

@@ -134,7 +134,8 @@ fn piece(root: &Element, child: &Element, bytes: &[u8]) -> Result<Piece, NotPres
         () if child.is(DATA_MODEL, "device") => Kind::Device,
         () => Kind::Extension,
     };
-    let text = &bytes[child.span.clone()];
+    let mended = mend(child, bytes);
+    let text = mended.as_deref().unwrap_or(&bytes[child.span.clone()]);
     let tag = start_tag(text);
     let name = 1 + text[1..].iter().position(|b| b" \t\r\n/>".contains(b)).unwrap_or(0);
     if tag > MAX_START_TAG {
@@ -151,6 +152,23 @@ fn piece(root: &Element, child: &Element, bytes: &[u8]) -> Result<Piece, NotPres
         _ => return Err(NotPresence::TooMany),
     };
     Ok(Piece { kind, uses, id, xml: xml.into() })
+}
+
+/// A tuple's text without a `basic` that is neither open nor closed (RFC 3863 §4.1.4): baresip publishes "unknown", and Linphone
+/// refuses every document that has one.
+fn mend(tuple: &Element, bytes: &[u8]) -> Option<Vec<u8>> {
+    let basics = tuple.all(PIDF, "status").flat_map(|s| s.all(PIDF, "basic"));
+    let wrong: Vec<&Element> = basics.filter(|b| !matches!(b.text().trim(), "open" | "closed")).collect();
+    if wrong.is_empty() {
+        return None;
+    }
+    let (mut text, mut at) = (Vec::with_capacity(tuple.span.len()), tuple.span.start);
+    for basic in wrong {
+        text.extend_from_slice(&bytes[at..basic.span.start]);
+        at = basic.span.end;
+    }
+    text.extend_from_slice(&bytes[at..tuple.span.end]);
+    Some(text)
 }
 
 /// Appends the declarations of the published root that the piece needs and a composed root will not have.
@@ -262,6 +280,14 @@ mod tests {
             xml(&p.pieces[0]),
             "<p:tuple xmlns=\"\" xmlns:p=\"urn:ietf:params:xml:ns:pidf\" id='1'><p:status/><bare/></p:tuple>"
         );
+    }
+
+    #[test]
+    fn a_basic_that_is_none_is_left_out() {
+        let p = parse(
+            "<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='x'><tuple id='a'><status> <basic>unknown</basic><y/></status></tuple></presence>",
+        );
+        assert_eq!(xml(&p.pieces[0]), "<tuple id='a'><status> <y/></status></tuple>");
     }
 
     #[test]

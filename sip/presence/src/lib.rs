@@ -11,6 +11,7 @@
 pub mod compose;
 pub mod document;
 pub mod names;
+pub mod partial;
 pub mod rules;
 pub mod transform;
 

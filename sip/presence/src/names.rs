@@ -8,6 +8,8 @@ pub const DATA_MODEL: &str = "urn:ietf:params:xml:ns:pidf:data-model";
 pub const RPID: &str = "urn:ietf:params:xml:ns:pidf:rpid";
 /// RFC 5196.
 pub const CAPS: &str = "urn:ietf:params:xml:ns:pidf:caps";
+/// RFC 5262.
+pub const PIDF_DIFF: &str = "urn:ietf:params:xml:ns:pidf-diff";
 /// RFC 3858.
 pub const WATCHERINFO: &str = "urn:ietf:params:xml:ns:watcherinfo";
 /// RFC 4745.
@@ -18,6 +20,7 @@ pub const PRES_RULES: &str = "urn:ietf:params:xml:ns:pres-rules";
 pub const OMA_COMMON_POLICY: &str = "urn:oma:xml:xdm:common-policy";
 
 pub const PIDF_TYPE: &[u8] = b"application/pidf+xml";
+pub const PIDF_DIFF_TYPE: &[u8] = b"application/pidf-diff+xml";
 pub const WATCHERINFO_TYPE: &[u8] = b"application/watcherinfo+xml";
 
 /// The prefixes that a composed document binds, beside PIDF as its default namespace: the bit that stands for each.

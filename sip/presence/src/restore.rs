@@ -16,8 +16,7 @@ use crate::presentity::Publication;
 use crate::rows::{self, Kept};
 use crate::rules::Handling;
 use crate::server::{Presence, seen};
-use crate::watch::{Package, Watch, resume_at, seconds_left};
-use crate::winfo::Untold;
+use crate::watch::{Package, Watch, pace, resume_at, seconds_left};
 
 impl Presence {
     /// Takes what the store holds into memory; `done` gets the number of rows. The watchers of this node are told the state
@@ -51,10 +50,10 @@ impl Presence {
     }
 
     fn restore_watch(&self, aor: &Aor, kept: Kept, expires_at: u64, now: Instant, unix: u64, at: Instant) {
-        let Kept { key, winfo, mut dialog, watcher, hop, contact, event, reserved, since } = kept;
+        let Kept { key, package, mut dialog, watcher, hop, contact, event, reserved, since } = kept;
         let Some(hop) = hop.or_else(|| next_hop(dialog.next_hop())) else { return };
         dialog.skip_to(reserved);
-        let decision = match winfo {
+        let decision = match matches!(package, Package::Winfo(_)) {
             true => crate::rules::Decision { handling: Handling::Allow, permissions: None },
             false => self.decide(aor, &watcher, unix),
         };
@@ -62,10 +61,10 @@ impl Presence {
         let left = seconds_left(expires_at, unix);
         let watch = Watch {
             key,
-            package: if winfo { Package::Winfo(Box::new(Untold::new())) } else { Package::Presence },
+            package,
             watcher,
             dialog,
-            notifier: Notifier::resumed(now, left, authorised, self.config.pace, at),
+            notifier: Notifier::resumed(now, left, authorised, pace(self.config.pace, &event), at),
             hop,
             contact,
             event,

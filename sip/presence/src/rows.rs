@@ -10,7 +10,8 @@ use sip_proto::{Hop, Transport};
 use crate::document::Published;
 use crate::presentity::{Handset, Publication};
 use crate::rules::Watcher;
-use crate::watch::{DialogKey, Watch};
+use crate::watch::{DialogKey, Package, Watch};
+use crate::winfo::Untold;
 
 const VERSION: u8 = 1;
 
@@ -18,7 +19,7 @@ const VERSION: u8 = 1;
 #[derive(Debug)]
 pub struct Kept {
     pub key: DialogKey,
-    pub winfo: bool,
+    pub package: Package,
     pub dialog: Dialog,
     pub watcher: Arc<Watcher>,
     /// How to reach the watcher, if that outlives a process.
@@ -58,7 +59,8 @@ pub fn read_publication(row: &StateRow<'_>) -> Option<Publication> {
 
 pub fn write_watch(watch: &Watch, out: &mut Vec<u8>) {
     out.push(VERSION);
-    out.push(u8::from(!watch.is_presence()) | u8::from(watch.watcher.anonymous) << 1);
+    let partial = matches!(watch.package, Package::Partial(_));
+    out.push(u8::from(!watch.is_presence()) | u8::from(watch.watcher.anonymous) << 1 | u8::from(partial) << 2);
     out.extend_from_slice(&watch.reserved.to_le_bytes());
     out.extend_from_slice(&watch.since.to_le_bytes());
     out.push(watch.hop.transport() as u8);
@@ -85,7 +87,12 @@ pub fn read_watch(row: &StateRow<'_>) -> Option<Kept> {
     let watcher = Arc::new(Watcher { uri, number, anonymous: flags & 2 != 0 });
     let (event, contact) = (fields.text()?.into(), fields.text()?.into());
     let dialog = Dialog::from_row(fields.0)?;
-    Some(Kept { key, winfo: flags & 1 != 0, dialog, watcher, hop, contact, event, reserved, since })
+    let package = match flags & 5 {
+        0 => Package::Presence,
+        4 => Package::Partial(None),
+        _ => Package::Winfo(Box::new(Untold::new())),
+    };
+    Some(Kept { key, package, dialog, watcher, hop, contact, event, reserved, since })
 }
 
 /// At most 64 KiB, as everything that comes out of one SIP header.

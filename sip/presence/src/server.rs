@@ -25,7 +25,7 @@ use crate::presentity::{Handset, Presentity};
 use crate::rules::{Decision, Handling, Watcher, canonical};
 use crate::watch::{DialogKey, Seen};
 use crate::winfo;
-use crate::work::Queue;
+use crate::work::{Queue, unix_now};
 
 /// What the presence server works with.
 pub struct Parts {
@@ -214,16 +214,21 @@ impl Presence {
         let Some(watch) = p.watch(number) else { return };
         let (notifier, step) = watch.notifier.clone().step(now, event);
         watch.notifier = notifier;
-        self.follow(aor, p, number, step);
+        self.follow(aor, p, now, number, step);
     }
 
-    pub(crate) fn follow(&self, aor: &Aor, p: &mut Presentity, number: u64, step: NotifierStep) {
+    pub(crate) fn follow(&self, aor: &Aor, p: &mut Presentity, now: Instant, number: u64, step: NotifierStep) {
+        if step.gone {
+            return self.remove(p, number);
+        }
         if step.notify {
             p.ready.push(number);
-            self.enqueue(aor, p);
+            return self.enqueue(aor, p);
         }
-        if step.gone {
-            self.remove(p, number);
+        // It may want to be looked at earlier than the calendar knows: the worker enters that.
+        let due = p.watch(number).and_then(|w| w.due(now, unix_now()));
+        if due.is_some_and(|at| p.due == 0 || at < p.due) {
+            self.enqueue(aor, p);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use sip_ims::Aor;
-use sip_ims::notify::{accepts, contact};
+use sip_ims::notify::{accepts, asks_for, contact};
 use sip_ims::ports::{StateChange, StateRow, StoreError};
 use sip_ims::service::{Caller, Request, Step, Transaction, Verdict};
 use sip_proto::dialog::Dialog;
@@ -13,13 +13,13 @@ use sip_proto::subscription::{EndReason, Notifier, NotifierEvent};
 use sip_proto::{HeaderName, Hop, Message, derived, edit};
 
 use crate::counts::add;
-use crate::names::{PIDF_TYPE, WATCHERINFO_TYPE};
+use crate::names::{PIDF_DIFF_TYPE, PIDF_TYPE, WATCHERINFO_TYPE};
 use crate::presentity::Presentity;
 use crate::reply::No;
 use crate::rows;
 use crate::rules::{Decision, Handling};
 use crate::server::{Presence, seen};
-use crate::watch::{DialogKey, Package, RESERVE, Watch};
+use crate::watch::{DialogKey, Package, RESERVE, Watch, pace};
 use crate::winfo::{self, Untold};
 
 /// Bytes of an Event header that are kept for each subscription.
@@ -104,11 +104,16 @@ impl Presence {
         let mut dialog = Dialog::uas(message, &tag).map_err(|error| No::Because(error.to_string()))?;
         dialog.responded(message, 200);
         let key = self.dialog_key(message);
-        let (notifier, _) =
-            Notifier::start(step.now, seconds, decision.handling != Handling::Confirm, self.config.pace);
+        let authorised = decision.handling != Handling::Confirm;
+        let (notifier, _) = Notifier::start(step.now, seconds, authorised, pace(self.config.pace, event));
+        let partial = asks_for(message, PIDF_DIFF_TYPE);
         let watch = Watch {
             key,
-            package: if winfo { Package::Winfo(Box::new(Untold::new())) } else { Package::Presence },
+            package: match (winfo, partial) {
+                (true, _) => Package::Winfo(Box::new(Untold::new())),
+                (false, true) => Package::Partial(None),
+                (false, false) => Package::Presence,
+            },
             watcher: Arc::new(watcher),
             dialog,
             notifier,
@@ -182,6 +187,11 @@ impl Presence {
         watch.hop = Hop::Flow(*flow);
         watch.contact = contact(&self.parts.home, flow).into();
         watch.expires_at = step.unix + u64::from(seconds);
+        let event = message.value(HeaderName::Event).unwrap_or_default();
+        if event.len() <= MAX_EVENT {
+            watch.event = event.into();
+            watch.notifier.set_pace(pace(self.config.pace, event));
+        }
         if let Package::Winfo(untold) = &mut watch.package {
             untold.full = true;
         }

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use sip_ims::notify::write_notify;
 use sip_proto::dialog::Dialog;
+use sip_proto::headers::Event;
 use sip_proto::subscription::Notifier;
 use sip_proto::{HeaderName, Hop};
 
-use crate::names::{PIDF_TYPE, WATCHERINFO_TYPE};
+use crate::names::{PIDF_DIFF_TYPE, PIDF_TYPE, WATCHERINFO_TYPE};
+use crate::partial;
 use crate::presentity::View;
 use crate::rules::{Permissions, Watcher};
 use crate::winfo::{self, Untold};
@@ -28,6 +30,8 @@ impl DialogKey {
 #[derive(Clone, Debug)]
 pub enum Package {
     Presence,
+    /// With documents of changes (RFC 5263): the document that it has, if that is known.
+    Partial(Option<Arc<View>>),
     Winfo(Box<Untold>),
 }
 
@@ -75,7 +79,7 @@ pub const RESERVE: u32 = 256;
 
 impl Watch {
     pub fn is_presence(&self) -> bool {
-        matches!(self.package, Package::Presence)
+        !matches!(self.package, Package::Winfo(_))
     }
 
     /// Whether its row must be written again before long, because nearly all numbers are used.
@@ -102,10 +106,35 @@ impl Watch {
     }
 
     /// The next NOTIFY with this document.
-    pub fn notify_presence(&mut self, now: Instant, view: &View) -> Option<Vec<u8>> {
+    pub fn notify_presence(&mut self, now: Instant, view: &Arc<View>) -> Option<Vec<u8>> {
         self.told = view.hash;
-        let body = if self.rejected { None } else { Some((PIDF_TYPE, &*view.body)) };
-        self.notify(now, body)
+        if self.rejected {
+            return self.notify(now, None);
+        }
+        let number = self.dialog.local_sequence().unwrap_or(0) + 1;
+        let Package::Partial(known) = &mut self.package else { return self.notify(now, Some((PIDF_TYPE, &view.body))) };
+        // A SUBSCRIBE is answered with everything (RFC 5263 §4.4). The CSeq counts as the version must: from 1, by 1.
+        let before = known.replace(view.clone()).filter(|_| !self.owed);
+        let body = partial::write(before.as_ref().map(|v| &*v.body), &view.body, number);
+        self.notify(now, Some((PIDF_DIFF_TYPE, &body)))
+    }
+
+    /// It may not have got its last NOTIFY.
+    pub fn lost_track(&mut self) {
+        self.told = 0;
+        if let Package::Partial(known) = &mut self.package {
+            *known = None;
+        }
+    }
+
+    /// The rate to which its watcher wants notifications limited (RFC 6446 §5): the value of `max-rate`, as it was given.
+    fn max_rate(&self) -> Option<&[u8]> {
+        max_rate(&self.event).map(|(text, _)| text)
+    }
+
+    /// Whether its watcher must not be told more often than it asked, whatever happens.
+    pub fn is_limited(&self) -> bool {
+        self.max_rate().is_some()
     }
 
     /// The next NOTIFY of watcher information; `all`: every watcher there is.
@@ -130,16 +159,44 @@ impl Watch {
     fn notify(&mut self, now: Instant, body: Option<(&[u8], &[u8])>) -> Option<Vec<u8>> {
         let mut state = Vec::with_capacity(64);
         self.notifier.write_state(now, &mut state);
+        if let Some(rate) = self.max_rate().filter(|_| !self.notifier.is_terminated()) {
+            // RFC 6446 §5.2: what is granted.
+            state.extend_from_slice(b";max-rate=");
+            state.extend_from_slice(rate);
+        }
+        let event = Event::parse(&self.event);
         let room = body.map_or(0, |(_, body)| body.len());
         write_notify(&mut self.dialog, room, |w| {
             w.text(HeaderName::Contact, &self.contact);
-            w.text(HeaderName::Event, &self.event);
+            w.header(HeaderName::Event, |out| {
+                // The package and the id; the rest was for us.
+                let Some(event) = event else { return };
+                out.extend_from_slice(event.package);
+                if let Some(id) = event.id() {
+                    out.extend_from_slice(b";id=");
+                    out.extend_from_slice(id);
+                }
+            });
             w.text(HeaderName::SubscriptionState, &state);
             if let Some((media_type, body)) = body {
                 w.body(media_type, body);
             }
         })
     }
+}
+
+/// The value of `max-rate`, notifications a second, and the time between two of them that it means.
+fn max_rate(event: &[u8]) -> Option<(&[u8], Duration)> {
+    let text = Event::parse(event)?.params.get("max-rate")?;
+    let rate: f64 =
+        std::str::from_utf8(text).ok().filter(|t| t.len() <= 16 && !t.starts_with(['+', '-']))?.parse().ok()?;
+    // Slower than once an hour is not slower than an hour.
+    (rate > 0.0 && rate.is_finite()).then(|| (text, Duration::from_secs_f64((1.0 / rate).clamp(0.0, 3600.0))))
+}
+
+/// The least time between two NOTIFYs: ours, or what this Event header asks for.
+pub fn pace(ours: Duration, event: &[u8]) -> Duration {
+    max_rate(event).map_or(ours, |(_, asked)| asked.max(ours))
 }
 
 /// What is left of a granted time.

@@ -149,13 +149,15 @@ impl Presence {
                     self.write_notify(aor, p, number, now, unix, &mut ready);
                 }
                 if let Some(hurry) = changed {
-                    let event = if hurry { NotifierEvent::ChangedNow } else { NotifierEvent::Changed };
                     let from = after.map_or(0, |number| p.watches.partition_point(|(n, _)| *n <= number));
                     let numbers: Vec<u64> = p.watches[from..].iter().take(AT_ONCE).map(|(n, _)| *n).collect();
                     more = from + numbers.len() < p.watches.len();
                     after = numbers.last().copied().or(after).or(Some(0));
                     for number in numbers {
                         if self.is_news(aor, p, number, unix) {
+                            let limited = p.watch(number).is_some_and(|w| w.is_limited());
+                            let event =
+                                if hurry && !limited { NotifierEvent::ChangedNow } else { NotifierEvent::Changed };
                             self.step(aor, p, now, number, event);
                         }
                     }
@@ -163,7 +165,7 @@ impl Presence {
                         self.write_notify(aor, p, number, now, unix, &mut ready);
                     }
                 }
-                if let Some(due) = p.next_due(now, unix) {
+                if !more && let Some(due) = p.next_due(now, unix) {
                     Presence::expect(&mut calendar, aor, p, due);
                 }
             }
@@ -251,8 +253,7 @@ impl Presence {
             let Some(watch) = p.watch(number) else { return };
             let (notifier, step) = watch.notifier.clone().step(now, NotifierEvent::Answered { status, retry_after });
             if !(200..300).contains(&status) {
-                // It may not have heard.
-                watch.told = 0;
+                watch.lost_track();
             }
             let lost = step.gone && !watch.notifier.is_terminated();
             watch.notifier = notifier;
@@ -262,7 +263,7 @@ impl Presence {
                 self.remove_row(aor, key);
                 self.tell_of(aor, p, now, number, winfo::Event::Ended(EndReason::Timeout));
             }
-            self.follow(aor, p, number, step);
+            self.follow(aor, p, now, number, step);
         }
         shard.tidy(aor.as_str());
     }

@@ -217,6 +217,11 @@ impl Notifier {
         (self, NotifierStep::default())
     }
 
+    /// Changes the least time between two NOTIFYs, from the next one on.
+    pub fn set_pace(&mut self, pace: Duration) {
+        self.pace = pace;
+    }
+
     /// When [`NotifierEvent::Deadline`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         let until = self.until()?;
