@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use isthmus::store::follow::Follower;
-use isthmus::store::{OpenError, Store, StoreConfig, open_users};
+use isthmus::store::{Engine, OpenError, Store, StoreConfig, open_users};
 use sip_ims::ports::*;
 use sip_ims::{Aor, CallSettings, DigestSecrets, Directory, Role, User};
 use sip_proto::{Flow, FlowId, Transport};
@@ -52,6 +52,7 @@ on_both_engines! {
     a_binding_that_is_too_large_is_refused_and_the_others_go_on
     a_full_queue_of_bindings_refuses_at_once
     what_is_queued_is_written_when_the_store_closes
+    presence_state_is_there_after_a_restart
     users_appear_once_in_the_order_of_their_last_change
     a_user_change_is_made_whole_or_not_at_all
     a_running_server_sees_what_another_process_provisions
@@ -195,6 +196,39 @@ fn what_is_queued_is_written_when_the_store_closes(subject: Subject) {
     assert!(matches!(store.bindings().write(BindingChange::Put(full_row()), None), Err(StoreError::Closed)));
     assert!(matches!(wait(|done| store.messages().put(message("bob@example.com", 2), done)), Err(StoreError::Closed)));
     assert_eq!(load_rows(&subject.open(), |_| ()).len(), 1);
+}
+
+fn presence_state_is_there_after_a_restart(subject: Subject) {
+    let row = |key, body| StateRow { owner: "alice@h", key, node: "a", expires_at: 5_000_000_000, body };
+    let store = subject.open();
+    let long = vec![0xff; MAX_STATE - 100];
+    for change in [
+        StateChange::Put(row("p1", b"first")),
+        StateChange::Put(row("p2", &long)),
+        StateChange::Put(row("s1", b"gone")),
+        StateChange::Put(row("s2", b"kept")),
+        StateChange::Put(row("p1", b"\0second")),
+        StateChange::Remove { owner: "alice@h", key: "s1" },
+        StateChange::Forget { owner: "alice@h", key: "s2", node: "b" },
+    ] {
+        // SQLite's file belongs to one node, which may forget whatever is there.
+        if matches!(change, StateChange::Forget { .. }) && matches!(subject.config.engine, Engine::Sqlite(_)) {
+            continue;
+        }
+        wait(|done| store.presence().write(change, Some(done)).unwrap()).unwrap();
+    }
+    let too_long = vec![0; MAX_STATE];
+    assert!(matches!(store.presence().write(StateChange::Put(row("p3", &too_long)), None), Err(StoreError::TooLarge)));
+    // Bindings are kept apart.
+    assert_eq!(load_rows(&store, |r| r.aor.to_owned()), [] as [String; 0]);
+    drop(store);
+    let store = subject.open();
+    let (found, rows) = mpsc::channel();
+    let each = move |row: StateRow<'_>| found.send((row.key.to_owned(), row.body.to_vec())).unwrap();
+    assert_eq!(wait(|done| store.presence().load(Box::new(each), done)).unwrap(), 3);
+    let rows: BTreeMap<String, Vec<u8>> = rows.iter().collect();
+    let expected = [("p1", b"\0second".to_vec()), ("p2", long), ("s2", b"kept".to_vec())];
+    assert_eq!(rows, expected.map(|(key, body)| (key.to_owned(), body)).into());
 }
 
 fn users_appear_once_in_the_order_of_their_last_change(subject: Subject) {

@@ -106,6 +106,45 @@ fn phone_stays_reachable_when_the_node_it_registered_at_is_killed() {
 }
 
 #[test]
+fn user_publishes_at_one_node_and_is_watched_at_the_other() {
+    let Cluster { mut a, b, nats: _nats, _postgres } = Cluster::start();
+    let watcher = Sipp::new(&b, "watch", b.ports.next()).set("USER", "alice").users(&["bob"]).set("EVENT", "presence");
+    let watcher = watcher.set("ACCEPT", "application/pidf+xml").limit(Duration::from_secs(120)).start();
+    let hears = |what: &str, text: &str| {
+        let log = watcher.base.with_extension("msg");
+        let last = || {
+            let all = std::fs::read(&log).unwrap_or_default();
+            let all = String::from_utf8_lossy(&all).into_owned();
+            all.rsplit("<?xml").next().unwrap_or_default().to_owned()
+        };
+        eventually(what, Duration::from_secs(30), || last().contains(text));
+    };
+    hears("that nobody is there", "<basic>closed</basic>");
+    let publish = |server: &Server, lines: &str, basic: &str| {
+        let body = match basic {
+            "" => String::new(),
+            basic => format!(
+                "<presence xmlns=\"urn:ietf:params:xml:ns:pidf\" entity=\"sip:alice@{DOMAIN}\"><tuple id=\"t\">\
+                 <status><basic>{basic}</basic></status></tuple></presence>"
+            ),
+        };
+        let lines = format!("Event: presence\nContent-Type: application/pidf+xml\nExpires: 600{lines}");
+        let sipp = Sipp::new(server, "publish", server.ports.next()).set("USER", "alice").set("CODE", 200);
+        let outcome = sipp.set("LINES", lines).set("BODY", body).users(&["alice"]).succeed();
+        let answer = outcome.received().last().copied().unwrap().to_owned();
+        harness::header(&answer, "SIP-ETag").expect("an entity tag").to_owned()
+    };
+    let tag = publish(&a, "", "open");
+    hears("what was published at the other node", "<basic>open</basic>");
+    // The node that took it dies; the other one goes on with it, by its tag.
+    a.process.kill();
+    publish(&b, &format!("\nSIP-If-Match: {tag}"), "closed");
+    hears("what was published after that", "<tuple id=\"t\"><status><basic>closed</basic>");
+    a.restart();
+    eventually("the first node knows of it", Duration::from_secs(20), || a.metric("isthmus_publications") == 1.0);
+}
+
+#[test]
 fn kept_messages_are_delivered_once_whichever_node_kept_them() {
     let Cluster { mut a, b, nats: _nats, _postgres } = Cluster::start();
     let (carols, daves) = (b.ports.next(), b.ports.next());

@@ -1,5 +1,5 @@
 //! Who is there, and who may know: PUBLISH, SUBSCRIBE, NOTIFY, watcher information and rules, with SIPp as publisher and
-//! watcher, across `kill -9`.
+//! watcher, across `kill -9`. The clients of its neighbour, `story_presence_clients`, are real.
 
 mod harness;
 
@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use harness::sipp::Running;
-use harness::{DOMAIN, Outcome, Server, Setup, Sipp, eventually, header};
+use harness::{DOMAIN, Outcome, Ports, Server, Setup, Sipp, eventually, header};
 
 const SOON: Duration = Duration::from_secs(30);
 const PIDF: &str = "application/pidf+xml";
@@ -30,7 +30,8 @@ fn document(user: &str, id: &str, basic: &str, more: &str) -> String {
 
 struct Publish<'a> {
     server: &'a Server,
-    port: u16,
+    /// None: any.
+    port: Option<u16>,
     by: &'a str,
     user: &'a str,
     lines: Vec<String>,
@@ -39,11 +40,11 @@ struct Publish<'a> {
 impl<'a> Publish<'a> {
     fn of(server: &'a Server, user: &'a str) -> Self {
         let lines = vec!["Event: presence".to_owned(), format!("Content-Type: {PIDF}")];
-        Self { server, port: server.ports.next(), by: user, user, lines }
+        Self { server, port: None, by: user, user, lines }
     }
 
     fn from(mut self, port: u16) -> Self {
-        self.port = port;
+        self.port = Some(port);
         self
     }
 
@@ -64,7 +65,9 @@ impl<'a> Publish<'a> {
 
     /// Its answer.
     fn answered(self, code: u16, body: &str) -> String {
-        let sipp = Sipp::new(self.server, "publish", self.port).set("USER", self.user).set("CODE", code);
+        let ports = Ports::claim();
+        let port = self.port.unwrap_or_else(|| ports.next());
+        let sipp = Sipp::new(self.server, "publish", port).set("USER", self.user).set("CODE", code);
         let outcome = sipp.set("LINES", self.lines.join("\n")).set("BODY", body).users(&[self.by]).succeed();
         outcome.received().last().copied().expect("an answer").to_owned()
     }
@@ -195,7 +198,9 @@ fn publication_that_nobody_refreshes_ends_by_itself() {
 
 #[test]
 fn bad_publications_are_refused_and_spoil_nothing() {
-    let server = setup(&["alice", "bob"]).start();
+    let mut setup = setup(&["alice", "bob"]);
+    setup.sections.push_str("max_document = \"4 KiB\"\n");
+    let server = setup.start();
     Publish::of(&server, "alice").tag(&document("alice", "good", "open", ""));
     let publish = || Publish::of(&server, "alice");
     let good = document("alice", "t", "open", "");
@@ -220,7 +225,7 @@ fn bad_publications_are_refused_and_spoil_nothing() {
     publish().line("SIP-If-Match: nonsense").answered(412, &good);
     publish().only(&["Event: presence", "SIP-If-Match: 0123456789abcdef"]).answered(412, "");
     publish().only(&["Event: presence"]).answered(400, "");
-    publish().answered(413, &document("alice", "t", "open", &"<note>long</note>".repeat(3000)));
+    publish().answered(413, &document("alice", "t", "open", &"<note>long</note>".repeat(400)));
     Publish::of(&server, "alice").by("bob").answered(403, &good);
     Publish::of(&server, "nobody").by("bob").answered(404, &document("nobody", "t", "open", ""));
     let bob = watching(&server, "watch", "bob", "alice", false).start();
@@ -304,6 +309,45 @@ fn user_decides_who_sees_what() {
         entries("dave").iter().any(|e| e.contains("event=\"approved\"") && e.contains("status=\"active\""))
             && entries("bob").iter().any(|e| e.contains("event=\"rejected\"") && e.contains("status=\"terminated\""))
     });
+}
+
+#[test]
+fn watcher_asks_for_changes_alone() {
+    let mut server = setup(&["alice", "bob"]).start();
+    let long = format!("<contact>sip:alice@x</contact><note>{}</note>", "words ".repeat(60));
+    Publish::of(&server, "alice").tag(&document("alice", "desk", "open", &long));
+    let bob = watching(&server, "watch", "bob", "alice", false)
+        .set("ACCEPT", format!("{PIDF}, application/pidf-diff+xml"))
+        .start();
+    let first = hears(&bob, "everything", |m| m.contains("<p:pidf-full"));
+    assert_eq!(header(&first, "Content-Type"), Some("application/pidf-diff+xml"));
+    assert!(first.contains("version=\"1\"") && first.contains("words words"), "{first}");
+    let tag = Publish::of(&server, "alice").tag(&document("alice", "pocket", "open", ""));
+    let added = hears(&bob, "what is new", |m| m.contains("<p:pidf-diff"));
+    let expected = "version=\"2\"><p:add sel=\"*\" pos=\"prepend\"><tuple id=\"pocket\"><status><basic>open</basic></status></tuple></p:add></p:pidf-diff>";
+    assert!(added.contains(expected) && !added.contains("words"), "{added}");
+    Publish::of(&server, "alice").line(&format!("SIP-If-Match: {tag}")).tag(&document("alice", "pocket", "closed", ""));
+    hears(&bob, "what changed", |m| m.contains("version=\"3\"><p:replace sel=\"*/tuple[@id='pocket']\"><tuple"));
+    // After a restart nobody knows what he has: he gets everything, under a higher version.
+    server.restart();
+    hears(&bob, "everything again", |m| m.contains("<p:pidf-full") && m.contains("pocket"));
+}
+
+#[test]
+fn watcher_wants_to_hear_seldom() {
+    let server = setup(&["alice", "bob"]).start();
+    let bob = watching(&server, "watch", "bob", "alice", false).set("EVENT", "presence;max-rate=0.05").start();
+    let first = hears(&bob, "that nobody is there", |m| basic(m) == ["closed"]);
+    assert!(state(&first).ends_with(";max-rate=0.05"), "{first}");
+    assert_eq!(header(&first, "Event"), Some("presence"));
+    let mut tag = Publish::of(&server, "alice").tag(&document("alice", "t", "open", "<note>1</note>"));
+    for n in ["2", "3"] {
+        let body = document("alice", "t", "open", &format!("<note>{n}</note>"));
+        tag = Publish::of(&server, "alice").line(&format!("SIP-If-Match: {tag}")).tag(&body);
+    }
+    hears(&bob, "the last of it", |m| m.contains("<note>3</note>"));
+    let heard = notifies(&bob).concat();
+    assert!(!heard.contains("<note>1</note>") && !heard.contains("<note>2</note>"), "once in 20 s: {heard}");
 }
 
 #[test]

@@ -51,8 +51,29 @@ impl Phone {
         Self::with_account(server, user, transport, 440, &more)
     }
 
-    /// `parameters` of its account line.
+    /// Publishes its presence and watches that of its contacts.
+    pub fn present(server: &Server, user: &str, friends: &[&str]) -> Self {
+        let more = format!(
+            "auth_user={user};auth_pass={PASSWORD};regint=60;pubint=60;outbound=\"sip:127.0.0.1:{};transport=udp\"",
+            server.sip
+        );
+        let contacts: String = friends.iter().map(|f| format!("\"{f}\" <sip:{f}@{DOMAIN}>;presence=p2p\n")).collect();
+        Self::with_contacts(server, user, "udp", 440, &more, &contacts)
+    }
+
     fn with_account(server: &Server, user: &str, transport: &str, tone: u32, parameters: &str) -> Self {
+        Self::with_contacts(server, user, transport, tone, parameters, "")
+    }
+
+    /// `parameters` of its account line; who is in `contacts` may be watched.
+    fn with_contacts(
+        server: &Server,
+        user: &str,
+        transport: &str,
+        tone: u32,
+        parameters: &str,
+        contacts: &str,
+    ) -> Self {
         let dir = server.path().join(format!("phone-{user}"));
         std::fs::create_dir_all(&dir).unwrap();
         // baresip listens for TLS on the port above the one it is given.
@@ -69,13 +90,14 @@ impl Phone {
              audio_source aufile,{hum}\nsnd_path {heard}\nausrc_srate 8000\nauplay_srate 8000\n\
              ausrc_channels 1\nauplay_channels 1\naudio_buffer 20-160\nrtp_ports {rtp}-{rtp_last}\nctrl_tcp_listen 127.0.0.1:{control}\n\
              module g711.so\nmodule_tmp uuid.so\nmodule aufile.so\nmodule sndfile.so\nmodule_app account.so\nmodule_app contact.so\nmodule_app menu.so\n\
-             module_app ctrl_tcp.so\n",
+             module_app ctrl_tcp.so\n{presence}",
+            presence = if contacts.is_empty() { "" } else { "module_app presence.so\n" },
             ca = authority.display(),
             heard = heard.display(),
             hum = hum.display(),
         );
         let account = format!("<sip:{user}@{DOMAIN};transport={transport}>;{parameters};audio_codecs=PCMU/8000/1\n");
-        for (name, text) in [("config", config), ("accounts", account), ("contacts", String::new())] {
+        for (name, text) in [("config", config), ("accounts", account), ("contacts", contacts.to_owned())] {
             std::fs::write(dir.join(name), text).unwrap();
         }
         let mut command = Command::new("baresip");

@@ -11,6 +11,7 @@ const SCRIPT: &str = include_str!("kamailio.cfg");
 const EDGE: &str = include_str!("edge.cfg");
 const HANDSET: &str = include_str!("handset.cfg");
 const WATCHER: &str = include_str!("watcher.cfg");
+const PUBLISHER: &str = include_str!("publisher.cfg");
 
 /// Starts Kamailio as the home proxy of [`DOMAIN`].
 pub fn subject(dir: &Path, setup: &Setup, sip: u16, sips: u16) -> Process {
@@ -51,14 +52,7 @@ pub fn handset(dir: &Path, port: u16) -> Process {
 
 /// Starts Kamailio as one that watches where `user` is registered.
 pub fn watcher(dir: &Path, port: u16, registrar: &str, user: &str) -> Process {
-    // Its module wants a database; these are empty tables of text, from its own package.
-    let tables = dir.join("watcher-tables");
-    std::fs::create_dir_all(&tables).unwrap();
-    for table in ["pua", "version"] {
-        std::fs::copy(Path::new("/usr/share/kamailio/dbtext/kamailio").join(table), tables.join(table))
-            .expect("a table of Kamailio's package");
-    }
-    let tables = tables.display().to_string();
+    let tables = pua_tables(dir, "watcher");
     let sets = [
         ("PORT", &*port.to_string()),
         ("REGISTRAR", registrar),
@@ -67,6 +61,24 @@ pub fn watcher(dir: &Path, port: u16, registrar: &str, user: &str) -> Process {
         ("TABLES", &tables),
     ];
     start(WATCHER, "watcher", dir, &[], &sets)
+}
+
+/// Starts Kamailio as the registrar of another network's edge, that publishes who is registered there to `server`.
+pub fn publisher(dir: &Path, port: u16, server: &str) -> Process {
+    let tables = pua_tables(dir, "publisher");
+    let sets = [("PORT", &*port.to_string()), ("SERVER", server), ("DOMAIN", DOMAIN), ("TABLES", &tables)];
+    start(PUBLISHER, "publisher", dir, &[], &sets)
+}
+
+/// Its pua module wants a database; these are empty tables of text, from its own package.
+fn pua_tables(dir: &Path, name: &str) -> String {
+    let tables = dir.join(format!("{name}-tables"));
+    std::fs::create_dir_all(&tables).unwrap();
+    for table in ["pua", "version"] {
+        std::fs::copy(Path::new("/usr/share/kamailio/dbtext/kamailio").join(table), tables.join(table))
+            .expect("a table of Kamailio's package");
+    }
+    tables.display().to_string()
 }
 
 /// The same over TLS to `next`, with the certificate `client.pem` and `client.key` in `dir` if `certified`. Whatever its users

@@ -16,6 +16,19 @@ pub struct Linphone {
 impl Linphone {
     /// Registers `user` over UDP.
     pub fn start(server: &Server, user: &str) -> Self {
+        Self::with_settings(server, user, "publish=0", "")
+    }
+
+    /// Registers `user`, publishes its presence and watches a friend's.
+    pub fn present(server: &Server, user: &str, friend: &str) -> Self {
+        let friend = format!("[friend_0]\nurl=\"{friend}\" <sip:{friend}@{DOMAIN}>\npol=accept\nsubscribe=1\n");
+        // It would look for the domain's own server otherwise.
+        let proxy =
+            format!("publish=1\npublish_expires=120\nreg_route=<sip:127.0.0.1:{};transport=udp;lr>", server.sip);
+        Self::with_settings(server, user, &proxy, &friend)
+    }
+
+    fn with_settings(server: &Server, user: &str, proxy: &str, more: &str) -> Self {
         let dir = server.path().join(format!("linphone-{user}"));
         std::fs::create_dir_all(dir.join(".local/share/linphone")).unwrap();
         let log = dir.join("log");
@@ -26,8 +39,8 @@ impl Linphone {
             "[sip]\nsip_port={own}\nsip_tcp_port=0\nsip_tls_port=0\nbind_address=127.0.0.1\nuse_ipv6=0\ndefault_proxy=0\n\
              [net]\nauto_net_state_mon=0\n[misc]\nauto_net_state_mon=0\n\
              [proxy_0]\nreg_proxy=<sip:127.0.0.1:{registrar};transport=udp>\nreg_identity=sip:{user}@{DOMAIN}\n\
-             reg_expires=120\nreg_sendregister=1\npublish=0\n\
-             [auth_info_0]\nusername={user}\npasswd={PASSWORD}\nrealm={DOMAIN}\ndomain={DOMAIN}\n"
+             reg_expires=120\nreg_sendregister=1\n{proxy}\n\
+             [auth_info_0]\nusername={user}\npasswd={PASSWORD}\nrealm={DOMAIN}\ndomain={DOMAIN}\n{more}"
         );
         std::fs::write(&settings, text).unwrap();
         // It ends when its input does, which therefore must not.
