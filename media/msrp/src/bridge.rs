@@ -1,0 +1,137 @@
+//! One anchored session: two legs, each with a URI of ours that only its peer knows.
+
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+use crate::connection::Connection;
+use crate::tls::Fingerprint;
+
+/// The two ends of a session, as an index: 0 or 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// Who made the first offer.
+    Caller,
+    Callee,
+}
+
+impl Side {
+    pub fn other(self) -> Side {
+        match self {
+            Side::Caller => Side::Callee,
+            Side::Callee => Side::Caller,
+        }
+    }
+}
+
+/// What a session description told about a peer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The value of its `path` attribute, checked.
+    pub path: Box<[u8]>,
+    /// We connect (RFC 6135); otherwise it does.
+    pub connect: bool,
+    /// The certificate that it will show (RFC 8122).
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// An anchored session. Made by [`crate::Switch::open`]; it lives until [`crate::Switch::close`].
+pub struct Bridge {
+    pub(crate) legs: [Leg; 2],
+    /// What the owner calls it, for logs and traces.
+    pub(crate) name: Box<str>,
+}
+
+pub(crate) struct Leg {
+    /// Our URI towards this peer.
+    pub(crate) uri: Box<[u8]>,
+    pub(crate) state: Mutex<LegState>,
+    /// Told when `state` changes.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Default)]
+pub(crate) struct LegState {
+    pub(crate) peer: Option<Peer>,
+    pub(crate) link: Link,
+    /// The SEND that bound the connection has been answered. Before that, some clients take nothing else for an answer.
+    pub(crate) ready: bool,
+    /// Message-IDs that the peer wants no more of (413), oldest first.
+    pub(crate) stopped: SmallVec<[Box<[u8]>; 1]>,
+}
+
+/// Message-IDs that are remembered as stopped.
+pub(crate) const MAX_STOPPED: usize = 16;
+
+/// How a leg stands.
+#[derive(Default)]
+pub(crate) enum Link {
+    /// Its connection is expected.
+    #[default]
+    Awaited,
+    Up(Arc<Connection>),
+    /// It was there, or could not be made; only a new description brings it back.
+    Down,
+    /// The session is over.
+    Closed,
+}
+
+impl Bridge {
+    /// Our URI towards a side: what its path attribute becomes.
+    pub fn uri(&self, side: Side) -> &[u8] {
+        &self.leg(side).uri
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn leg(&self, side: Side) -> &Leg {
+        &self.legs[side as usize]
+    }
+
+    /// Lets through what waited for this side.
+    pub(crate) fn ready(&self, side: Side) {
+        let leg = self.leg(side);
+        if !std::mem::replace(&mut leg.state.lock().ready, true) {
+            leg.changed.notify_waiters();
+        }
+    }
+
+    /// Whether this side's connection is there.
+    pub fn is_up(&self, side: Side) -> bool {
+        matches!(self.leg(side).state.lock().link, Link::Up(_))
+    }
+
+    /// The connection of a side, and its path; waits while it is expected.
+    pub(crate) async fn reach(&self, side: Side) -> Option<(Arc<Connection>, Box<[u8]>)> {
+        let leg = self.leg(side);
+        loop {
+            let changed = leg.changed.notified();
+            tokio::pin!(changed);
+            // Before the look, so that no change is missed.
+            changed.as_mut().enable();
+            {
+                let state = leg.state.lock();
+                match (&state.link, &state.peer) {
+                    (Link::Up(connection), Some(peer)) if state.ready => {
+                        return Some((connection.clone(), peer.path.clone()));
+                    }
+                    (Link::Down | Link::Closed, _) => return None,
+                    _ => {}
+                }
+            }
+            changed.await;
+        }
+    }
+}
+
+impl fmt::Debug for Bridge {
+    /// Without the URIs: who knows one may speak.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bridge").field("name", &self.name).finish_non_exhaustive()
+    }
+}
