@@ -29,6 +29,8 @@ pub struct Plan<'a> {
     /// Whom it goes to: within the trust domain nothing is hidden yet.
     pub to: Neighbour,
     pub record_route: bool,
+    /// A body to go in the place of the one that came ([`sip_ims::media`]).
+    pub body: Option<&'a [u8]>,
     /// Added as Diversion by call forwarding: the diverting user and the reason.
     pub diverted: Option<(&'a str, &'static str)>,
 }
@@ -168,7 +170,9 @@ pub fn is_longer(
     edits: &mut Edits,
     limit: usize,
 ) -> bool {
-    if plan.message.bytes().len() + target.uri.len() + target.path.len() + ADDED <= limit {
+    if plan.message.bytes().len() + plan.body.map_or(0, <[u8]>::len) + target.uri.len() + target.path.len() + ADDED
+        <= limit
+    {
         return false;
     }
     let mut whole = Vec::new();
@@ -285,6 +289,9 @@ fn common(plan: &Plan<'_>, target: &Target, hop: &Hop, edits: &mut Edits) {
     if let Some(user) = plan.asserted {
         assert_identity(plan, user, edits);
     }
+    if let Some(body) = plan.body {
+        replace_body(message, body, edits);
+    }
     if let Some((who, reason)) = plan.diverted {
         edits.insert_header(message.headers_start(), HeaderName::Diversion, |t| {
             t.extend_from_slice(b"<sip:");
@@ -310,6 +317,16 @@ fn hide(plan: &Plan<'_>, hop: &Hop, edits: &mut Edits) -> Hidden {
         edits.replace(to.value(), |t| t.extend_from_slice(&veil.from));
     }
     hidden
+}
+
+/// Puts another body in, and its length.
+pub fn replace_body(message: &Message<'_>, body: &[u8], edits: &mut Edits) {
+    let length = |t: &mut Vec<u8>| number(t, body.len() as u64);
+    match message.line(HeaderName::ContentLength) {
+        Some(line) => edits.replace(line.value(), length),
+        None => edits.insert_header(message.headers_end(), HeaderName::ContentLength, length),
+    }
+    edits.replace(message.range_of(message.body()), |t| t.extend_from_slice(body));
 }
 
 /// RFC 3325 §5: the identity that we authenticated, as SIP URI and as number.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sip_ims::authenticate::Authenticator;
+use sip_ims::media::{Media, Passing};
 use sip_ims::service::{Caller, Chronicle, Location, Note, NoteEvent, Request, Service, Step, Transaction, Verdict};
 use sip_ims::{Aor, Directory, Home, Msisdn, User};
 use sip_net::driver::TransactionUser;
@@ -63,10 +64,24 @@ pub struct ProxyParts {
     /// Asked in this order.
     pub services: Vec<Arc<dyn Service>>,
     pub chronicle: Arc<dyn Chronicle>,
+    /// Carries the media of sessions, if anything does.
+    pub media: Option<Arc<dyn Media>>,
     pub record_route: bool,
     pub seals: Seals,
     /// Told of wrong credentials and malformed requests: the flow and how many points.
     pub penalise: Penalise,
+}
+
+impl ProxyParts {
+    /// The body that a request of a call goes on with, if it is another one.
+    fn passing(&self, message: &Message<'_>) -> Option<Vec<u8>> {
+        let of_a_call = [Method::Invite, Method::Ack, Method::Update, Method::Prack, Method::Bye];
+        let media = self.media.as_ref().filter(|_| of_a_call.contains(&message.method()))?;
+        match media.request(message) {
+            Passing::Body(body) => Some(body),
+            Passing::AsItIs => None,
+        }
+    }
 }
 
 /// The proxy of one shard.
@@ -541,12 +556,14 @@ impl Proxy {
         let mut branch = *b"z9hG4bKs0123456789abcdef";
         branch[8..].copy_from_slice(&hex16(seal));
         let parts = self.parts.clone();
+        let body = parts.passing(message);
         let plan = Plan {
             home: &parts.home,
             seals: &parts.seals,
             message,
             routed,
             source: flow,
+            body: body.as_deref(),
             asserted: None,
             trusted: parts.trusted.is_trusted(flow),
             to: self.neighbour(false, &hop),

@@ -10,6 +10,7 @@
 pub mod authenticate;
 pub mod home;
 pub mod identity;
+pub mod media;
 pub mod notify;
 pub mod ports;
 pub mod service;

@@ -251,6 +251,9 @@ pub enum NoteEvent {
     /// A kept MESSAGE reached its addressee.
     MessageDelivered,
     MessageExpired,
+    /// The messages of a session go through this server.
+    SessionAnchored,
+    SessionEnded,
 }
 
 /// Takes notes for charging and tracing. Called on the hot path: copy and queue.

@@ -1,5 +1,6 @@
 //! Responses: what goes back at once, what is weighed, and the end of a fork (RFC 3261 §16.7).
 
+use sip_ims::media::Passing;
 use sip_ims::service::{NoteEvent, Request, Step};
 use sip_proto::build::Response;
 use sip_proto::endpoint::{ClientId, ServerId};
@@ -12,6 +13,7 @@ use sip_proto::{Edits, HeaderName, Message, Method, privacy};
 use super::Proxy;
 use super::settings;
 use crate::fork::AttemptState;
+use crate::forward;
 use crate::route::Routed;
 use crate::veil::{self, Side};
 
@@ -207,8 +209,12 @@ impl Proxy {
         to: Neighbour,
     ) {
         let Proxy { parts, edits, .. } = self;
+        let body = parts.media.as_ref().map_or(Passing::AsItIs, |media| media.response(message));
         edits.clear();
         take_off_via(message, edits);
+        if let Passing::Body(body) = &body {
+            forward::replace_body(message, body, edits);
+        }
         privacy::arriving(message, from, true, edits);
         let hop = step.endpoint.reply_hop(server);
         let asked = step.endpoint.kept_original(server).and_then(|original| Message::parse(original).ok());

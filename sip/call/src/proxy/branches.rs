@@ -176,6 +176,7 @@ impl Proxy {
         };
         let Proxy { parts, forks, edits, .. } = self;
         let Some(fork) = forks.get_mut(slot) else { return };
+        let body = parts.passing(message);
         let plan = Plan {
             home: &parts.home,
             seals: &parts.seals,
@@ -185,7 +186,8 @@ impl Proxy {
             asserted: if let Caller::User(user) = &fork.caller { Some(user) } else { None },
             trusted: matches!(fork.caller, Caller::Trusted),
             to,
-            record_route: parts.record_route,
+            body: body.as_deref(),
+            record_route: parts.record_route || body.is_some(),
             diverted: fork.diverted.as_ref().map(|(who, why)| (who.as_str(), *why)),
         };
         if forward::is_veiled(&plan) {

@@ -88,6 +88,7 @@ fn bench(world: World, users: Vec<User>) -> Bench {
         access: Access::Open,
         services: Vec::new(),
         chronicle: world.clone(),
+        media: None,
         record_route: true,
         seals: Seals::new(&[5; 32]),
         penalise: Arc::new(|_, _| {}),
