@@ -13,6 +13,7 @@ use gw_sms::registry::{self, Registry};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
+use sip_ims::media::Media;
 use sip_ims::ports::{Bus, BusError, StoreError, UserChange};
 use sip_ims::service::{Chronicle, Service};
 use sip_ims::vectors::HomeVectors;
@@ -38,6 +39,7 @@ use crate::config::{self, Auth, BusEngine, Config, ConfigError, DigestAlgorithm,
 use crate::http::{
     self, oauth2::Assertions, oauth2::Tokens, sms_api::SmsApi, tls::CertificateError, tls::Certificates,
 };
+use crate::msrp::{Msrp, MsrpError};
 use crate::names::Located;
 use crate::secrets::{self, Pem, SecretError};
 use crate::sip::{Neighbours, Sip, SipParts};
@@ -63,6 +65,8 @@ pub enum AppError {
     Store(#[from] OpenError),
     #[error(transparent)]
     Sms(#[from] sms::SmsError),
+    #[error(transparent)]
+    Msrp(#[from] MsrpError),
     #[error("reading the store: {0}")]
     Read(#[from] StoreError),
     #[error(transparent)]
@@ -152,7 +156,15 @@ pub fn run(
     let pems = secrets::certificates(&config)?;
     let shared = config.store.engine == StoreEngine::Postgres;
     let cluster = Arc::new(Cluster::new(open_bus(&config, &runtime)?, config.node_name(), shared));
-    let around = Around { directory: directory.clone(), chronicle, metrics: metrics.clone(), cluster: cluster.clone() };
+    let authorities = authorities(&config)?;
+    let msrp = Msrp::open(&config, &pems, &authorities, chronicle.clone(), &metrics, runtime.handle())?;
+    let around = Around {
+        directory: directory.clone(),
+        chronicle,
+        metrics: metrics.clone(),
+        cluster: cluster.clone(),
+        media: msrp.as_ref().map(|m| m.anchor.clone() as Arc<dyn Media>),
+    };
     let Services { sip, home, registrar, presence, pager, courier, ip_sm_gw, names, wake } =
         open_sip(&config, &pems, &store, around, runtime.handle())?;
     let local = sip.carriers.local_addrs().to_vec();
@@ -254,6 +266,9 @@ pub fn run(
     draining.store(true, Relaxed);
     runtime.block_on(sip.drain(DRAIN));
     sip.carriers.shutdown();
+    if let Some(msrp) = &msrp {
+        msrp.shutdown();
+    }
     stop.send_replace(true);
     runtime.block_on(async {
         let all = async {
@@ -434,6 +449,7 @@ struct Around {
     chronicle: Arc<dyn Chronicle>,
     metrics: Arc<Metrics>,
     cluster: Arc<Cluster>,
+    media: Option<Arc<dyn Media>>,
 }
 
 /// What answers SIP, tied together.
@@ -458,7 +474,7 @@ fn open_sip(
     around: Around,
     runtime: &Handle,
 ) -> Result<Services, AppError> {
-    let Around { directory, chronicle, metrics, cluster } = around;
+    let Around { directory, chronicle, metrics, cluster, media } = around;
     let sip = &config.sip;
     // Bound before anything is written into a Via, so that port 0 is known by its real number.
     let bound = Bound::new(&carrier_config(config, pems)?, runtime.clone())?;
@@ -540,6 +556,7 @@ fn open_sip(
         authenticator: authenticator.clone(),
         services,
         chronicle: chronicle.clone(),
+        media,
         names: names.clone(),
         secret: secrets::random(),
         cluster_secret: secret,
@@ -685,22 +702,14 @@ fn tls_config(config: &Config, pems: &[Pem]) -> Result<TlsConfig, AppError> {
             true => Vec::new(),
             false => named(&tls.client_authorities)?,
         },
-        server_authorities: match tls.authorities.as_os_str().is_empty() {
-            // A system without them connects to nobody over TLS.
-            true => SYSTEM_AUTHORITIES.iter().find_map(|f| std::fs::read(f).ok()).unwrap_or_default(),
-            false => named(&tls.authorities)?,
-        },
+        server_authorities: authorities(config)?,
     })
 }
 
 /// For our own requests over HTTP: believes the same authorities as the SIP carriers.
 fn http_client(config: &Config) -> Result<http::client::Client, AppError> {
     let mut roots = rustls::RootCertStore::empty();
-    let tls = &config.tls;
-    let authorities = match tls.authorities.as_os_str().is_empty() {
-        true => SYSTEM_AUTHORITIES.iter().find_map(|f| std::fs::read(f).ok()).unwrap_or_default(),
-        false => std::fs::read(&tls.authorities).map_err(failed(tls.authorities.display()))?,
-    };
+    let authorities = authorities(config)?;
     let certificates = CertificateDer::pem_slice_iter(&authorities).filter_map(Result::ok);
     roots.add_parsable_certificates(certificates);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -710,6 +719,15 @@ fn http_client(config: &Config) -> Result<http::client::Client, AppError> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(http::client::Client::new(Arc::new(client)))
+}
+
+/// PEM of the authorities that servers we connect to must be certified by. A system without any connects to nobody over TLS.
+fn authorities(config: &Config) -> Result<Vec<u8>, AppError> {
+    let file = &config.tls.authorities;
+    if file.as_os_str().is_empty() {
+        return Ok(SYSTEM_AUTHORITIES.iter().find_map(|f| std::fs::read(f).ok()).unwrap_or_default());
+    }
+    std::fs::read(file).map_err(failed(file.display()))
 }
 
 /// Where distributions keep the authorities that they trust.

@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod config;
 pub mod ctl;
 pub mod http;
+pub mod msrp;
 pub mod names;
 mod presence;
 pub mod provision;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use sip_call::{Access, Names, Proxy, ProxyParts, Seals, Trusted};
 use sip_ims::authenticate::Authenticator;
+use sip_ims::media::Media;
 use sip_ims::service::{Chronicle, Location, Service};
 use sip_ims::{Directory, Home};
 use sip_net::driver::{Driver, DriverConfig, Sink};
@@ -32,6 +33,7 @@ pub struct SipParts {
     pub authenticator: Option<Arc<Authenticator>>,
     pub services: Vec<Arc<dyn Service>>,
     pub chronicle: Arc<dyn Chronicle>,
+    pub media: Option<Arc<dyn Media>>,
     pub names: Arc<dyn Names>,
     /// Of this process.
     pub secret: [u8; 16],
@@ -99,6 +101,7 @@ impl Sip {
             access: parts.authenticator.map_or(Access::Open, Access::Digest),
             services: parts.services,
             chronicle: parts.chronicle,
+            media: parts.media,
             record_route: config.record_route,
             seals: Seals::new(&parts.cluster_secret),
             penalise: Arc::new(move |flow, points| neighbours.penalise(flow, points)),

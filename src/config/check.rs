@@ -183,6 +183,12 @@ impl Config {
         if self.cdr.enabled && !self.cdr.file.to_string_lossy().contains("{date}") {
             say("cdr.file", "must hold {date}: a new file begins each day".to_owned());
         }
+        if self.msrp.max_message.0 == 0 || self.msrp.max_message.0 > media_msrp::range::MAX_POSITION {
+            say("msrp.max_message", "must be 1 byte to 8 PiB".to_owned());
+        }
+        if !(1..=10_000_000).contains(&self.msrp.max_sessions) {
+            say("msrp.max_sessions", "must be 1 to 10,000,000".to_owned());
+        }
         found.extend(self.collisions());
         found
     }

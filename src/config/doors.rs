@@ -33,16 +33,39 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
+/// `[msrp]`: messaging sessions.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Msrp {
+    /// One that is taken stays shut with a warning as long as it is the usual one.
     pub tcp: Door,
     pub tls: Door,
+    /// Sessions between users go through this server.
+    pub anchor: bool,
+    /// Written into session descriptions; not said: the doors' own, or `media.address` where they are open on every address.
+    pub address: Option<IpAddr>,
+    /// Largest message or file, in bytes, up to 2^53.
+    pub max_message: Size,
+    /// 1 to 10,000,000.
+    pub max_sessions: usize,
+}
+
+impl Msrp {
+    /// RFC 4975 §15.4, and the port above it.
+    pub const PLAIN: Door = Door::ipv4_loopback(2855);
+    pub const SECURE: Door = Door::ipv4_loopback(2856);
 }
 
 impl Default for Msrp {
     fn default() -> Msrp {
-        Msrp { tcp: Door::ipv4_loopback(2855), tls: Door::ipv4_loopback(2856) }
+        Msrp {
+            tcp: Msrp::PLAIN,
+            tls: Msrp::SECURE,
+            anchor: true,
+            address: None,
+            max_message: Size::mib(4096),
+            max_sessions: 100_000,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use sip_proto::{HeaderName, Message, StartLine, validate};
 
 use super::CtlError;
 
+mod msrp;
 mod smpp;
 mod tpdu;
 
@@ -19,6 +20,8 @@ pub enum DecodeError {
     NotSip(#[from] sip_proto::message::NotSip),
     #[error("not SMPP: {0}")]
     NotSmpp(#[from] smpp::NotSmpp),
+    #[error("not MSRP: {0}")]
+    NotMsrp(#[from] media_msrp::reader::Lost),
     #[error("longer than 1 MiB")]
     TooLong,
 }
@@ -44,6 +47,14 @@ pub(super) fn smpp(file: &Path) -> Result<(), CtlError> {
     let bytes = read(file)?;
     let mut text = Vec::new();
     let told = smpp::words(&tpdu::octets(&bytes), &mut text).map_err(DecodeError::from)?;
+    print(|out| told.map(|()| out.append(&mut text)))
+}
+
+/// MSRP as a stream brings it.
+pub(super) fn msrp(file: &Path) -> Result<(), CtlError> {
+    let bytes = read(file)?;
+    let mut text = Vec::new();
+    let told = msrp::words(&bytes, &mut text).map_err(DecodeError::from)?;
     print(|out| told.map(|()| out.append(&mut text)))
 }
 

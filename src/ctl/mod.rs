@@ -166,10 +166,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Decode { protocol: Protocol::Sip, file } => decode::sip(&file),
         Command::Decode { protocol: Protocol::Tpdu, file } => decode::tpdu(&file),
         Command::Decode { protocol: Protocol::Smpp, file } => decode::smpp(&file),
-        Command::Decode { protocol, .. } => Err(CtlError::NotBuilt(match protocol {
-            Protocol::Wbxml => "decode wbxml",
-            Protocol::Sip | Protocol::Smpp | Protocol::Tpdu | Protocol::Msrp => "decode msrp",
-        })),
+        Command::Decode { protocol: Protocol::Msrp, file } => decode::msrp(&file),
+        Command::Decode { protocol: Protocol::Wbxml, .. } => Err(CtlError::NotBuilt("decode wbxml")),
         Command::Billing(command) => billing::run(&command),
         Command::PushClient(command) => registry::push(&command),
         Command::ApiClient(command) => registry::api(&command),

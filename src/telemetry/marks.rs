@@ -29,6 +29,8 @@ impl Chronicle for Marks {
             NoteEvent::MessageKept => Some((Step::Kept, Method::Message)),
             NoteEvent::MessageDelivered => Some((Step::Delivered, Method::Message)),
             NoteEvent::MessageExpired => Some((Step::Expired, Method::Message)),
+            NoteEvent::SessionAnchored => Some((Step::Anchored, Method::Invite)),
+            NoteEvent::SessionEnded => Some((Step::SessionEnded, Method::Invite)),
             _ => None,
         };
         if let Some((step, method)) = step {

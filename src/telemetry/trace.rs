@@ -82,6 +82,8 @@ steps! {
     Deferred = 18 "put off",
     Failed = 19 "failed",
     Withdrawn = 20 "cancelled by its sender",
+    Anchored = 21 "its messages go through this server",
+    SessionEnded = 22 "its messages end",
 }
 
 /// One step of one trace.

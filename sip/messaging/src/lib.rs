@@ -8,6 +8,7 @@
 //!
 //! Start at [`Pager`] for what is accepted, at [`Courier`] for when and how it is delivered.
 
+mod anchor;
 mod config;
 mod counts;
 mod courier;
@@ -24,6 +25,7 @@ mod fakes;
 #[cfg(test)]
 mod through_the_stack;
 
+pub use anchor::{Anchor, AnchorConfig};
 pub use config::{Config, Devices};
 pub use counts::Counts;
 pub use courier::{Courier, CourierParts, NextHops};
