@@ -12,6 +12,7 @@ const EDGE: &str = include_str!("edge.cfg");
 const HANDSET: &str = include_str!("handset.cfg");
 const WATCHER: &str = include_str!("watcher.cfg");
 const PUBLISHER: &str = include_str!("publisher.cfg");
+const MSRP_RELAY: &str = include_str!("msrp_relay.cfg");
 
 /// Starts Kamailio as the home proxy of [`DOMAIN`].
 pub fn subject(dir: &Path, setup: &Setup, sip: u16, sips: u16) -> Process {
@@ -48,6 +49,19 @@ pub fn edge(dir: &Path, port: u16, registrar: &str) -> Process {
 /// Starts Kamailio as a handset that reads short messages.
 pub fn handset(dir: &Path, port: u16) -> Process {
     start(HANDSET, "handset", dir, &[], &[("PORT", &port.to_string())])
+}
+
+/// Starts Kamailio as an MSRP relay with the certificate `relay.pem` in `dir`; it believes the authority there. `client`: what
+/// only the URI of its client has in it.
+pub fn msrp_relay(dir: &Path, [port, tls_port]: [u16; 2], client: &str) -> Process {
+    let profiles = format!(
+        "[server:default]\nmethod = TLSv1.2+\nverify_certificate = no\nprivate_key = {0}/relay.key\ncertificate = {0}/relay.pem\n\
+         [client:default]\nmethod = TLSv1.2+\nverify_certificate = yes\nca_list = {0}/ca.pem\n",
+        dir.display()
+    );
+    std::fs::write(dir.join("msrp-relay-tls.cfg"), profiles).unwrap();
+    let sets = [("PORT", &*port.to_string()), ("TLSPORT", &*tls_port.to_string()), ("CLIENT", client)];
+    start(MSRP_RELAY, "msrp-relay", dir, &[], &sets)
 }
 
 /// Starts Kamailio as one that watches where `user` is registered.

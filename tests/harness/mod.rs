@@ -14,6 +14,7 @@ pub mod homer;
 pub mod http;
 pub mod kamailio;
 pub mod linphone;
+pub mod msrp;
 pub mod ports;
 pub mod process;
 pub mod raw;

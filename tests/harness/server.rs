@@ -217,6 +217,8 @@ fn launch(subject: Subject, dir: &Path, setup: &Setup, sip: u16, sips: u16) -> P
 fn config(dir: &Path, setup: &Setup, [sip, sips, http, https, admin]: [u16; 5]) -> String {
     let dir = dir.display();
     let Setup { domain, auth, store, sip: more, registrar, tls, sections, http: more_http, .. } = setup;
+    // Who wants MSRP says where; the usual ports are one for all.
+    let msrp = if sections.contains("[msrp]") { "" } else { "[msrp]\ntcp = \"\"\ntls = \"\"" };
     format!(
         r#"domain = "{domain}"
 data_dir = "{dir}/data"
@@ -239,6 +241,7 @@ tls = "127.0.0.1:{https}"
 {more_http}
 [admin]
 listen = "127.0.0.1:{admin}"
+{msrp}
 {sections}
 "#
     )

@@ -1,0 +1,196 @@
+//! A bare MSRP stream: sends what the story wrote, and reads what comes by the grammar alone (RFC 4975 §9). It shares no code
+//! with the server.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+/// How long a story waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One end of an MSRP connection.
+pub struct Stream {
+    pub io: TcpStream,
+    kept: Vec<u8>,
+    /// Every request and response that was read, for a dissector.
+    pub received: Vec<Vec<u8>>,
+}
+
+/// A request or response as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    pub id: String,
+    /// `SEND`, `200 OK`, …
+    pub what: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Option<Vec<u8>>,
+    pub flag: char,
+}
+
+impl Frame {
+    /// The value of a header, or the empty string.
+    pub fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        found.map_or("", |(_, value)| value)
+    }
+
+    pub fn status(&self) -> u16 {
+        self.what.split(' ').next().and_then(|s| s.parse().ok()).unwrap_or(0)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(self.body.as_deref().unwrap_or_default()).into_owned()
+    }
+}
+
+impl Stream {
+    pub fn connect(port: u16) -> Stream {
+        Stream::over(TcpStream::connect(("127.0.0.1", port)).expect("the MSRP door takes connections"))
+    }
+
+    pub fn over(io: TcpStream) -> Stream {
+        io.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        io.set_nodelay(true).unwrap();
+        Stream { io, kept: Vec::new(), received: Vec::new() }
+    }
+
+    /// The connection that comes next.
+    pub fn accept(listener: &TcpListener) -> Stream {
+        listener.set_nonblocking(true).unwrap();
+        let start = Instant::now();
+        loop {
+            if let Ok((io, _)) = listener.accept() {
+                io.set_nonblocking(false).unwrap();
+                return Stream::over(io);
+            }
+            assert!(start.elapsed() < PATIENCE, "nobody connected");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.io.write_all(bytes).expect("the server takes what is written");
+    }
+
+    /// A SEND of a whole message. `more` are whole header lines.
+    pub fn send(&mut self, id: &str, [to, from]: [&str; 2], message_id: &str, more: &str, body: &str) {
+        let length = body.len();
+        let text = format!(
+            "MSRP {id} SEND\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\nMessage-ID: {message_id}\r\n\
+             Byte-Range: 1-{length}/{length}\r\n{more}Content-Type: text/plain\r\n\r\n{body}\r\n-------{id}$\r\n"
+        );
+        self.write(text.as_bytes());
+    }
+
+    /// A SEND without a body.
+    pub fn greet(&mut self, id: &str, [to, from]: [&str; 2]) {
+        let text =
+            format!("MSRP {id} SEND\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\nMessage-ID: m{id}\r\n-------{id}$\r\n");
+        self.write(text.as_bytes());
+    }
+
+    /// Answers a request.
+    pub fn answer(&mut self, to: &Frame, status: &str) {
+        let first = to.header("From-Path").split(' ').next().unwrap_or_default().to_owned();
+        let text = format!(
+            "MSRP {id} {status}\r\nTo-Path: {first}\r\nFrom-Path: {}\r\n-------{id}$\r\n",
+            to.header("To-Path"),
+            id = to.id
+        );
+        self.write(text.as_bytes());
+    }
+
+    /// The next request or response; the story fails when none comes.
+    pub fn next(&mut self) -> Frame {
+        let start = Instant::now();
+        loop {
+            if let Some(frame) = self.take() {
+                return frame;
+            }
+            assert!(self.fill(), "closed while a request or response was awaited; unread: {:?}", shown(&self.kept));
+            assert!(start.elapsed() < PATIENCE, "nothing came; unread: {:?}", shown(&self.kept));
+        }
+    }
+
+    /// The next request or response, requests answered with 200 where one is due.
+    pub fn next_answering(&mut self) -> Frame {
+        let frame = self.next();
+        if frame.what == "SEND" && frame.header("Failure-Report") != "no" {
+            self.answer(&frame, "200 OK");
+        }
+        frame
+    }
+
+    /// Waits until `text` has come, without taking anything.
+    pub fn has_begun(&mut self, text: &str) {
+        let start = Instant::now();
+        while find(&self.kept, text.as_bytes(), 0).is_none() {
+            assert!(self.fill() && start.elapsed() < PATIENCE, "{text:?} did not come: {:?}", shown(&self.kept));
+        }
+    }
+
+    /// Waits until the server closes; what it still says is read.
+    pub fn closed(&mut self, limit: Duration) {
+        let start = Instant::now();
+        while self.fill() {
+            assert!(start.elapsed() < limit, "not closed within {limit:?}");
+        }
+    }
+
+    /// Reads what is there. False at the end of the stream.
+    fn fill(&mut self) -> bool {
+        let mut buffer = vec![0; 1 << 16];
+        match self.io.read(&mut buffer) {
+            Ok(0) => false,
+            Ok(n) => {
+                self.kept.extend_from_slice(&buffer[..n]);
+                true
+            }
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn take(&mut self) -> Option<Frame> {
+        let line_end = find(&self.kept, b"\r\n", 0)?;
+        let first = String::from_utf8(self.kept[..line_end].to_vec()).expect("a start line is text");
+        let rest = first.strip_prefix("MSRP ").unwrap_or_else(|| panic!("no start line: {first:?}"));
+        let (id, what) = rest.split_once(' ').expect("a start line has two words");
+        let mark = format!("-------{id}");
+        let mut end = line_end;
+        let (at, flag) = loop {
+            let found = find(&self.kept, mark.as_bytes(), end)?;
+            let after = found + mark.len();
+            let tail = self.kept.get(after..after + 3)?;
+            if b"$+#".contains(&tail[0]) && &tail[1..] == b"\r\n" {
+                break (found, char::from(tail[0]));
+            }
+            end = after;
+        };
+        let whole = self.kept.drain(..at + mark.len() + 3).collect::<Vec<u8>>();
+        self.received.push(whole.clone());
+        let inside = &whole[line_end + 2..at];
+        let blank = if inside.starts_with(b"\r\n") { Some(0) } else { find(inside, b"\r\n\r\n", 0).map(|b| b + 2) };
+        let (head, body) = match blank {
+            Some(b) => {
+                let body = &inside[b + 2..];
+                (&inside[..b], Some(body.strip_suffix(b"\r\n").expect("a line break ends the body").to_vec()))
+            }
+            None => (inside, None),
+        };
+        let head = String::from_utf8(head.to_vec()).expect("headers are text");
+        let headers = head.lines().map(|l| {
+            let (name, value) = l.split_once(": ").unwrap_or_else(|| panic!("no header: {l:?}"));
+            (name.to_owned(), value.to_owned())
+        });
+        Some(Frame { id: id.to_owned(), what: what.to_owned(), headers: headers.collect(), body, flag })
+    }
+}
+
+fn find(bytes: &[u8], what: &[u8], from: usize) -> Option<usize> {
+    bytes.get(from..)?.windows(what.len()).position(|w| w == what).map(|at| from + at)
+}
+
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(500)]).into_owned()
+}
