@@ -40,7 +40,8 @@ pub(crate) async fn serve(switch: &Arc<Switch>, connection: &Arc<Connection>, mu
         if length == kept.len() {
             break End::Closed;
         }
-        match inbound.take(&buffer[..length]).await {
+        // Boxed, so that a connection on which nothing happens does not hold the room for what may.
+        match Box::pin(inbound.take(&buffer[..length])).await {
             Ok(done) => {
                 kept.clear();
                 kept.extend_from_slice(&buffer[done..length]);
@@ -51,7 +52,7 @@ pub(crate) async fn serve(switch: &Arc<Switch>, connection: &Arc<Connection>, mu
             Err(end) => break end,
         }
     };
-    inbound.broken_off().await;
+    Box::pin(inbound.broken_off()).await;
     end
 }
 

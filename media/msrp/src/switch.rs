@@ -274,24 +274,27 @@ impl Switch {
             Counts::add(&self.counts.connections_refused, 1);
             return;
         }
-        let tls = self.tls.read().clone();
+        if prepare(&stream).is_err() {
+            return;
+        }
+        if !secure {
+            let (read, write) = stream.into_split();
+            let runtime = self.runtime.clone();
+            runtime.spawn(self.run(Box::new(read), Box::new(write), remote.ip(), None, None));
+            return;
+        }
+        let Some(tls) = self.tls.read().clone() else { return };
         self.runtime.clone().spawn(async move {
-            if prepare(&stream).is_err() {
-                return;
-            }
-            if !secure {
-                let (read, write) = stream.into_split();
-                return self.clone().run(Box::new(read), Box::new(write), remote.ip(), None, None).await;
-            }
-            let Some(tls) = tls else { return };
             self.handshakes.fetch_add(1, Relaxed);
             let shaken = tokio::time::timeout(CONNECT_WAIT, TlsAcceptor::from(tls.server.clone()).accept(stream)).await;
             self.handshakes.fetch_sub(1, Relaxed);
             match shaken {
                 Ok(Ok(stream)) => {
                     let shown = leaf(stream.get_ref().1.peer_certificates());
-                    let (read, write) = tokio::io::split(stream);
-                    self.clone().run(Box::new(read), Box::new(write), remote.ip(), shown, None).await;
+                    let (read, write) = split(stream);
+                    // A task of its own, so that nothing of the handshake stays in memory.
+                    let runtime = self.runtime.clone();
+                    runtime.spawn(self.run(read, write, remote.ip(), shown, None));
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed at the MSRP door"),
                 Err(_) => Counts::add(&self.counts.connections_cut, 1),
@@ -320,19 +323,19 @@ impl Switch {
         Counts::add(&self.counts.connections, 1);
         self.connections.lock().insert(number, connection.clone());
         match opens {
-            Some((bridge, side, peer)) => self.opened(&connection, &bridge, side, &peer).await,
+            Some((bridge, side, peer)) => Box::pin(self.opened(&connection, &bridge, side, &peer)).await,
             None => {
                 self.unbound.lock().insert(number, connection.clone());
             }
         }
-        let end = Box::pin(passage::serve(&self, &connection, read)).await;
+        let end = passage::serve(&self, &connection, read).await;
         if let End::Lost(lost) = end {
             Counts::add(&self.counts.connections_cut, 1);
             tracing::debug!(connection = number, %lost, "MSRP connection closed");
         }
         self.connections.lock().remove(&number);
         self.bound(&connection);
-        for about in connection.shut().await {
+        for about in Box::pin(connection.shut()).await {
             self.failed(about, 408);
         }
         for (bridge, side) in connection.take_sessions() {
