@@ -6,7 +6,7 @@ mod harness;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use harness::developer::{CLIENT, SECRET, ask, curl, hook, python, send, token, with_client};
+use harness::developer::{CLIENT, SECRET, ask, curl, hook, python, python_program, send, token, with_client};
 use harness::sms::{NUMBER, Peer, XPID, setup};
 use harness::{Ports, Server, eventually};
 use serde_json::{Value, json};
@@ -401,4 +401,23 @@ fn a_client_proves_itself_by_a_key_that_only_it_has() {
         .unwrap();
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(said.contains("all as it must be"), "{said}{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn schemathesis_finds_no_answer_that_is_not_described() {
+    let more = "destinations = [\"+\"]\nsenders = [\"Fleet\", \"5555\"]";
+    let Story { server, smsc: _smsc, _ports, .. } = story("normal", more, HERE, &[]);
+    let url = format!("http://127.0.0.1:{}", server.http);
+    let done = python_program("schemathesis")
+        .current_dir(server.path())
+        .args(["run", &format!("{url}/openapi.json"), "-u", &url, "--no-color", "--seed", "1", "--max-examples", "25"])
+        .args(["-H", &format!("Authorization: Bearer {}", token(&server, CLIENT))])
+        // What no schema can say (a time that is over, a number twice) is refused with 400, too.
+        .args(["--phases", "examples,coverage,fuzzing", "--exclude-checks", "positive_data_acceptance"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
+    assert!(said.contains("Operations:       9 selected") && said.contains("passed"), "{said}");
+    assert!(server.metric("isthmus_sms_api_total{operation=\"send\",status=\"200\"}") > 0.0, "{said}");
 }

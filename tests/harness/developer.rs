@@ -1,6 +1,6 @@
 //! A developer: curl with access tokens, and Python programs with the libraries of others.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -102,12 +102,20 @@ pub fn send(server: &Server, token: &str, body: &str) -> Answer {
 
 /// A program of tests/python, with the venv of the tests.
 pub fn python(script: &str) -> Command {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python"));
-    let mut command = Command::new(folder.join("venv/bin/python"));
-    // What the tests name is to be believed, and nobody else.
-    command.arg(folder.join(script)).env_remove("REQUESTS_CA_BUNDLE").env_remove("CURL_CA_BUNDLE");
+    let mut command = python_program("python");
+    command.arg(Path::new(PYTHON).join(script));
     command
 }
+
+/// A program of that venv.
+pub fn python_program(name: &str) -> Command {
+    let mut command = Command::new(Path::new(PYTHON).join("venv/bin").join(name));
+    // What the tests name is to be believed, and nobody else.
+    command.env_remove("REQUESTS_CA_BUNDLE").env_remove("CURL_CA_BUNDLE");
+    command
+}
+
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python");
 
 /// A developer's web server. The keys of the signatures are read from the file at each request.
 pub fn hook(dir: &Path, port: u16, keys: &Path, statuses: &[u16]) -> Peer {
