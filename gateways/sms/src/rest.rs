@@ -16,6 +16,7 @@ pub mod subscription;
 pub mod webhook;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use sip_ims::ports::StoreError;
 
 use crate::push::Code;
@@ -101,7 +102,22 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     if body.trim_ascii_start().first().is_some_and(|b| *b != b'{') {
         return Err(Refusal::argument("must be a JSON object"));
     }
-    serde_json::from_slice(body).map_err(|error| Refusal::argument(error.to_string()))
+    let wrong = |error: serde_json::Error| Refusal::argument(error.to_string());
+    let value = serde_json::from_slice(body).map_err(wrong)?;
+    // Nor is null a way to leave something out.
+    if has_null(&serde_json::from_slice(body).map_err(wrong)?) {
+        return Err(Refusal::argument("a property that is null must be left out"));
+    }
+    Ok(value)
+}
+
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(list) => list.iter().any(has_null),
+        Value::Object(map) => map.values().any(has_null),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 /// RFC 3339, UTC.

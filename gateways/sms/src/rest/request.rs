@@ -200,6 +200,8 @@ mod tests {
             (r#"{"to":["+12345678"],"message":"a","binary":{"userData":"00"}}"#, "exactly one"),
             (r#"{"to":["+12345678"],"mesage":"a"}"#, "mesage"),
             (r#"{"to":["+12345678"],"message":"a","category":"SPAM"}"#, "SPAM"),
+            (r#"{"to":["+12345678"],"message":"a","from":null}"#, "null"),
+            (r#"{"to":["+12345678"],"message":"a","message":"b"}"#, "duplicate"),
             (r#"{"to":["+12345678"],"message":"a","messageClass":4}"#, "messageClass"),
             (r#"{"to":["+12345678"],"binary":{"userData":"0"}}"#, "userData"),
             (r#"{"to":["+12345678"],"binary":{"userData":"00","userDataHeader":"0504"}}"#, "length"),
