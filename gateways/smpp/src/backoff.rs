@@ -10,23 +10,27 @@ use rand::Rng;
 pub(crate) struct Backoff {
     shortest: Duration,
     longest: Duration,
+    last: Duration,
     next: Duration,
 }
 
+/// A bind that lasted so long was a good one, however long the pauses had become.
+const GOOD: Duration = Duration::from_secs(5);
+
 impl Backoff {
     pub(crate) fn new(shortest: Duration, longest: Duration) -> Backoff {
-        Backoff { shortest, longest, next: shortest }
+        Backoff { shortest, longest, last: shortest, next: shortest }
     }
 
     pub(crate) fn pause(&mut self) -> Duration {
-        let full = self.next;
+        self.last = self.next;
         self.next = (self.next * 2).min(self.longest);
-        full.mul_f64(rand::rng().random_range(0.5..=1.0))
+        self.last.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 
-    /// The last connection lasted this long. A centre that lets in and drops at once is not to be hurried.
-    pub(crate) fn lasted(&mut self, time: Duration) {
-        if time > self.next {
+    /// The last bind lasted so long; zero without one. A centre that lets in and drops at once is not to be hurried.
+    pub(crate) fn bound_for(&mut self, time: Duration) {
+        if time >= self.last.min(GOOD) {
             self.next = self.shortest;
         }
     }
@@ -43,9 +47,15 @@ mod tests {
             let pause = backoff.pause();
             assert!(pause >= Duration::from_secs(full) / 2 && pause <= Duration::from_secs(full), "{pause:?}");
         }
-        backoff.lasted(Duration::from_secs(1));
+        // Refused, unreachable, or let in and dropped.
+        backoff.bound_for(Duration::ZERO);
+        backoff.bound_for(Duration::from_secs(3));
         assert!(backoff.pause() >= Duration::from_secs(2));
-        backoff.lasted(Duration::from_secs(60));
+        backoff.bound_for(Duration::from_secs(4));
+        assert!(backoff.pause() <= Duration::from_secs(1));
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        (0..8).for_each(|_| _ = backoff.pause());
+        backoff.bound_for(GOOD);
         assert!(backoff.pause() <= Duration::from_secs(1));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -24,6 +24,8 @@ pub(super) struct Half {
     kind: BindKind,
     queue: mpsc::Receiver<Submission>,
     stop: watch::Receiver<bool>,
+    /// How long the last connection was bound.
+    bound_for: Duration,
 }
 
 impl Half {
@@ -33,16 +35,16 @@ impl Half {
         queue: mpsc::Receiver<Submission>,
         stop: watch::Receiver<bool>,
     ) -> Half {
-        Half { shared, kind, queue, stop }
+        Half { shared, kind, queue, stop, bound_for: Duration::ZERO }
     }
 
     pub(super) async fn run(mut self) {
         let (shortest, longest) = self.shared.config.reconnect;
         let mut backoff = Backoff::new(shortest, longest);
         loop {
-            let began = now();
+            self.bound_for = Duration::ZERO;
             let down = self.once().await;
-            backoff.lasted(now() - began);
+            backoff.bound_for(self.bound_for);
             if self.shared.serves(self.kind) {
                 self.shared.port.state(&self.shared.config.name, LinkState::Down(down));
             }
@@ -102,7 +104,14 @@ impl Half {
         let mut session = Session::new(Role::Esme, config.limits, now());
         session.bind(config.bind(self.kind), now());
         let pace = Pace::new(config.rate, config.limits.window);
-        let mut bound = Bound { shared: self.shared.clone(), controls, pace, outcomes: Vec::new(), ended: Ended::Lost };
+        let mut bound = Bound {
+            shared: self.shared.clone(),
+            controls,
+            pace,
+            outcomes: Vec::new(),
+            ended: Ended::Lost,
+            since: None,
+        };
         let inlets = Inlets { submissions: &mut self.queue, controls: &mut inbox, stop: &mut self.stop };
         pump::run(&mut stream, &mut session, &mut bound, inlets).await;
 
@@ -111,6 +120,7 @@ impl Half {
             .outcomes
             .extend(session.unfinished().map(|(ticket, fate)| Outcome { ticket, verdict: Verdict::unfinished(fate) }));
         bound.flush();
+        self.bound_for = bound.since.map_or(Duration::ZERO, |since| now().saturating_duration_since(since));
         let (faults, strays) = session.oddities();
         self.shared.faults.fetch_add(faults, Ordering::Relaxed);
         self.shared.strays.fetch_add(strays, Ordering::Relaxed);
@@ -121,7 +131,7 @@ impl Half {
     }
 
     /// Waits, and gives back what is in the queue: it shall not wait for a centre that is away.
-    async fn rest(&mut self, pause: std::time::Duration) {
+    async fn rest(&mut self, pause: Duration) {
         let mut unsent = Vec::new();
         let until = tokio::time::Instant::now() + pause;
         loop {
@@ -164,6 +174,8 @@ struct Bound {
     pace: Pace,
     outcomes: Vec<Outcome>,
     ended: Ended,
+    /// When the bind was accepted.
+    since: Option<Instant>,
 }
 
 impl Owner for Bound {
@@ -171,6 +183,7 @@ impl Owner for Bound {
         match event {
             Event::Bound(_) => {
                 let Some(kind) = session.bound() else { return };
+                self.since = Some(now);
                 tracing::info!(link = %self.shared.config.name, ?kind, "SMPP link is bound");
                 if self.shared.serves(kind) {
                     self.shared.up.store(true, Ordering::Release);
