@@ -8,8 +8,8 @@ use bytes::BytesMut;
 use ends::{octets, text};
 use gw_smpp::pdu::{
     Address, AlertNotification, Bind, BindKind, BindResp, CancelSm, CommandStatus, DataSm, Destination, Failed,
-    MessageResp, Octets, Outbind, QuerySm, QuerySmResp, ReplaceSm, Request, Response, SubmitMulti, SubmitMultiResp,
-    Tag, Tlvs,
+    MessageResp, Octets, Outbind, QuerySm, QuerySmResp, ReplaceSm, Request, Response, ShortMessage, SubmitMulti,
+    SubmitMultiResp, Tag, Tlvs,
 };
 
 fn requests() -> Vec<Request> {
@@ -65,10 +65,8 @@ fn requests() -> Vec<Request> {
         Request::DeliverSm(receipt),
         Request::DataSm(DataSm { source: long, destination: long, tlvs: payload, ..DataSm::default() }),
         Request::SubmitMulti(SubmitMulti {
-            source,
             destinations,
-            short_message: Octets::copied(b"all"),
-            ..SubmitMulti::default()
+            message: ShortMessage { source, short_message: Octets::copied(b"all"), ..ShortMessage::default() },
         }),
         Request::QuerySm(QuerySm { message_id: octets("1a2b"), source }),
         Request::CancelSm(CancelSm { message_id: octets("1a2b"), source, destination: source, ..CancelSm::default() }),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use ends::peer::Peer;
 use ends::{Esme, octets, text};
 use gw_smpp::pdu::{
-    Address, CancelSm, CommandStatus, DataSm, Destination, Octets, QuerySm, ReplaceSm, Request, Response, SubmitMulti,
-    Tag, Tlvs,
+    Address, CancelSm, CommandStatus, DataSm, Destination, Octets, QuerySm, ReplaceSm, Request, Response, ShortMessage,
+    SubmitMulti, Tag, Tlvs,
 };
 use gw_smpp::{BindMode, ClientTls, Down, Link, LinkConfig, LinkState, Verdict};
 
@@ -71,7 +71,8 @@ async fn every_kind_of_request_is_understood() {
     assert_eq!(smsc.said("data_sm").await["to"], "8190");
     let one = |digits: &str| Destination::Address(Address { ton: 1, npi: 1, digits: octets(digits) });
     let destinations = vec![one("1"), one("2"), Destination::List(octets("friends"))];
-    let multi = SubmitMulti { destinations, short_message: Octets::copied(b"all"), ..SubmitMulti::default() };
+    let message = ShortMessage { short_message: Octets::copied(b"all"), ..ShortMessage::default() };
+    let multi = SubmitMulti { destinations, message };
     link.submit(6, Request::SubmitMulti(multi)).await.unwrap();
     let (_, verdict) = esme.outcome().await;
     let Verdict::Done(Response::SubmitMulti(response)) = verdict else { panic!("{verdict:?}") };

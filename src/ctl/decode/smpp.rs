@@ -140,24 +140,25 @@ fn message(message: &ShortMessage, out: &mut Vec<u8>) -> io::Result<()> {
     line(out, "service_type", &shown(message.service_type.as_bytes()))?;
     address(out, "from", &message.source)?;
     address(out, "to", &message.destination)?;
-    flags(out, message.esm_class, message.data_coding, message.registered_delivery)?;
-    times(out, message.schedule.as_bytes(), message.validity.as_bytes())?;
-    body(&message.short_message, out)?;
-    tlvs(&message.tlvs, out)
+    rest(message, out)
 }
 
 fn multi(multi: &SubmitMulti, out: &mut Vec<u8>) -> io::Result<()> {
-    address(out, "from", &multi.source)?;
+    address(out, "from", &multi.message.source)?;
     for destination in &multi.destinations {
         match destination {
             Destination::Address(to) => address(out, "to", to)?,
             Destination::List(name) => line(out, "to the list", &shown(name.as_bytes()))?,
         }
     }
-    flags(out, multi.esm_class, multi.data_coding, multi.registered_delivery)?;
-    times(out, multi.schedule.as_bytes(), multi.validity.as_bytes())?;
-    body(&multi.short_message, out)?;
-    tlvs(&multi.tlvs, out)
+    rest(&multi.message, out)
+}
+
+fn rest(message: &ShortMessage, out: &mut Vec<u8>) -> io::Result<()> {
+    flags(out, message.esm_class, message.data_coding, message.registered_delivery)?;
+    times(out, message.schedule.as_bytes(), message.validity.as_bytes())?;
+    body(&message.short_message, out)?;
+    tlvs(&message.tlvs, out)
 }
 
 fn line(out: &mut Vec<u8>, name: &str, value: &str) -> io::Result<()> {

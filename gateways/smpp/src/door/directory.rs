@@ -41,11 +41,12 @@ struct Taken {
 pub(crate) struct Rate(Mutex<Pace>);
 
 impl Rate {
-    pub(crate) fn admits(&self, now: Instant) -> bool {
+    /// So many at once; those of one request go together, and what comes after them waits the longer.
+    pub(crate) fn admits(&self, messages: usize, now: Instant) -> bool {
         let mut pace = self.0.lock();
-        let admitted = pace.allowance(now).is_ok();
+        let admitted = messages == 0 || pace.allowance(now).is_ok();
         if admitted {
-            pace.sent(now);
+            (0..messages).for_each(|_| pace.sent(now));
         }
         admitted
     }

@@ -196,7 +196,7 @@ impl Seat {
 
     fn asked(&mut self, sequence: u32, mut request: Request, session: &mut Session<Ticket>, now: Instant) {
         let Some(guest) = &self.guest else { return };
-        let verdict = if request.is_submission() && !guest.rate.admits(now) {
+        let verdict = if !guest.rate.admits(request.messages(), now) {
             Err(CommandStatus::RTHROTTLED)
         } else {
             guest.account.admit(&mut request)

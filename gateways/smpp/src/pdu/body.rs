@@ -119,7 +119,7 @@ impl Request {
     pub fn tlvs(&self) -> Option<&Tlvs> {
         Some(match self {
             Request::SubmitSm(body) | Request::DeliverSm(body) => &body.tlvs,
-            Request::SubmitMulti(body) => &body.tlvs,
+            Request::SubmitMulti(body) => &body.message.tlvs,
             Request::DataSm(body) => &body.tlvs,
             Request::ReplaceSm(body) => &body.tlvs,
             Request::AlertNotification(body) => &body.tlvs,
@@ -146,16 +146,20 @@ impl Request {
         };
     }
 
-    /// Whether it brings a new message.
-    pub fn is_submission(&self) -> bool {
-        matches!(self, Request::SubmitSm(_) | Request::SubmitMulti(_) | Request::DataSm(_))
+    /// How many new messages it brings.
+    pub fn messages(&self) -> usize {
+        match self {
+            Request::SubmitSm(_) | Request::DataSm(_) => 1,
+            Request::SubmitMulti(body) => body.destinations.len(),
+            _ => 0,
+        }
     }
 
     /// The source address of those that have a short one.
     pub(crate) fn source_mut(&mut self) -> Option<&mut Address> {
         Some(match self {
             Request::SubmitSm(body) | Request::DeliverSm(body) => &mut body.source,
-            Request::SubmitMulti(body) => &mut body.source,
+            Request::SubmitMulti(body) => &mut body.message.source,
             Request::QuerySm(body) => &mut body.source,
             Request::CancelSm(body) => &mut body.source,
             Request::ReplaceSm(body) => &mut body.source,

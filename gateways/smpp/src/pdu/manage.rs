@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::message::encode_counted;
+use super::message::{decode_counted, encode_counted};
 use super::reader::{Malformed, Reader};
 use super::{Address, COctets, CommandStatus, Octets, Tlvs};
 
@@ -123,10 +123,7 @@ impl ReplaceSm {
             validity: from.c_octets("validity_period", CommandStatus::RINVEXPIRY)?,
             registered_delivery: from.u8("registered_delivery")?,
             default_message_id: from.u8("sm_default_msg_id")?,
-            short_message: {
-                let count = usize::from(from.u8("sm_length")?);
-                from.octets(count, "short_message", CommandStatus::RINVMSGLEN)?
-            },
+            short_message: decode_counted(&mut from)?,
             tlvs: from.tlvs()?,
         })
     }

@@ -54,10 +54,15 @@ impl ShortMessage {
     }
 
     pub(super) fn decode(mut from: Reader<'_>) -> Result<ShortMessage, Malformed> {
+        let service_type = from.c_octets("service_type", CommandStatus::RINVSERTYP)?;
+        let source = Address::decode(&mut from, "source_addr", CommandStatus::RINVSRCADR)?;
+        let destination = Address::decode(&mut from, "destination_addr", CommandStatus::RINVDSTADR)?;
+        ShortMessage { service_type, source, destination, ..ShortMessage::default() }.decode_rest(from)
+    }
+
+    /// What stands behind the destination, or the destinations.
+    pub(super) fn decode_rest(self, mut from: Reader<'_>) -> Result<ShortMessage, Malformed> {
         Ok(ShortMessage {
-            service_type: from.c_octets("service_type", CommandStatus::RINVSERTYP)?,
-            source: Address::decode(&mut from, "source_addr", CommandStatus::RINVSRCADR)?,
-            destination: Address::decode(&mut from, "destination_addr", CommandStatus::RINVDSTADR)?,
             esm_class: from.u8("esm_class")?,
             protocol_id: from.u8("protocol_id")?,
             priority: from.u8("priority_flag")?,
@@ -67,11 +72,9 @@ impl ShortMessage {
             replace_if_present: from.u8("replace_if_present_flag")?,
             data_coding: from.u8("data_coding")?,
             default_message_id: from.u8("sm_default_msg_id")?,
-            short_message: {
-                let count = usize::from(from.u8("sm_length")?);
-                from.octets(count, "short_message", CommandStatus::RINVMSGLEN)?
-            },
+            short_message: decode_counted(&mut from)?,
             tlvs: from.tlvs()?,
+            ..self
         })
     }
 
@@ -79,6 +82,10 @@ impl ShortMessage {
         self.service_type.encode(out);
         self.source.encode(out);
         self.destination.encode(out);
+        self.encode_rest(out);
+    }
+
+    pub(super) fn encode_rest(&self, out: &mut BytesMut) {
         out.put_slice(&[self.esm_class, self.protocol_id, self.priority]);
         self.schedule.encode(out);
         self.validity.encode(out);
@@ -86,6 +93,11 @@ impl ShortMessage {
         encode_counted(&self.short_message, out);
         self.tlvs.encode(out);
     }
+}
+
+pub(super) fn decode_counted(from: &mut Reader<'_>) -> Result<Octets, Malformed> {
+    let count = usize::from(from.u8("sm_length")?);
+    from.octets(count, "short_message", CommandStatus::RINVMSGLEN)
 }
 
 /// A body behind its count. One that does not fit the count leaves as message_payload instead, which is where it belongs.

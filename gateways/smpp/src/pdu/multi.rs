@@ -2,9 +2,8 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::message::encode_counted;
 use super::reader::{Malformed, Reader};
-use super::{Address, COctets, CommandStatus, Octets, Tlvs};
+use super::{Address, COctets, CommandStatus, ShortMessage, Tlvs};
 
 /// One of the many (§4.5.1.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,21 +18,10 @@ pub const MAX_DESTINATIONS: usize = 255;
 
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct SubmitMulti {
-    pub service_type: COctets<6>,
-    pub source: Address,
     /// At most 255; more are not written.
     pub destinations: Vec<Destination>,
-    pub esm_class: u8,
-    pub protocol_id: u8,
-    pub priority: u8,
-    pub schedule: COctets<17>,
-    pub validity: COctets<17>,
-    pub registered_delivery: u8,
-    pub replace_if_present: u8,
-    pub data_coding: u8,
-    pub default_message_id: u8,
-    pub short_message: Octets,
-    pub tlvs: Tlvs,
+    /// What each of them gets; its own destination is not written.
+    pub message: ShortMessage,
 }
 
 impl SubmitMulti {
@@ -42,40 +30,18 @@ impl SubmitMulti {
         let source = Address::decode(&mut from, "source_addr", CommandStatus::RINVSRCADR)?;
         let count = from.u8("number_of_dests")?;
         let destinations = (0..count).map(|_| Destination::decode(&mut from)).collect::<Result<Vec<_>, _>>()?;
-        Ok(SubmitMulti {
-            service_type,
-            source,
-            destinations,
-            esm_class: from.u8("esm_class")?,
-            protocol_id: from.u8("protocol_id")?,
-            priority: from.u8("priority_flag")?,
-            schedule: from.c_octets("schedule_delivery_time", CommandStatus::RINVSCHED)?,
-            validity: from.c_octets("validity_period", CommandStatus::RINVEXPIRY)?,
-            registered_delivery: from.u8("registered_delivery")?,
-            replace_if_present: from.u8("replace_if_present_flag")?,
-            data_coding: from.u8("data_coding")?,
-            default_message_id: from.u8("sm_default_msg_id")?,
-            short_message: {
-                let count = usize::from(from.u8("sm_length")?);
-                from.octets(count, "short_message", CommandStatus::RINVMSGLEN)?
-            },
-            tlvs: from.tlvs()?,
-        })
+        let message = ShortMessage { service_type, source, ..ShortMessage::default() }.decode_rest(from)?;
+        Ok(SubmitMulti { destinations, message })
     }
 
     pub(super) fn encode(&self, out: &mut BytesMut) {
-        self.service_type.encode(out);
-        self.source.encode(out);
+        self.message.service_type.encode(out);
+        self.message.source.encode(out);
         let destinations = &self.destinations[..self.destinations.len().min(MAX_DESTINATIONS)];
         // Cut to fit above.
         out.put_u8(destinations.len() as u8);
         destinations.iter().for_each(|d| d.encode(out));
-        out.put_slice(&[self.esm_class, self.protocol_id, self.priority]);
-        self.schedule.encode(out);
-        self.validity.encode(out);
-        out.put_slice(&[self.registered_delivery, self.replace_if_present, self.data_coding, self.default_message_id]);
-        encode_counted(&self.short_message, out);
-        self.tlvs.encode(out);
+        self.message.encode_rest(out);
     }
 }
 

@@ -165,21 +165,9 @@ fn message() -> impl Strategy<Value = ShortMessage> {
 
 fn multi() -> impl Strategy<Value = SubmitMulti> {
     let destination = prop_oneof![address().prop_map(Destination::Address), c_octets().prop_map(Destination::List)];
-    (message(), prop::collection::vec(destination, 0..20)).prop_map(|(m, destinations)| SubmitMulti {
-        service_type: m.service_type,
-        source: m.source,
+    (message(), prop::collection::vec(destination, 0..20)).prop_map(|(message, destinations)| SubmitMulti {
         destinations,
-        esm_class: m.esm_class,
-        protocol_id: m.protocol_id,
-        priority: m.priority,
-        schedule: m.schedule,
-        validity: m.validity,
-        registered_delivery: m.registered_delivery,
-        replace_if_present: m.replace_if_present,
-        data_coding: m.data_coding,
-        default_message_id: m.default_message_id,
-        short_message: m.short_message,
-        tlvs: m.tlvs,
+        message: ShortMessage { destination: Address::default(), ..message },
     })
 }
 

@@ -158,7 +158,7 @@ impl DoorPort for CentreApp {
         let body = match &request {
             Request::SubmitSm(message) => message.text().to_vec(),
             Request::DataSm(data) => data.text().to_vec(),
-            Request::SubmitMulti(multi) => multi.short_message.to_vec(),
+            Request::SubmitMulti(multi) => multi.message.text().to_vec(),
             _ => Vec::new(),
         };
         let found = match &request {
