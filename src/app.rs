@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gw_sms::dispatch::Dispatcher;
-use gw_sms::ip_sm_gw::{self, Direct, Inbox, IpSmGw, Queued, Worker, WorkerParts};
+use gw_sms::ip_sm_gw::{self, Inbox, IpSmGw, Queued, Worker, WorkerParts};
 use gw_sms::registry::{self, Registry};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -184,6 +184,7 @@ pub fn run(
     let registry = Arc::new(Registry::default());
     let mut registrations = registry::Follower::new(store.registrations(), registry.clone());
     runtime.block_on(registrations.catch_up(|_| {}))?;
+    let certificates = Certificates::new(&pems, config.http.client_certificates)?;
     let sms = Sms::open(
         &config,
         sms::Around {
@@ -193,6 +194,7 @@ pub fn run(
             location: registrar.clone(),
             client: http_client(&config)?,
             documents: store.documents(),
+            certificates: certificates.clone(),
             records: sms_records,
             trace: trace.clone(),
             metrics: metrics.clone(),
@@ -202,7 +204,6 @@ pub fn run(
     // Made once, so it is empty.
     let _ = wake.set(sms.dispatcher.clone());
 
-    let certificates = Certificates::new(&pems, config.http.client_certificates)?;
     let draining = Arc::new(AtomicBool::new(false));
     let (stop, stopped) = watch::channel(false);
     let public = http::public::sip(sip.carriers.clone())
@@ -229,12 +230,12 @@ pub fn run(
         // An error means that the sender is gone, and so is the server.
         let _ = until_stop.wait_for(|stop| *stop).await;
     }));
-    if let Some((gateway, inbox)) = ip_sm_gw {
+    if let Some((_, inbox)) = ip_sm_gw {
         let parts = WorkerParts {
             location: registrar.clone(),
             outlet: sip.driver.clone(),
             next_hops: names,
-            outbound: Arc::new(queued(&config, gateway, &sms, directory.clone())),
+            outbound: Arc::new(queued(&config, &sms, directory.clone())),
             unix: Arc::new(unix_now),
             random: Arc::new(secrets::random),
         };
@@ -588,9 +589,8 @@ fn open_sip(
 }
 
 /// Where our users' short messages go.
-fn queued(config: &Config, gateway: Arc<IpSmGw>, sms: &Sms, directory: Arc<Directory>) -> Queued {
+fn queued(config: &Config, sms: &Sms, directory: Arc<Directory>) -> Queued {
     Queued {
-        direct: Direct { gateway, clock: sms::clock(), watch: sms.chronicle.clone() },
         directory,
         queue: sms.queue.clone(),
         dispatcher: sms.dispatcher.clone(),
@@ -725,9 +725,14 @@ fn http_client(config: &Config) -> Result<http::client::Client, AppError> {
 fn authorities(config: &Config) -> Result<Vec<u8>, AppError> {
     let file = &config.tls.authorities;
     if file.as_os_str().is_empty() {
-        return Ok(SYSTEM_AUTHORITIES.iter().find_map(|f| std::fs::read(f).ok()).unwrap_or_default());
+        return Ok(system_authorities());
     }
     std::fs::read(file).map_err(failed(file.display()))
+}
+
+/// In PEM; empty where the system has none.
+pub(crate) fn system_authorities() -> Vec<u8> {
+    SYSTEM_AUTHORITIES.iter().find_map(|f| std::fs::read(f).ok()).unwrap_or_default()
 }
 
 /// Where distributions keep the authorities that they trust.

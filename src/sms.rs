@@ -1,25 +1,25 @@
 //! Short messages, tied together: the queue, the dispatcher, the SMPP links, and who hears of it all.
 
+mod door;
+mod links;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::AtomicU64;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gw_smpp::pdu::{COctets, ShortMessage};
-use gw_smpp::{Account, Accounts, BindMode, Door, DoorConfig, LinkConfig, LinkPort, Links, Reply, Route};
+use gw_smpp::{Door, Links};
 use gw_sms::billing::Calendar;
 use gw_sms::delivery::{LineBook, LookUp};
 use gw_sms::dispatch::{self, Dispatcher, Hand, Handsets, Witness};
-use gw_sms::esme::{EsmeSide, EsmeTeller, Receipts};
-use gw_sms::ip_sm_gw::{Fate, IpSmGw, Passage, Registered, Terminating, Watch};
+use gw_sms::ip_sm_gw::{Fate, IpSmGw, Passage, Registered, UserTeller, Watch};
 use gw_sms::notice::{Notices, Notifier, PushTeller, Teller, Tellers};
 use gw_sms::push::rate::Rates;
 use gw_sms::push::service::PushService;
 use gw_sms::queue::{Ended, Notice, Origin, Queue, SegmentId, State, Verdict};
 use gw_sms::registry::Registry;
 use gw_sms::rest::{self, service::MessageService, subscription::Subscriptions, webhook::ApiTeller};
-use gw_sms::smpp::{Inbound, LinkSide, LinkTraits, SmppCentre};
 use parking_lot::Mutex;
 use sip_ims::Msisdn;
 use sip_ims::ports::Documents;
@@ -28,9 +28,10 @@ use sip_proto::{Method, Transport};
 use tokio::runtime::Handle;
 
 use crate::cdr::{Kind, Record, Records};
-use crate::config::{Config, SmppBind, SmppLink};
+use crate::config::Config;
 use crate::http::client::{Client, HlrClient};
 use crate::http::guard::Guard;
+use crate::http::tls::Certificates;
 use crate::store::sms::{SmsConfig, SmsQueue};
 use crate::store::{OpenError, StoreConfig};
 use crate::telemetry::metrics::Family;
@@ -46,6 +47,8 @@ pub struct Around {
     pub location: Arc<dyn Location>,
     pub client: Client,
     pub documents: Arc<dyn Documents>,
+    /// Of the encrypted door for ESMEs.
+    pub certificates: Certificates,
     pub records: Option<Records>,
     pub trace: Arc<Trace>,
     pub metrics: Arc<Metrics>,
@@ -57,8 +60,13 @@ pub enum SmsError {
     #[error(transparent)]
     Store(#[from] OpenError),
     /// The operator's: the address is taken, or not this machine's.
-    #[error("cannot listen on smpp.listen {0}: {1}")]
-    Listen(SocketAddr, #[source] std::io::Error),
+    #[error("cannot listen on {0} {1}: {2}")]
+    Listen(&'static str, SocketAddr, #[source] std::io::Error),
+    /// The operator's.
+    #[error("smpp.link {0}: {1}: {2}")]
+    Authorities(String, PathBuf, #[source] std::io::Error),
+    #[error("smpp.link {0}: TLS: {1}")]
+    Tls(String, #[source] rustls::Error),
 }
 
 /// Everything that moves short messages.
@@ -79,7 +87,8 @@ pub struct Sms {
 impl Sms {
     /// Opens the queue and starts the links. Blocks; what runs does so on `runtime`.
     pub fn open(config: &Config, around: Around, runtime: &Handle) -> Result<Sms, SmsError> {
-        let Around { store, registry, ip_sm_gw, location, client, documents, records, trace, metrics } = around;
+        let Around { store, registry, ip_sm_gw, location, client, documents, certificates, records, trace, metrics } =
+            around;
         // Checked with the rest of the configuration.
         let calendar = Calendar::parse(&config.billing.time_zone).unwrap_or_else(|_| Calendar::utc());
         let queue = Arc::new(SmsQueue::open(&SmsConfig {
@@ -105,15 +114,17 @@ impl Sms {
             witness: chronicle.clone(),
             clock: clock(),
         });
-        let (centre, links) = open_links(config, &dispatcher, ip_sm_gw.clone(), &chronicle, runtime);
+        let inbound = links::inbound(config, ip_sm_gw.as_ref(), &location, &queue, &chronicle);
+        let (centre, links) = links::open(config, &dispatcher, inbound, runtime)?;
         if let Some(gateway) = &ip_sm_gw {
             handsets_to_metrics(&metrics, gateway);
         }
+        let user = ip_sm_gw.clone().map(|gateway| Arc::new(UserTeller(gateway)) as Arc<dyn Teller>);
         let handsets = ip_sm_gw.map(|gateway| {
             let (dispatcher, unix) = (dispatcher.clone(), Arc::new(crate::app::unix_now));
             Arc::new(Registered { gateway, location, dispatcher, unix }) as Arc<dyn Handsets>
         });
-        dispatcher.tie(centre, handsets);
+        dispatcher.tie(centre.clone(), handsets);
         queue.attach(Arc::new(Hand(dispatcher.clone())));
         let validity = i64::from(config.sms.validity) * 60_000;
         let rates = Arc::new(Rates::default());
@@ -146,13 +157,13 @@ impl Sms {
                 s.push(&[("fate", "given_up")], counts.given_up.load(Relaxed) as f64);
             },
         );
-        let (door, esme) = open_door(config, &queue, &calendar, validity, runtime)?;
+        let (door, esme) = door::open(config, &queue, centre, &calendar, &certificates, runtime)?;
         let push_teller = PushTeller { registry, poster: Arc::new(client), calendar };
         start(
             runtime,
             notifier,
             queue.clone(),
-            Tellers { push: push_teller, esme, api: Arc::new(api) },
+            Tellers { push: push_teller, esme, user, api: Arc::new(api) },
             dispatcher.clone(),
         );
         Ok(Sms { queue, push, messages, subscriptions, dispatcher, chronicle, links, door })
@@ -200,100 +211,6 @@ async fn tidy(api: ApiTeller, messages: Arc<MessageService>) {
 const TIDY: Duration = Duration::from_secs(5);
 /// About an hour.
 const PURGE_ROUNDS: u64 = 720;
-
-fn open_links(
-    config: &Config,
-    dispatcher: &Arc<Dispatcher>,
-    ip_sm_gw: Option<Arc<IpSmGw>>,
-    chronicle: &Arc<Chronicle>,
-    runtime: &Handle,
-) -> (Arc<SmppCentre>, Links) {
-    let traits = config.smpp.link.iter().map(|link| LinkTraits {
-        name: link.name.as_str().into(),
-        window: usize::from(link.window),
-        source: link.source.clone(),
-        line_state_tlv: link.line_state_tlv,
-    });
-    let centre = Arc::new(SmppCentre::new(traits.collect(), clock()));
-    let inbound: Arc<dyn Inbound> = match ip_sm_gw {
-        Some(gateway) => {
-            let watch: Arc<dyn Watch> = chronicle.clone();
-            Arc::new(Terminating { gateway, clock: clock(), watch, count: AtomicU64::new(0) })
-        }
-        None => Arc::new(Nobody),
-    };
-    let side = LinkSide { dispatcher: dispatcher.clone(), centre: centre.clone(), inbound };
-    let port: Arc<dyn LinkPort> = Arc::new(side);
-    let _entered = runtime.enter();
-    let links = Links::start(config.smpp.link.iter().map(link).collect(), &port);
-    centre.tie(links.clone());
-    (centre, links)
-}
-
-/// The door for legacy ESMEs, and who tells them how their messages ended.
-#[expect(clippy::type_complexity, reason = "two things that are made together and kept apart")]
-fn open_door(
-    config: &Config,
-    queue: &Arc<SmsQueue>,
-    calendar: &Calendar,
-    validity: i64,
-    runtime: &Handle,
-) -> Result<(Arc<OnceLock<Door>>, Option<Arc<dyn Teller>>), SmsError> {
-    let cell = Arc::new(OnceLock::new());
-    let Some(at) = config.smpp.listen.0.filter(|_| !config.smpp.esme.is_empty()) else { return Ok((cell, None)) };
-    let mut accounts = Accounts::default();
-    for esme in &config.smpp.esme {
-        // Lengths are checked with the rest of the configuration.
-        let name = COctets::new(esme.system_id.as_bytes()).unwrap_or_default();
-        let password = COctets::new(esme.password.as_bytes()).unwrap_or_default();
-        let account = Account { sources: esme.sources.clone(), rate: esme.rate, ..Account::new(name) };
-        accounts.add(password, esme.allow_from.clone(), account);
-    }
-    let receipts = Arc::new(Receipts::default());
-    let side = EsmeSide {
-        accounts,
-        queue: queue.clone(),
-        validity,
-        clock: clock(),
-        random: Arc::new(rand::random),
-        receipts: receipts.clone(),
-    };
-    let _entered = runtime.enter();
-    let door = Door::new(DoorConfig::default(), Arc::new(side));
-    let listener = runtime.block_on(tokio::net::TcpListener::bind(at)).map_err(|e| SmsError::Listen(at, e))?;
-    door.listen(listener, false);
-    // Just made, so it is empty.
-    let _ = cell.set(door);
-    let teller = EsmeTeller { door: cell.clone(), receipts, calendar: calendar.clone() };
-    Ok((cell, Some(Arc::new(teller))))
-}
-
-fn link(link: &SmppLink) -> (LinkConfig, Route) {
-    // Lengths are checked with the rest of the configuration.
-    let system_id = COctets::new(link.system_id.as_bytes()).unwrap_or_default();
-    let password = COctets::new(link.password.as_bytes()).unwrap_or_default();
-    let mut made = LinkConfig::new(&link.name, link.address, system_id, password);
-    made.mode = match link.bind {
-        SmppBind::Transceiver => BindMode::Transceiver,
-        SmppBind::Pair => BindMode::Pair,
-    };
-    made.rate = link.rate;
-    made.queue = usize::from(link.window);
-    made.limits.window = usize::from(link.window);
-    // Centres deliver receipts in crowds.
-    made.limits.inbound = 1_000;
-    (made, Route { prefixes: link.prefixes.clone(), priority: link.priority })
-}
-
-/// Without SMS over IP, messages for our users have nowhere to go.
-struct Nobody;
-
-impl Inbound for Nobody {
-    fn message(&self, link: &Arc<str>, _: ShortMessage, reply: Reply) {
-        tracing::info!(%link, "a message for a user, and sms_over_ip is off");
-        reply.status(gw_smpp::pdu::CommandStatus::RX_R_APPN);
-    }
-}
 
 /// Takes down what happens to each message: trace, charging record, counts.
 pub struct Chronicle {

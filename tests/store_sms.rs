@@ -65,6 +65,7 @@ on_both_engines! {
     a_request_is_through_with_its_last_segment
     what_waits_for_its_time_holds_those_behind_it
     cancellation_in_every_state
+    a_body_is_replaced_until_it_has_left
     what_memory_does_not_hold_waits_in_order
     a_number_is_tied_to_ten_clients
     nothing_accepted_or_marked_is_lost_with_the_process
@@ -87,6 +88,12 @@ impl Outlet for Taker {
 
     fn room(&self) -> usize {
         self.room.load(SeqCst)
+    }
+
+    fn exchange(&self, id: SegmentId, with: &Replacement) -> bool {
+        let mut ready = self.ready.lock();
+        let held = ready.iter_mut().find(|s| s.id == id);
+        held.map(|s| s.part.short_message.clone_from(&with.short_message)).is_some()
     }
 
     fn recall(&self, segments: Vec<Recall>) {
@@ -427,6 +434,38 @@ fn number(n: u64) -> Msisdn {
 
 fn part(n: u8) -> Part {
     Part { source: "Fleet".into(), udhi: n > 0, data_coding: 4, protocol_id: 1, short_message: vec![n, 0, 255].into() }
+}
+
+fn a_body_is_replaced_until_it_has_left(subject: Subject) {
+    let (queue, taker) = subject.open(1);
+    let with = |text: &[u8]| Replacement { short_message: text.into(), expires_at: None };
+    let replace = |reqid: &str, text: &[u8]| {
+        let n = reqid.split_once('-').and_then(|(_, n)| n.parse().ok()).unwrap_or(1);
+        wait(|done| queue.replace(RequestKey { msn: number(n), ..key(reqid) }, with(text), done)).unwrap()
+    };
+    assert_eq!(replace("nobody", b"x"), Replaced::Unknown);
+    // In memory, then on its way, then at the centre, then over.
+    enqueue(&queue, request("r", 1, 1));
+    let held = taker.wait_ready(1).remove(0);
+    assert_eq!(replace("r", b"second"), Replaced::Yes);
+    assert_eq!(&*taker.ready.lock()[0].part.short_message, b"second");
+    taker.ready.lock().clear();
+    assert_eq!(replace("r", b"third"), Replaced::Busy);
+    let name = SentAs { link: "smsc".into(), message_id: "1a".into() };
+    let mark = |progress| Mark { id: held.id, origin: held.origin.clone(), progress };
+    queue.mark(vec![mark(Progress::Sent(name.clone()))]).unwrap();
+    eventually(|| replace("r", b"fourth") == Replaced::Sent(name.clone()));
+    let end = Progress::Ended { state: State::Delivered, verdict: Verdict::DELIVERED, at: now() };
+    queue.mark(vec![mark(end)]).unwrap();
+    eventually(|| replace("r", b"fifth") == Replaced::No);
+    assert!(find(&queue, "r").unwrap().done_at > 0);
+    // In the store alone: whoever gets it gets the new one. Several segments are not exchanged.
+    enqueue(&queue, request("waits", 2, 1));
+    assert_eq!(replace("waits", b"other"), Replaced::Yes);
+    enqueue(&queue, request("long", 3, 2));
+    assert_eq!(replace("long", b"x"), Replaced::No);
+    taker.room.store(1, SeqCst);
+    assert_eq!(&*taker.wait_ready(1)[0].part.short_message, b"other");
 }
 
 fn request(reqid: &str, digest: u64, parts: u8) -> Request {

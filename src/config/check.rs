@@ -78,10 +78,26 @@ impl Config {
             within(&format!("smpp.link[{i}].system_id"), link.system_id.len() as u64, 1, 15);
             within(&format!("smpp.link[{i}].password"), link.password.len() as u64, 0, 8);
             within(&format!("smpp.link[{i}].name"), link.name.len() as u64, 1, 32);
+            within(&format!("smpp.link[{i}].system_type"), link.system_type.len() as u64, 0, 12);
+            within(&format!("smpp.link[{i}].address_range"), link.address_range.len() as u64, 0, 40);
+        }
+        let links = self.smpp.link.iter().enumerate().map(|(i, link)| (format!("smpp.link[{i}]"), &link.timers));
+        for (of, timers) in links.chain([("smpp".to_owned(), &self.smpp.timers)]) {
+            within(&format!("{of}.timers.init"), timers.init.into(), 0, 600);
+            within(&format!("{of}.timers.enquire"), timers.enquire.into(), 0, 3_600);
+            within(&format!("{of}.timers.response"), timers.response.into(), 1, 600);
+            within(&format!("{of}.timers.connect"), timers.connect.into(), 1, 600);
+            let [first, longest] = timers.reconnect.map(u64::from);
+            within(&format!("{of}.timers.reconnect"), first, 1, longest);
+            within(&format!("{of}.timers.reconnect"), longest, 1, 3_600_000);
         }
         for (i, esme) in self.smpp.esme.iter().enumerate() {
             within(&format!("smpp.esme[{i}].system_id"), esme.system_id.len() as u64, 1, 15);
             within(&format!("smpp.esme[{i}].password"), esme.password.len() as u64, 0, 8);
+            within(&format!("smpp.esme[{i}].outbind_password"), esme.outbind_password.len() as u64, 0, 8);
+            within(&format!("smpp.esme[{i}].window"), esme.window.into(), 1, 10_000);
+            within(&format!("smpp.esme[{i}].deliver_window"), esme.deliver_window.into(), 1, 1_000);
+            within(&format!("smpp.esme[{i}].sessions"), esme.sessions.into(), 1, 1_000);
         }
         within("oauth2.token_lifetime", u64::from(self.oauth2.token_lifetime), 60, 86_400);
         within("sms.validity", u64::from(self.sms.validity), 1, 43_200);
@@ -101,6 +117,18 @@ impl Config {
             }
             if !link.prefixes.iter().all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit())) {
                 say(&format!("smpp.link[{i}].prefixes"), "must be digits without +".to_owned());
+            }
+            let pin = &link.tls_fingerprint;
+            if !pin.is_empty() && (pin.len() != 64 || !pin.bytes().all(|b| b.is_ascii_hexdigit())) {
+                say(&format!("smpp.link[{i}].tls_fingerprint"), "must be 64 hexadecimal digits".to_owned());
+            }
+            let named = rustls::pki_types::ServerName::try_from(link.tls_name.as_str());
+            if !link.tls_name.is_empty() && named.is_err() {
+                say(&format!("smpp.link[{i}].tls_name"), "is neither a host name nor an address".to_owned());
+            }
+            let said = !link.tls_name.is_empty() || !pin.is_empty() || !link.tls_authorities.as_os_str().is_empty();
+            if said && !link.tls {
+                say(&format!("smpp.link[{i}].tls"), "is off, and other keys are about it".to_owned());
             }
         }
         for (i, esme) in self.smpp.esme.iter().enumerate() {
@@ -210,6 +238,7 @@ impl Config {
         tcp.extend(one("admin.listen", self.admin.listen));
         tcp.extend(one("xmpp.s2s", self.xmpp.s2s));
         tcp.extend(one("smpp.listen", self.smpp.listen));
+        tcp.extend(one("smpp.tls", self.smpp.tls));
 
         let mut problems = Vec::new();
         for doors in [udp, tcp] {

@@ -190,6 +190,10 @@ pub struct XmppRoute {
 pub struct Smpp {
     /// Legacy ESMEs bind here.
     pub listen: Door,
+    /// And here over TLS, with the certificate of `[tls]`; empty: nowhere.
+    pub tls: Door,
+    /// Of the sessions at these doors. `connect` and `reconnect` are of links alone.
+    pub timers: SmppTimers,
     /// SMSCs that we bind to.
     pub link: Vec<SmppLink>,
     /// ESMEs that may bind to us; without any the door stays shut.
@@ -198,7 +202,9 @@ pub struct Smpp {
 
 impl Default for Smpp {
     fn default() -> Smpp {
-        Smpp { listen: Door::ipv4_loopback(2775), link: Vec::new(), esme: Vec::new() }
+        // Less patience with strangers than with centres.
+        let timers = SmppTimers { init: 10, ..SmppTimers::default() };
+        Smpp { listen: Door::ipv4_loopback(2775), tls: Door(None), timers, link: Vec::new(), esme: Vec::new() }
     }
 }
 
@@ -232,6 +238,63 @@ pub struct SmppLink {
     /// Of links that serve a number equally well, the lowest that is up is used; equal ones share.
     #[serde(default)]
     pub priority: u8,
+    /// At most 12 octets (SMPP 3.4 §4.1.1).
+    #[serde(default)]
+    pub system_type: String,
+    /// What the centre is told of the addresses that we serve: at most 40 octets, with their type and plan.
+    #[serde(default)]
+    pub address_range: String,
+    #[serde(default)]
+    pub addr_ton: u8,
+    #[serde(default)]
+    pub addr_npi: u8,
+    /// Over TLS.
+    #[serde(default)]
+    pub tls: bool,
+    /// The name that the centre's certificate must prove; empty: its address.
+    #[serde(default)]
+    pub tls_name: String,
+    /// PEM file of the authorities that certify it; empty: `tls.authorities`, or the system's.
+    #[serde(default)]
+    pub tls_authorities: PathBuf,
+    /// SHA-256 of its certificate, 64 hexadecimal digits: that one, and no authority is asked.
+    #[serde(default)]
+    pub tls_fingerprint: String,
+    #[serde(default)]
+    pub timers: SmppTimers,
+}
+
+/// The timers of SMPP 3.4 §7.2, and those around them. Seconds; 0: does not run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SmppTimers {
+    /// session_init_timer: from the connection to the bind, at most 600.
+    pub init: u16,
+    /// enquire_link_timer: silence after which the peer is asked whether it is there, at most 3,600.
+    pub enquire: u16,
+    /// response_timer, 1 to 600.
+    pub response: u16,
+    /// inactivity_timer: nothing but enquire_link, at most 65,535.
+    pub inactivity: u16,
+    /// For TCP, and again for TLS, 1 to 600.
+    pub connect: u16,
+    /// Milliseconds between attempts to connect: at first, and at most; it doubles each time. 1 to 3,600,000.
+    pub reconnect: [u32; 2],
+}
+
+impl Default for SmppTimers {
+    fn default() -> SmppTimers {
+        SmppTimers { init: 30, enquire: 30, response: 60, inactivity: 0, connect: 10, reconnect: [500, 30_000] }
+    }
+}
+
+impl SmppTimers {
+    /// These times in limits whose counts stay.
+    pub fn limits(&self, counts: gw_smpp::session::Limits) -> gw_smpp::session::Limits {
+        let [init, enquire, response, inactivity] =
+            [self.init, self.enquire, self.response, self.inactivity].map(|s| std::time::Duration::from_secs(s.into()));
+        gw_smpp::session::Limits { init, enquire, response, inactivity, ..counts }
+    }
 }
 
 /// `[[smpp.esme]]`: a legacy ESME that may bind to us.
@@ -249,9 +312,24 @@ pub struct SmppEsme {
     /// Beginnings of the source addresses that it may use; empty: any.
     #[serde(default)]
     pub sources: Vec<String>,
-    /// Messages a second; 0: no limit.
+    /// Messages a second over all its sessions; 0: no limit.
     #[serde(default)]
     pub rate: u32,
+    /// Its requests that wait for our answer, in each session, 1 to 10,000.
+    #[serde(default = "hundred")]
+    pub window: u16,
+    /// Our receipts that wait for its answer, in each session, 1 to 1,000.
+    #[serde(default = "ten")]
+    pub deliver_window: u16,
+    /// Sessions at once, 1 to 1,000.
+    #[serde(default = "ten")]
+    pub sessions: u16,
+    /// Where it listens, if it binds only when it is asked to (outbind): it is when receipts wait and no receiver of it is bound.
+    #[serde(default)]
+    pub outbind: Option<SocketAddr>,
+    /// By which it knows us then; at most 8 octets.
+    #[serde(default)]
+    pub outbind_password: String,
 }
 
 impl std::fmt::Debug for SmppEsme {
@@ -313,6 +391,12 @@ pub enum SmppBind {
     Transceiver,
     #[serde(rename = "transmitter+receiver")]
     Pair,
+    /// Nothing comes from it, receipts neither.
+    #[serde(rename = "transmitter")]
+    Transmitter,
+    /// Nothing is submitted over it.
+    #[serde(rename = "receiver")]
+    Receiver,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -337,4 +421,8 @@ fn yes() -> bool {
 
 fn ten() -> u16 {
     10
+}
+
+fn hundred() -> u16 {
+    100
 }

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::serve::Listener;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use sip_net::{Certificate, TlsError};
 use tokio::net::{TcpListener, TcpStream};
@@ -41,6 +43,14 @@ impl Certificates {
     /// `ask`: clients are asked for a certificate; they may have none.
     pub fn new(pems: &[Pem], ask: bool) -> Result<Certificates, CertificateError> {
         Ok(Certificates { current: Arc::new(ArcSwap::from(server_config(pems, ask)?)), ask })
+    }
+
+    /// For a protocol that has no name in TLS (ALPN): the certificate in use, replaced while running.
+    pub fn without_protocol(&self) -> Arc<ServerConfig> {
+        let mut config = (**self.current.load()).clone();
+        config.alpn_protocols.clear();
+        config.cert_resolver = Arc::new(Current(self.current.clone()));
+        Arc::new(config)
     }
 
     /// For new connections; on an error the old certificate stays.
@@ -108,6 +118,69 @@ impl ClientCertVerifier for Shown {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_schemes()
+    }
+}
+
+/// The certificate that is current at each handshake.
+#[derive(Debug)]
+struct Current(Arc<ArcSwap<ServerConfig>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.load().cert_resolver.resolve(hello)
+    }
+}
+
+/// Believes one certificate: that whose SHA-256 has these hexadecimal digits.
+pub fn pinned(fingerprint: &str, provider: &CryptoProvider) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Pinned {
+        fingerprint: fingerprint.to_ascii_lowercase(),
+        algorithms: provider.signature_verification_algorithms,
+    })
+}
+
+#[derive(Debug)]
+struct Pinned {
+    fingerprint: String,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if crate::secrets::hex(&gw_sms::registry::fingerprint(certificate)) == self.fingerprint {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
     }
 }
 

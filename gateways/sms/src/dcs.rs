@@ -72,6 +72,11 @@ impl DataCoding {
         }
     }
 
+    /// As SMPP says it (3.4 §5.2.19), where the lowest numbers mean other alphabets than here.
+    pub fn for_smpp(self) -> u8 {
+        if self.0 < 0x10 { DataCoding::new(self.alphabet(), None).0 } else { self.0 }
+    }
+
     pub fn is_compressed(self) -> bool {
         self.0 & 0xA0 == 0x20
     }
@@ -111,5 +116,6 @@ mod tests {
         assert_eq!(DataCoding(0xE0).alphabet(), Alphabet::Ucs2);
         assert_eq!(DataCoding(0xC8).alphabet(), Alphabet::Gsm7);
         assert_eq!(DataCoding(0x20).alphabet(), Alphabet::Octets);
+        assert_eq!([0x01, 0x05, 0x0B, 0x18, 0xF2].map(|dcs| DataCoding(dcs).for_smpp()), [0, 4, 8, 0x18, 0xF2]);
     }
 }

@@ -23,8 +23,8 @@ use state::{Asks, State};
 
 use crate::delivery::Lines;
 use crate::queue::{
-    Ended, Mark, Notice, Origin, Outlet, Progress, Queue, Recall, Segment, SegmentId, SentAs, State as SegmentState,
-    Verdict, Waiting,
+    Ended, Mark, Notice, Origin, Outlet, Progress, Queue, Recall, Replacement, Segment, SegmentId, SentAs,
+    State as SegmentState, Verdict, Waiting,
 };
 use crate::registry::Registry;
 
@@ -62,12 +62,15 @@ pub trait Centre: Send + Sync {
     fn cancel(&self, recall: &Recall, sent_as: &SentAs) -> bool;
 
     fn name(&self, link: LinkId) -> Arc<str>;
+
+    /// Whether there is any link at all, up or down.
+    fn exists(&self) -> bool;
 }
 
 /// Handsets that take short messages over IMS (TS 24.341).
 pub trait Handsets: Send + Sync {
-    /// Whether the number is registered with a handset that does.
-    fn reachable(&self, msn: Msisdn) -> bool;
+    /// Whether the number is registered with a handset that does; with `text`, or with any other phone.
+    fn reachable(&self, msn: Msisdn, text: bool) -> bool;
 
     /// Sends; exactly one [`Dispatcher::handset_reported`] follows.
     fn submit(&self, segment: &Segment);
@@ -227,7 +230,7 @@ impl Dispatcher {
             (_, Some(recall)) => {
                 marks.push(over(id, &recall.origin, SegmentState::Cancelled, Verdict::CANCELLED, now));
             }
-            (HandsetReport::Elsewhere, None) => state.route(segment),
+            (HandsetReport::Elsewhere, None) => self.elsewhere(&mut state, segment, now, &mut marks),
             (HandsetReport::Later(pause), None) => marks.push(self.defer(&mut state, segment, pause, now)),
             (HandsetReport::Never(verdict), None) => {
                 marks.push(over(id, &segment.origin, SegmentState::Failed, verdict, now));
@@ -287,9 +290,12 @@ impl Dispatcher {
         self.parts.queue.wake(msn);
     }
 
-    /// A handset has registered, or refreshed its registration: far too often to ask the store each time.
+    /// A handset has registered, or refreshed its registration: far too often to ask the store each time. But what the process before this
+    /// one knew to wait for it, only the store knows now.
     pub fn registered(&self, msn: Msisdn) {
-        if self.state.lock().held.contains_key(&msn) {
+        let mut state = self.state.lock();
+        if state.held.contains_key(&msn) || state.seen.first(msn) {
+            drop(state);
             self.line_changed(msn);
         }
     }
@@ -396,14 +402,23 @@ impl Dispatcher {
                 None => return state.ask(segment, asks),
             }
         }
-        match state.handsets.clone().filter(|h| h.reachable(msn)) {
+        match state.handsets.clone().filter(|h| h.reachable(msn, segment.origin.has(Origin::TEXT))) {
             Some(handsets) => {
                 state.flying.insert(segment.id, segment.clone());
                 self.counts.submitted.fetch_add(1, Relaxed);
                 self.parts.witness.submitted(segment.id, &segment.origin);
                 state.to_handset.push((handsets, segment));
             }
-            None => state.route(segment),
+            None => self.elsewhere(state, segment, now, marks),
+        }
+    }
+
+    /// By a centre; what is for handsets of ours alone waits until one registers.
+    fn elsewhere(&self, state: &mut State, segment: Segment, now: i64, marks: &mut Vec<Mark>) {
+        if segment.origin.has(Origin::HERE) || state.centre.as_ref().is_some_and(|c| !c.exists()) {
+            marks.push(self.defer(state, segment, Pause::Absent, now));
+        } else {
+            state.route(segment);
         }
     }
 
@@ -534,6 +549,10 @@ impl Outlet for Hand {
 
     fn room(&self) -> usize {
         self.0.parts.config.room.saturating_sub(self.0.held.load(Relaxed))
+    }
+
+    fn exchange(&self, id: SegmentId, with: &Replacement) -> bool {
+        self.0.state.lock().exchange(id, with)
     }
 
     fn recall(&self, recalls: Vec<Recall>) {

@@ -1,28 +1,30 @@
 //! Legacy applications that bind to us over SMPP: what they submit goes into the same queue, and its end comes back as a receipt.
 //!
-//! A message is called by its number and a drawn number, in hexadecimal: so query_sm and cancel_sm find their row without another index.
+//! A message is called by its number and a drawn number, in hexadecimal: so query_sm, cancel_sm and replace_sm find their row without
+//! another index. The message of a submit_multi has one name for all its destinations, that of the first number.
 
-use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+mod telling;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::AcqRel};
 
 use gw_smpp::pdu::{
-    Address, COctets, CommandStatus, DataSm, Octets, QuerySmResp, Request as Pdu, Response, ShortMessage, Tag, Tlvs,
+    Address, COctets, CancelSm, CommandStatus, Destination, Failed, QuerySmResp, ReplaceSm, Request as Pdu, Response,
+    ShortMessage, SubmitMulti, SubmitMultiResp, Tag,
 };
-use gw_smpp::{Accounts, BindAttempt, BindReply, Door, DoorPort, Esme, Outcome, Reply, Verdict as SmppVerdict};
+use gw_smpp::{Accounts, BindAttempt, BindReply, DoorPort, Esme, Outcome, Reply, Verdict as SmppVerdict};
 use parking_lot::Mutex;
 use sip_ims::Msisdn;
 use sip_ims::ports::StoreError;
-use tokio::sync::oneshot;
+pub use telling::{Callee, EsmeTeller, Receipts};
 
-use crate::billing::Calendar;
-use crate::notice::{Teller, Told};
 use crate::queue::{
-    Cancel, Enqueued, MAX_SHORT_MESSAGE, Notice, Origin, Part, Queue, Request, RequestKey, State, Verdict,
+    Cancel, Enqueued, MAX_PARTS, MAX_SHORT_MESSAGE, Origin, Part, Queue, Replaced, Replacement, Request, RequestKey,
+    State, Verdict,
 };
-use crate::receipt;
-use crate::smpp::number;
+use crate::short_message::{Message, from_data};
+use crate::smpp::SmppCentre;
+use crate::{receipt, smpp_time};
 
 /// How the names of these clients begin.
 pub const CLIENT: &str = "esme:";
@@ -31,6 +33,8 @@ pub const CLIENT: &str = "esme:";
 pub struct EsmeSide {
     pub accounts: Accounts,
     pub queue: Arc<dyn Queue>,
+    /// Has what was submitted already.
+    pub centre: Arc<SmppCentre>,
     /// Milliseconds for which a message without a validity period is tried.
     pub validity: i64,
     /// Unix milliseconds.
@@ -52,10 +56,10 @@ impl DoorPort for EsmeSide {
         match request {
             Pdu::SubmitSm(message) => self.submit(client, &message, reply),
             Pdu::DataSm(data) => self.submit(client, &from_data(data), reply),
-            Pdu::CancelSm(cancel) => self.cancel(client, &cancel.message_id, reply),
+            Pdu::SubmitMulti(multi) => self.submit_multi(client, &multi, reply),
+            Pdu::CancelSm(cancel) => self.cancel(client, &cancel, reply),
             Pdu::QuerySm(query) => self.query(client, query.message_id, reply),
-            // A message that is on its way is not exchanged for another; lists are the ESME's to go through.
-            Pdu::ReplaceSm(_) => reply.status(CommandStatus::RREPLACEFAIL),
+            Pdu::ReplaceSm(replace) => self.replace(client, replace, reply),
             _ => reply.status(CommandStatus::RINVCMDID),
         }
     }
@@ -67,53 +71,117 @@ impl DoorPort for EsmeSide {
     }
 }
 
+/// What is the same for all destinations of a message.
+struct Order {
+    parts: Vec<Part>,
+    expires_at: i64,
+    rank: u8,
+    wish: Wish,
+}
+
+/// The destinations of a submit_multi that are on their way into the queue.
+struct Gathering {
+    waiting: AtomicUsize,
+    of: usize,
+    failed: Mutex<Vec<Failed>>,
+    message_id: COctets<65>,
+    reply: Mutex<Option<Reply>>,
+}
+
 impl EsmeSide {
     fn submit(&self, client: Arc<str>, message: &ShortMessage, reply: Reply) {
-        let (request, id) = match self.request(client, message) {
-            Ok(request) => request,
+        let Some(msn) = destination(&message.destination) else { return reply.status(CommandStatus::RINVDSTADR) };
+        let (order, id) = match self.order(message).and_then(|order| Ok((self.name(msn, order.wish)?, order))) {
+            Ok((id, order)) => (order, id),
             Err(status) => return reply.status(status),
         };
-        let done = move |result: Result<Enqueued, StoreError>| match result {
-            Ok(Enqueued::New(_) | Enqueued::Again(_)) => reply.accepted(id),
-            Ok(Enqueued::Other) => reply.status(CommandStatus::RSYSERR),
-            Err(StoreError::Full) => reply.status(CommandStatus::RMSGQFUL),
-            Err(_) => reply.status(CommandStatus::RSYSERR),
+        let done = move |result| match stored(result) {
+            Ok(()) => reply.accepted(id),
+            Err(status) => reply.status(status),
         };
-        self.queue.enqueue(request, Box::new(done));
+        self.queue.enqueue(order.request(client, msn, &id), Box::new(done));
     }
 
-    fn request(&self, client: Arc<str>, message: &ShortMessage) -> Result<(Request, COctets<65>), CommandStatus> {
-        let msn = destination(&message.destination).ok_or(CommandStatus::RINVDSTADR)?;
-        let body = message.text();
-        if body.len() > MAX_SHORT_MESSAGE {
-            return Err(CommandStatus::RINVMSGLEN);
+    fn submit_multi(&self, client: Arc<str>, multi: &SubmitMulti, reply: Reply) {
+        let order = match self.order(&multi.message) {
+            Ok(order) => order,
+            Err(status) => return reply.status(status),
+        };
+        let (mut numbers, mut failed) = (Vec::new(), Vec::new());
+        for one in &multi.destinations {
+            match one {
+                Destination::Address(address) => match destination(address) {
+                    Some(msn) => numbers.push((*address, msn)),
+                    None => failed.push(Failed { destination: *address, status: CommandStatus::RINVDSTADR }),
+                },
+                // We keep no lists: the ESME is told before anybody gets anything.
+                Destination::List(_) => return reply.status(CommandStatus::RINVDLNAME),
+            }
         }
-        let name = format!("{:x}-{:016x}", msn.as_u64(), (self.random)());
-        // At most 13 and 17 characters.
-        let id = COctets::new(name.as_bytes()).map_err(|_| CommandStatus::RSYSERR)?;
-        let now = (self.clock)();
-        let wants_receipt = message.registered_delivery & 3 != 0;
-        let part = Part {
-            source: source(&message.source),
-            udhi: message.esm_class & 0x40 != 0,
-            data_coding: message.data_coding,
-            protocol_id: message.protocol_id,
-            short_message: body.into(),
+        let Some((_, first)) = numbers.first() else {
+            let nobody = multi.destinations.is_empty();
+            return reply.status(if nobody { CommandStatus::RINVNUMDESTS } else { CommandStatus::RINVDSTADR });
         };
-        let origin = Origin {
-            client,
-            msn,
-            reqid: name.into(),
-            expires_at: now + relative(&message.validity).unwrap_or(self.validity),
-            rank: [2, 1, 1, 0][usize::from(message.priority.min(3))],
-            flags: Origin::UNJUDGED | if wants_receipt { Origin::NOTIFY } else { 0 },
-            parts: 1,
+        let message_id = match self.name(*first, order.wish) {
+            Ok(id) => id,
+            Err(status) => return reply.status(status),
         };
-        Ok((Request { origin, digest: 0, parts: vec![part] }, id))
+        let gathering = Arc::new(Gathering {
+            waiting: AtomicUsize::new(numbers.len()),
+            of: numbers.len(),
+            failed: Mutex::new(failed),
+            message_id,
+            reply: Mutex::new(Some(reply)),
+        });
+        for (address, msn) in numbers {
+            let gathering = gathering.clone();
+            let request = order.request(client.clone(), msn, &message_id);
+            self.queue.enqueue(request, Box::new(move |result| gathering.ended(address, stored(result))));
+        }
     }
 
-    fn cancel(&self, client: Arc<str>, id: &COctets<65>, reply: Reply) {
-        let Some(key) = key(client, id) else { return reply.status(CommandStatus::RINVMSGID) };
+    fn order(&self, message: &ShortMessage) -> Result<Order, CommandStatus> {
+        let now = (self.clock)();
+        // Nothing is kept here for later.
+        let later = smpp_time::until(&message.schedule, now).map_err(|_| CommandStatus::RINVSCHED)?;
+        if later.is_some_and(|time| time > 0) {
+            return Err(CommandStatus::RINVSCHED);
+        }
+        let parts = Message::of(message)
+            .and_then(|m| {
+                m.parts(&source(&message.source), message.protocol_id, (self.random)() as u8, MAX_PARTS as u8)
+            })
+            .map_err(|unreadable| unreadable.status())?;
+        Ok(Order {
+            parts,
+            expires_at: self.expiry(&message.validity, now)?.unwrap_or(now + self.validity),
+            rank: [2, 1, 1, 0][usize::from(message.priority.min(3))],
+            wish: Wish::from_bits(message.registered_delivery),
+        })
+    }
+
+    fn expiry(&self, validity: &COctets<17>, now: i64) -> Result<Option<i64>, CommandStatus> {
+        match smpp_time::until(validity, now) {
+            Ok(Some(time)) if time > 0 => Ok(Some(now + time.min(MAX_VALIDITY))),
+            Ok(None) => Ok(None),
+            _ => Err(CommandStatus::RINVEXPIRY),
+        }
+    }
+
+    /// A new message's name. At most 12 + 1 + 16 + 2 characters.
+    fn name(&self, msn: Msisdn, wish: Wish) -> Result<COctets<65>, CommandStatus> {
+        let name = format!("{:x}-{:016x}{}", msn.as_u64(), (self.random)(), wish.suffix());
+        COctets::new(name.as_bytes()).map_err(|_| CommandStatus::RSYSERR)
+    }
+
+    fn cancel(&self, client: Arc<str>, cancel: &CancelSm, reply: Reply) {
+        // All that one source sent (§4.9.1): nobody counts them here.
+        if cancel.message_id.is_empty() {
+            return reply.status(CommandStatus::RCANCELFAIL);
+        }
+        let Some(mut key) = key(client, &cancel.message_id) else { return reply.status(CommandStatus::RINVMSGID) };
+        // Of a submit_multi, that one.
+        key.msn = destination(&cancel.destination).unwrap_or(key.msn);
         let done = move |result: Result<Cancel, StoreError>| match result {
             Ok(Cancel::Taken | Cancel::Partly | Cancel::Again) => reply.ok(),
             Ok(Cancel::Unknown) => reply.status(CommandStatus::RINVMSGID),
@@ -127,8 +195,18 @@ impl EsmeSide {
         let Some(key) = key(client, &id) else { return reply.status(CommandStatus::RINVMSGID) };
         let done = move |result: Result<Option<crate::queue::Status>, StoreError>| match result {
             Ok(Some(status)) => {
-                let state = status.segments.first().map_or(receipt::State::Unknown, |s| state(s.0, s.1));
-                let body = QuerySmResp { message_id: id, state: state.octet(), ..QuerySmResp::default() };
+                let segments = &status.segments;
+                // One that is not over, else one that did not arrive, else any.
+                let last = segments.iter().find(|s| !s.0.is_final());
+                let last = last.or_else(|| segments.iter().find(|s| s.0 != State::Delivered)).or(segments.first());
+                let (state, error) = last.map_or((receipt::State::Unknown, 0), |s| (state(s.0, s.1), s.1.0 % 1_000));
+                let body = QuerySmResp {
+                    message_id: id,
+                    final_date: if state.is_final() { smpp_time::absolute(status.done_at) } else { COctets::EMPTY },
+                    state: state.octet(),
+                    error: if state == receipt::State::Delivered { 0 } else { error as u8 },
+                    ..QuerySmResp::default()
+                };
                 reply.with(CommandStatus::ROK, Response::QuerySm(body));
             }
             Ok(None) => reply.status(CommandStatus::RINVMSGID),
@@ -136,68 +214,123 @@ impl EsmeSide {
         };
         self.queue.find(key, Box::new(done));
     }
-}
 
-/// Receipts on their way to ESMEs.
-#[derive(Default)]
-pub struct Receipts {
-    open: Mutex<HashMap<u64, oneshot::Sender<bool>>>,
-}
-
-impl Receipts {
-    fn settle(&self, ticket: u64, taken: bool) {
-        if let Some(waiting) = self.open.lock().remove(&ticket) {
-            // Whoever waited may have given up.
-            let _ = waiting.send(taken);
-        }
-    }
-}
-
-/// Tells ESMEs, by deliver_sm.
-pub struct EsmeTeller {
-    pub door: Arc<OnceLock<Door>>,
-    pub receipts: Arc<Receipts>,
-    pub calendar: Calendar,
-}
-
-impl Teller for EsmeTeller {
-    fn tell(&self, notice: &Notice) -> Pin<Box<dyn Future<Output = Told> + Send>> {
-        let system_id = notice.client.strip_prefix(CLIENT).and_then(|id| COctets::new(id.as_bytes()).ok());
-        let Some(system_id) = system_id else { return Box::pin(std::future::ready(Told::Gone)) };
-        let (settled, outcome) = oneshot::channel();
-        let ticket = notice.id.0 as u64;
-        self.receipts.open.lock().insert(ticket, settled);
-        let pdu = Pdu::DeliverSm(self.receipt(notice));
-        let taken = self.door.get().is_some_and(|door| door.deliver(&system_id, ticket, pdu).is_ok());
-        if !taken {
-            self.receipts.open.lock().remove(&ticket);
-            return Box::pin(std::future::ready(Told::Absent));
-        }
-        Box::pin(async move { if outcome.await == Ok(true) { Told::Yes } else { Told::Absent } })
-    }
-}
-
-impl EsmeTeller {
-    fn receipt(&self, notice: &Notice) -> ShortMessage {
-        let ended = if notice.delivered == notice.parts { State::Delivered } else { State::Failed };
-        let state = state(ended, notice.verdict);
-        let error = if state == receipt::State::Delivered { 0 } else { notice.verdict.0 % 1_000 };
-        let at = |ms: i64| {
-            let text: String = self.calendar.timestamp(ms).chars().filter(char::is_ascii_digit).collect();
-            // YYYYMMDDhhmm… without the century.
-            text.get(2..12).unwrap_or_default().to_owned()
+    /// In the queue, or by the centre that has it.
+    fn replace(&self, client: Arc<str>, replace: ReplaceSm, reply: Reply) {
+        let Some(key) = key(client, &replace.message_id) else { return reply.status(CommandStatus::RINVMSGID) };
+        let text = match replace.tlvs.get(Tag::MESSAGE_PAYLOAD) {
+            Some(payload) if replace.short_message.is_empty() => payload,
+            _ => &replace.short_message,
         };
-        let text = receipt::write(&notice.reqid, state, &at(notice.done_at), &at(notice.done_at), error, "");
-        ShortMessage {
-            source: number(notice.msn),
-            esm_class: 0x04,
-            short_message: Octets::copied(text.as_bytes()),
-            tlvs: Tlvs::build()
-                .text(Tag::RECEIPTED_MESSAGE_ID, notice.reqid.as_bytes())
-                .u8(Tag::MESSAGE_STATE, state.octet())
-                .done(),
-            ..ShortMessage::default()
+        if text.len() > MAX_SHORT_MESSAGE {
+            return reply.status(CommandStatus::RINVMSGLEN);
         }
+        let expires_at = match self.expiry(&replace.validity, (self.clock)()) {
+            Ok(expires_at) => expires_at,
+            Err(status) => return reply.status(status),
+        };
+        let with = Replacement { short_message: text.into(), expires_at };
+        let centre = self.centre.clone();
+        let done = move |result: Result<Replaced, StoreError>| match result {
+            Ok(Replaced::Yes) => reply.ok(),
+            Ok(Replaced::Unknown) => reply.status(CommandStatus::RINVMSGID),
+            Ok(Replaced::No | Replaced::Busy) => reply.status(CommandStatus::RREPLACEFAIL),
+            Ok(Replaced::Sent(name)) => centre.replace(&name, replace, Box::new(move |status| reply.status(status))),
+            Err(_) => reply.status(CommandStatus::RSYSERR),
+        };
+        self.queue.replace(key, with, Box::new(done));
+    }
+}
+
+impl Order {
+    fn request(&self, client: Arc<str>, msn: Msisdn, id: &COctets<65>) -> Request {
+        let origin = Origin {
+            client,
+            msn,
+            reqid: String::from_utf8_lossy(id.as_bytes()).into(),
+            expires_at: self.expires_at,
+            rank: self.rank,
+            flags: Origin::UNJUDGED | if self.wish == Wish::Nothing { 0 } else { Origin::NOTIFY },
+            // At most `MAX_PARTS`.
+            parts: self.parts.len() as u8,
+        };
+        Request { origin, digest: 0, parts: self.parts.clone() }
+    }
+}
+
+impl Gathering {
+    /// With the last of them, the answer: good while one got in (§4.5.2).
+    fn ended(&self, destination: Address, result: Result<(), CommandStatus>) {
+        if let Err(status) = result {
+            self.failed.lock().push(Failed { destination, status });
+        }
+        if self.waiting.fetch_sub(1, AcqRel) > 1 {
+            return;
+        }
+        let Some(reply) = self.reply.lock().take() else { return };
+        let failed = std::mem::take(&mut *self.failed.lock());
+        let stored = failed.iter().filter(|f| f.status != CommandStatus::RINVDSTADR).count() < self.of;
+        match failed.last() {
+            Some(last) if !stored => reply.status(last.status),
+            _ => {
+                let body = SubmitMultiResp { message_id: self.message_id, failed, ..SubmitMultiResp::default() };
+                reply.with(CommandStatus::ROK, Response::SubmitMulti(body));
+            }
+        }
+    }
+}
+
+/// Which ends an ESME wants to hear of (registered_delivery, §5.2.17, and 3 of 5.0 §4.7.21). The name of its message says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wish {
+    Nothing,
+    Everything,
+    Failures,
+    Successes,
+}
+
+impl Wish {
+    fn from_bits(registered_delivery: u8) -> Wish {
+        match registered_delivery & 3 {
+            0 => Wish::Nothing,
+            1 => Wish::Everything,
+            2 => Wish::Failures,
+            _ => Wish::Successes,
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Wish::Nothing | Wish::Everything => "",
+            Wish::Failures => "-2",
+            Wish::Successes => "-3",
+        }
+    }
+
+    /// Of a message that asked for something.
+    fn of(name: &str) -> Wish {
+        match name.get(name.len().saturating_sub(2)..) {
+            Some("-2") => Wish::Failures,
+            Some("-3") => Wish::Successes,
+            _ => Wish::Everything,
+        }
+    }
+
+    fn includes(self, delivered: bool) -> bool {
+        match self {
+            Wish::Nothing => false,
+            Wish::Everything => true,
+            Wish::Failures => !delivered,
+            Wish::Successes => delivered,
+        }
+    }
+}
+
+fn stored(result: Result<Enqueued, StoreError>) -> Result<(), CommandStatus> {
+    match result {
+        Ok(Enqueued::New(_) | Enqueued::Again(_)) => Ok(()),
+        Err(StoreError::Full) => Err(CommandStatus::RMSGQFUL),
+        Ok(Enqueued::Other) | Err(_) => Err(CommandStatus::RSYSERR),
     }
 }
 
@@ -230,54 +363,21 @@ pub(crate) fn destination(address: &Address) -> Option<Msisdn> {
     crate::push::message::number(text)
 }
 
+/// Names are Latin-1, as far as they are anything.
 pub(crate) fn source(address: &Address) -> Box<str> {
-    let text = String::from_utf8_lossy(address.digits.as_bytes()).into_owned();
+    let text: String = address.digits.as_bytes().iter().copied().map(char::from).collect();
     match address.ton {
-        1 if !text.starts_with('+') => format!("+{text}").into(),
+        1 if !text.starts_with('+') && !text.is_empty() => format!("+{text}").into(),
         _ => text.into(),
     }
 }
 
-fn from_data(data: DataSm) -> ShortMessage {
-    let short = |a: &Address<65>| Address {
-        ton: a.ton,
-        npi: a.npi,
-        digits: COctets::new(a.digits.as_bytes()).unwrap_or_default(),
-    };
-    ShortMessage {
-        source: short(&data.source),
-        destination: short(&data.destination),
-        esm_class: data.esm_class,
-        registered_delivery: data.registered_delivery,
-        data_coding: data.data_coding,
-        tlvs: data.tlvs,
-        ..ShortMessage::default()
-    }
-}
-
-/// Milliseconds of a relative time (§7.1.1.2); `None` for none, or an absolute one.
-fn relative(time: &COctets<17>) -> Option<i64> {
-    let text = std::str::from_utf8(time.as_bytes()).ok()?.strip_suffix("000R")?;
-    let number = |at: usize| text.get(at..at + 2)?.parse::<i64>().ok();
-    let days = number(0)? * 365 + number(2)? * 30 + number(4)?;
-    let minutes = (days * 24 + number(6)?) * 60 + number(8)?;
-    let milliseconds = minutes * 60_000 + number(10)? * 1_000;
-    (text.len() == 12 && milliseconds > 0).then_some(milliseconds)
-}
+/// Milliseconds for which anything is tried at most: 30 days, as for pushes.
+const MAX_VALIDITY: i64 = 43_200 * 60_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn relative_times_are_read() {
-        let of = |t: &str| relative(&COctets::new(t.as_bytes()).unwrap());
-        assert_eq!(of("000001020304000R"), Some(((24 + 2) * 60 + 3) * 60_000 + 4_000), "a day, two hours, …");
-        assert_eq!(
-            (of(""), of("261127050000000+"), of("000000000000000R"), of("0000010203é000R")),
-            (None, None, None, None)
-        );
-    }
 
     #[test]
     fn a_message_id_finds_its_request() {
@@ -285,5 +385,21 @@ mod tests {
         let found = key("esme:x".into(), &id).unwrap();
         assert_eq!(found.msn.as_u64(), 0xbe_b2b0_b5ae);
         assert!(key("esme:x".into(), &COctets::new(b"17").unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_name_says_which_ends_are_told() {
+        for (bits, told) in [(1, [true, true]), (2, [true, false]), (3, [false, true]), (0x12, [true, false])] {
+            let name = format!("1-0{}", Wish::from_bits(bits).suffix());
+            assert_eq!([false, true].map(|delivered| Wish::of(&name).includes(delivered)), told, "{bits}");
+        }
+        assert_eq!(Wish::from_bits(0), Wish::Nothing);
+    }
+
+    #[test]
+    fn names_of_senders_keep_their_letters() {
+        let address = Address { ton: 5, npi: 0, digits: COctets::new(b"Caf\xe9").unwrap() };
+        assert_eq!(&*source(&address), "Café");
+        assert_eq!(crate::smpp::address("Café"), address);
     }
 }

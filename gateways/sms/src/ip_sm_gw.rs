@@ -9,10 +9,10 @@
 //! (`transfers`) and does the sending.
 
 mod delivering;
-mod direct;
 mod letter;
 mod ports;
 mod queued;
+mod reporting;
 #[cfg(test)]
 mod tests;
 mod transfers;
@@ -22,12 +22,12 @@ mod worker;
 use std::sync::Arc;
 
 pub use delivering::{Registered, Terminating};
-pub use direct::Direct;
 use letter::{Handset, SMSIP};
 pub use ports::{
     Delivery, Discharge, Fate, MAX_SEGMENTS, NotAccepted, OnSubmitted, Outbound, Submission, WANTS_REPORT,
 };
-pub use queued::Queued;
+pub use queued::{CLIENT, Queued};
+pub use reporting::UserTeller;
 use sip_ims::service::{Caller, Location, Reach, Request, Service, Step, Transaction, Verdict};
 use sip_ims::{Aor, Directory, Home, Msisdn, User};
 use sip_proto::build::Response;
@@ -38,6 +38,7 @@ use tokio::sync::mpsc;
 pub use watch::{Counts, Passage, Watch};
 pub use worker::{Worker, WorkerParts};
 
+use crate::notice::Told;
 use crate::rp;
 
 #[derive(Clone, Debug)]
@@ -56,6 +57,15 @@ pub struct IpSmGw {
     home: Arc<Home>,
     orders: mpsc::UnboundedSender<Order>,
     counts: Arc<Counts>,
+}
+
+/// What a contact takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phone {
+    /// RP messages.
+    Relay,
+    /// Text.
+    Text,
 }
 
 /// Orders that wait at most: beyond, requests are refused with 503 and deliveries with [`Fate::Busy`].
@@ -123,9 +133,11 @@ impl IpSmGw {
         &self.counts
     }
 
-    /// Whether the number is a user's who has a handset here now that takes RP messages.
-    pub fn reachable(&self, location: &dyn Location, msn: Msisdn, unix: u64) -> bool {
-        self.directory.by_msisdn(msn).is_some_and(|user| handsets(location, &user.aor, unix).iter().any(|h| h.smsip))
+    /// The best that the user of this number has here now.
+    pub fn phone(&self, location: &dyn Location, msn: Msisdn, unix: u64) -> Option<Phone> {
+        let user = self.directory.by_msisdn(msn)?;
+        let best = handsets(location, &user.aor, unix).into_iter().next()?;
+        Some(if best.smsip { Phone::Relay } else { Phone::Text })
     }
 
     /// Sends one segment; `done` gets its fate, from another thread.
@@ -142,7 +154,10 @@ impl IpSmGw {
 
     /// Tells a handset what became of its message.
     pub fn discharge(&self, discharge: Discharge) {
-        let _ = self.orders.send(Order::Discharge(discharge));
+        if let Err(mpsc::error::SendError(Order::Discharge(discharge))) = self.orders.send(Order::Discharge(discharge))
+        {
+            (discharge.done)(Told::Absent);
+        }
     }
 
     /// The user who sent this, proved or asserted by the core.

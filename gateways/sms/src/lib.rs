@@ -2,7 +2,7 @@
 //!
 //! The codecs are values without sockets or clock: [`text`] (alphabets), [`dcs`] (data coding), [`udh`] and [`user_data`]
 //! (headers and what follows them), [`segment`] and [`reassembly`] (one message, several segments), [`tpdu`] (TS 23.040) and
-//! [`rp`] (TS 24.011), and [`receipt`] (what SMSCs write about a message's end).
+//! [`rp`] (TS 24.011), [`short_message`] (what an SMPP PDU says) and [`receipt`] (what SMSCs write about a message's end).
 //!
 //! The service: [`push`] takes requests, [`registry`] knows who may, [`compose`] makes segments of them, [`queue`] is the port behind which
 //! they are kept, [`dispatch`] hands them to the carriers under [`delivery`] control, [`smpp`] is one of those, [`esme`] lets legacy
@@ -29,7 +29,9 @@ pub mod registry;
 pub mod rest;
 pub mod rp;
 pub mod segment;
+pub mod short_message;
 pub mod smpp;
+pub mod smpp_time;
 pub mod text;
 pub mod tpdu;
 pub mod udh;

@@ -226,12 +226,14 @@ pub struct Tellers {
     pub push: PushTeller,
     pub esme: Option<Arc<dyn Teller>>,
     pub api: Arc<dyn Teller>,
+    pub user: Option<Arc<dyn Teller>>,
 }
 
 impl Teller for Tellers {
     fn tell(&self, notice: &Notice) -> Pin<Box<dyn Future<Output = Told> + Send>> {
-        match &self.esme {
-            Some(esme) if notice.client.starts_with(crate::esme::CLIENT) => esme.tell(notice),
+        let special = [(crate::esme::CLIENT, &self.esme), (crate::ip_sm_gw::CLIENT, &self.user)];
+        match special.into_iter().find(|(prefix, _)| notice.client.starts_with(prefix)) {
+            Some((_, Some(teller))) => teller.tell(notice),
             _ if notice.client.starts_with(ApiClient::CLIENT) => self.api.tell(notice),
             _ => self.push.tell(notice),
         }

@@ -124,6 +124,10 @@ impl Origin {
     pub const CANCEL: u8 = 2;
     /// Skips the judgement by the line's state (what an ESME or a user of ours sends).
     pub const UNJUDGED: u8 = 4;
+    /// For handsets of ours alone: a centre gave it to us.
+    pub const HERE: u8 = 8;
+    /// Any phone of ours will do, as text; otherwise only handsets that take short messages.
+    pub const TEXT: u8 = 16;
 
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -185,7 +189,31 @@ pub struct Status {
     pub origin: Arc<Origin>,
     /// Unix milliseconds.
     pub accepted_at: i64,
+    /// Unix milliseconds of the last end; 0 while none has ended.
+    pub done_at: i64,
     pub segments: Vec<(State, Verdict)>,
+}
+
+/// What stands in a request of one segment from now on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replacement {
+    /// In the coding of what it replaces. At most [`MAX_SHORT_MESSAGE`] octets.
+    pub short_message: Box<[u8]>,
+    /// Unix milliseconds; `None`: as before.
+    pub expires_at: Option<i64>,
+}
+
+/// What became of [`Queue::replace`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Replaced {
+    Yes,
+    Unknown,
+    /// It is over, or being cancelled, or has several segments.
+    No,
+    /// On its way, or at another node: nobody can say.
+    Busy,
+    /// A centre has it under this name: it may exchange it.
+    Sent(SentAs),
 }
 
 /// What became of [`Queue::cancel`].
@@ -272,7 +300,8 @@ pub struct Notice {
     pub parts: u8,
     /// Somebody asked to cancel it.
     pub cancel: bool,
-    /// Unix milliseconds.
+    /// Unix milliseconds, both.
+    pub accepted_at: i64,
     pub done_at: i64,
     pub attempts: u16,
 }
@@ -313,6 +342,9 @@ pub trait Queue: Send + Sync {
 
     fn find(&self, key: RequestKey, done: Done<Option<Status>>);
 
+    /// Exchanges the body of what has not left.
+    fn replace(&self, key: RequestKey, with: Replacement, done: Done<Replaced>);
+
     /// Takes news of segments; when it returns, a kill of this process loses them no more.
     fn mark(&self, marks: Vec<Mark>) -> Result<(), StoreError>;
 
@@ -339,6 +371,9 @@ pub trait Outlet: Send + Sync {
 
     /// How many more segments it takes now.
     fn room(&self) -> usize;
+
+    /// Puts the replacement into a segment that was handed out, unless it has left already. Called within a transaction.
+    fn exchange(&self, id: SegmentId, with: &Replacement) -> bool;
 
     /// Take these back, wherever they are.
     fn recall(&self, segments: Vec<Recall>);

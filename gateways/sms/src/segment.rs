@@ -16,6 +16,10 @@ pub enum Content<'a> {
     Ucs2(&'a str),
     /// 8 bit data.
     Octets(&'a [u8]),
+    /// Written already: septets, one in each octet, in the tables that [`Layout::elements`] name.
+    Septets(&'a [u8]),
+    /// Written already: UTF-16, big endian.
+    Units(&'a [u8]),
 }
 
 /// How it is to be sent.
@@ -96,6 +100,10 @@ struct Written {
 fn written(content: Content<'_>, layout: &Layout) -> Result<Written, SegmentError> {
     let (text, ucs2) = match content {
         Content::Octets(octets) => return Ok(Written { coding: None, bytes: octets.to_vec() }),
+        Content::Septets(septets) => {
+            return Ok(Written { coding: Some(Coding::Gsm7(Shift::DEFAULT)), bytes: septets.to_vec() });
+        }
+        Content::Units(units) => return Ok(Written { coding: Some(Coding::Ucs2), bytes: units.to_vec() }),
         Content::Ucs2(text) => return Ok(Written { coding: Some(Coding::Ucs2), bytes: text::encode_ucs2(text) }),
         Content::Text(text) => (text, true),
         Content::Gsm7(text) => (text, false),

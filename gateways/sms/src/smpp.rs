@@ -1,15 +1,17 @@
 //! SMPP links as carriers: segments leave as submit_sm, and outcomes and receipts come back to the dispatcher.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use gw_smpp::pdu::{Address, COctets, CancelSm, DataSm, Octets, Request, ShortMessage, Tag, Tlvs};
+use gw_smpp::pdu::{Address, COctets, CancelSm, CommandStatus, Octets, ReplaceSm, Request, ShortMessage, Tag, Tlvs};
 use gw_smpp::{Link, LinkPort, LinkState, Links, Outcome, Reply, Verdict as SmppVerdict};
+use parking_lot::Mutex;
 use sip_ims::Msisdn;
 
 use crate::dispatch::{Cancelled, Centre, Dispatcher, LinkId, Pause, Report};
 use crate::queue::{Recall, Segment, SegmentId, SentAs, State, Verdict};
-use crate::receipt;
+use crate::short_message::{UDHI, from_data};
+use crate::{receipt, smpp_time};
 
 /// What this side knows of a link beyond its own configuration.
 #[derive(Clone, Debug)]
@@ -29,19 +31,58 @@ pub struct SmppCentre {
     traits: Vec<LinkTraits>,
     by_name: BTreeMap<Arc<str>, usize>,
     clock: Arc<dyn Fn() -> i64 + Send + Sync>,
+    replaces: Mutex<Replaces>,
 }
+
+/// replace_sm on their way, by ticket.
+#[derive(Default)]
+struct Replaces {
+    last: u32,
+    open: HashMap<u64, OnReplaced>,
+}
+
+/// Completion of [`SmppCentre::replace`].
+pub type OnReplaced = Box<dyn FnOnce(CommandStatus) + Send>;
 
 impl SmppCentre {
     /// `traits` in the order of the links. `clock`: unix milliseconds.
     pub fn new(traits: Vec<LinkTraits>, clock: Arc<dyn Fn() -> i64 + Send + Sync>) -> SmppCentre {
         let by_name = traits.iter().enumerate().map(|(n, t)| (t.name.clone(), n)).collect();
-        SmppCentre { links: OnceLock::new(), traits, by_name, clock }
+        SmppCentre { links: OnceLock::new(), traits, by_name, clock, replaces: Mutex::default() }
     }
 
     /// The links answer to a [`LinkSide`], which has this: so they come later.
     pub fn tie(&self, links: Links) {
         // The first stays: they are started once.
         let _ = self.links.set(links);
+    }
+
+    /// Asks the centre that has a message to exchange its body; `done` gets what it says.
+    pub fn replace(&self, sent_as: &SentAs, replace: ReplaceSm, done: OnReplaced) {
+        let link = self.links.get().and_then(|l| l.get(&sent_as.link));
+        let (Some(link), Some(at)) = (link, self.by_name.get(&sent_as.link)) else {
+            return done(CommandStatus::RREPLACEFAIL);
+        };
+        let source = if replace.source.digits.is_empty() { address(&self.traits[*at].source) } else { replace.source };
+        let message_id = COctets::new(sent_as.message_id.as_bytes()).unwrap_or_default();
+        let request = Request::ReplaceSm(ReplaceSm { message_id, source, ..replace });
+        let ticket = {
+            let mut replaces = self.replaces.lock();
+            replaces.last = replaces.last.wrapping_add(1);
+            let ticket = CANCEL | u64::from(replaces.last);
+            replaces.open.insert(ticket, done);
+            ticket
+        };
+        if link.try_submit(ticket, request).is_err() {
+            self.replaced(ticket, CommandStatus::RREPLACEFAIL);
+        }
+    }
+
+    fn replaced(&self, ticket: u64, status: CommandStatus) {
+        let done = self.replaces.lock().open.remove(&ticket);
+        if let Some(done) = done {
+            done(status);
+        }
     }
 
     fn link(&self, id: LinkId) -> Option<&Link> {
@@ -77,7 +118,7 @@ impl Centre for SmppCentre {
             esm_class: if segment.part.udhi { UDHI } else { 0 },
             protocol_id: segment.part.protocol_id,
             priority: [3, 1, 0, 0][usize::from(segment.origin.rank.min(3))],
-            validity: validity(segment.origin.expires_at - (self.clock)()),
+            validity: smpp_time::relative(segment.origin.expires_at - (self.clock)()),
             registered_delivery: 1,
             data_coding: segment.part.data_coding,
             short_message: Octets::copied(&segment.part.short_message),
@@ -101,6 +142,10 @@ impl Centre for SmppCentre {
             ..CancelSm::default()
         };
         !cancel.message_id.is_empty() && link.try_submit(recall.id.0 as u64 | CANCEL, Request::CancelSm(cancel)).is_ok()
+    }
+
+    fn exists(&self) -> bool {
+        !self.traits.is_empty()
     }
 
     fn name(&self, id: LinkId) -> Arc<str> {
@@ -127,7 +172,10 @@ impl LinkPort for LinkSide {
         let mut reports = Vec::with_capacity(outcomes.len());
         for outcome in outcomes.drain(..) {
             let id = SegmentId((outcome.ticket & !CANCEL) as i64);
-            if outcome.ticket & CANCEL != 0 {
+            // Segments of this century have greater names.
+            if outcome.ticket & CANCEL != 0 && id.0 <= i64::from(u32::MAX) {
+                self.centre.replaced(outcome.ticket, replaced(&outcome.verdict));
+            } else if outcome.ticket & CANCEL != 0 {
                 self.dispatcher.cancelled(id, cancelled(&outcome.verdict));
             } else {
                 reports.push((id, report(&outcome.verdict)));
@@ -144,7 +192,7 @@ impl LinkPort for LinkSide {
             }
             Request::DataSm(data) => {
                 let is_receipt = data.is_receipt();
-                (as_deliver(data), is_receipt)
+                (from_data(data), is_receipt)
             }
             _ => return reply.ok(),
         };
@@ -205,31 +253,20 @@ fn cancelled(verdict: &SmppVerdict) -> Cancelled {
     }
 }
 
+fn replaced(verdict: &SmppVerdict) -> CommandStatus {
+    match verdict {
+        SmppVerdict::Done(_) => CommandStatus::ROK,
+        SmppVerdict::Refused(status, _) | SmppVerdict::Again(status) => *status,
+        SmppVerdict::Unknown | SmppVerdict::Unsent => CommandStatus::RREPLACEFAIL,
+    }
+}
+
 fn end(state: receipt::State) -> (State, Verdict) {
     match state {
         receipt::State::Delivered => (State::Delivered, Verdict::DELIVERED),
         receipt::State::Expired => (State::Expired, Verdict::EXPIRED),
         receipt::State::Rejected => (State::Failed, Verdict::REJECTED),
         _ => (State::Failed, Verdict::UNDELIVERABLE),
-    }
-}
-
-fn as_deliver(data: DataSm) -> ShortMessage {
-    // Addresses of more than 20 digits exist in data_sm only, and are no telephone numbers.
-    let short = |a: &Address<65>| Address {
-        ton: a.ton,
-        npi: a.npi,
-        digits: COctets::new(a.digits.as_bytes()).unwrap_or_default(),
-    };
-    ShortMessage {
-        source: short(&data.source),
-        destination: short(&data.destination),
-        service_type: data.service_type,
-        esm_class: data.esm_class,
-        registered_delivery: data.registered_delivery,
-        data_coding: data.data_coding,
-        tlvs: data.tlvs,
-        ..ShortMessage::default()
     }
 }
 
@@ -248,33 +285,17 @@ pub fn address(source: &str) -> Address {
         None if source.bytes().all(|b| b.is_ascii_digit()) => (0, 1, source),
         None => (5, 0, source),
     };
-    Address { ton, npi, digits: COctets::new(text.as_bytes()).unwrap_or_default() }
+    // Latin-1 where it can be; a centre may read it or not.
+    let latin: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+    Address { ton, npi, digits: COctets::new(latin.as_deref().unwrap_or(text.as_bytes())).unwrap_or_default() }
 }
 
-/// A relative time (§7.1.1.2): so long from now; at least a second, at most 99 days.
-fn validity(milliseconds: i64) -> COctets<17> {
-    let seconds = (milliseconds / 1_000).clamp(1, 99 * 86_400);
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    let text = format!("0000{days:02}{hours:02}{minutes:02}{:02}000R", seconds % 60);
-    COctets::new(text.as_bytes()).unwrap_or_default()
-}
-
-/// esm_class: a user data header stands in front (§5.2.12).
-const UDHI: u8 = 0x40;
-/// Marks the tickets of cancellations.
+/// Marks the tickets of what is done with messages that a centre has: cancellations, by segment; replacements, by a number of 32 bits.
 const CANCEL: u64 = 1 << 63;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn validity_is_relative_and_bounded() {
-        let text = |ms| String::from_utf8(validity(ms).as_bytes().to_vec()).unwrap();
-        assert_eq!(text(90_061_000), "000001010101000R");
-        assert_eq!(text(-5), "000000000001000R");
-        assert_eq!(text(i64::MAX), "000099000000000R");
-    }
 
     #[test]
     fn sources_have_their_kinds() {

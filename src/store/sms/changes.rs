@@ -153,6 +153,7 @@ fn whole<'e>(end: &'e Ended, segments: &[(State, Verdict)], cancel: bool, done_a
         cancelled: count(State::Cancelled),
         parts: segments.len() as u8,
         cancel,
+        accepted_at: end.accepted_at,
         done_at,
         attempts: 0,
     };

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use gw_sms::queue::{
-    Cancel, Mark, Origin, Part, Progress, Recall, RequestKey, SegmentId, SentAs, State, Status, Total, Verdict, Waiting,
+    Cancel, Mark, Origin, Part, Progress, Recall, Replaced, Replacement, RequestKey, SegmentId, SentAs, State, Status,
+    Total, Verdict, Waiting,
 };
 use sip_ims::ports::StoreError;
 use sqlx::any::AnyRow;
@@ -18,6 +19,7 @@ use crate::store::sql::finish;
 pub(super) enum Answer {
     Cancel(Cancel),
     Find(Result<Option<Status>, StoreError>),
+    Replace(Replaced),
     SentAs(Vec<Waiting>),
     Totals(Vec<Total>),
     Nothing,
@@ -28,6 +30,7 @@ impl Answer {
         match (self, job) {
             (Answer::Cancel(cancel), Job::Cancel(_, _, done)) => finish(done, Ok(cancel)),
             (Answer::Find(status), Job::Find(_, done)) => finish(done, status),
+            (Answer::Replace(replaced), Job::Replace(_, _, done)) => finish(done, Ok(replaced)),
             (Answer::SentAs(found), Job::SentAs(_, done)) => finish(done, Ok(found)),
             (Answer::Totals(totals), Job::Totals(_, _, done)) => finish(done, Ok(totals)),
             (Answer::Nothing, _) => {}
@@ -45,6 +48,8 @@ struct Place {
     owner: i64,
     sent_as: Option<SentAs>,
     source: Box<str>,
+    /// Unix milliseconds; 0 until it is over.
+    done_at: i64,
 }
 
 impl Desk {
@@ -52,7 +57,10 @@ impl Desk {
         Ok(match job {
             Job::Cancel(key, at, _) => Answer::Cancel(self.cancel(c, key, *at, after).await?),
             Job::Find(key, _) => Answer::Find(Ok(self.find(c, key).await?.map(|(status, _)| status))),
+            Job::Replace(key, with, _) => Answer::Replace(self.replace(c, key, with).await?),
             Job::SentAs(names, _) => Answer::SentAs(self.sent_as(c, names).await?),
+            // Of what waits, there is nothing.
+            Job::Wake(_) if !self.deferred => Answer::Nothing,
             Job::Wake(msn) => {
                 query("UPDATE sms_segment SET due = 0 WHERE msn = $1 AND state = 1")
                     .bind(msn.as_u64() as i64)
@@ -94,14 +102,51 @@ impl Desk {
         let Some(first) = first else { return Ok(None) };
         let Ok((id, origin)) = statements::origin(&first)? else { return Ok(None) };
         let rows = query(
-            "SELECT id, state, verdict, owner, sent_as, body FROM sms_segment WHERE id >= $1 AND id < $1 + 16 ORDER BY id",
+            "SELECT id, state, verdict, owner, sent_as, body, done_at FROM sms_segment \
+             WHERE id >= $1 AND id < $1 + 16 ORDER BY id",
         )
         .bind(id.0)
         .fetch_all(c)
         .await?;
         let places: Vec<Place> = rows.iter().map(place).collect::<Result<_, _>>()?;
         let segments = places.iter().map(|p| (p.state, p.verdict)).collect();
-        Ok(Some((Status { id, origin, accepted_at: accepted_at(id), segments }, places)))
+        let done_at = places.iter().map(|p| p.done_at).max().unwrap_or(0);
+        Ok(Some((Status { id, origin, accepted_at: accepted_at(id), done_at, segments }, places)))
+    }
+
+    /// In the row, and in the hands of whoever has it in memory here.
+    async fn replace(
+        &mut self,
+        c: &mut AnyConnection,
+        key: &RequestKey,
+        with: &Replacement,
+    ) -> Result<Replaced, sqlx::Error> {
+        let Some((status, mut places)) = self.find(c, key).await? else { return Ok(Replaced::Unknown) };
+        let place = match places.pop() {
+            Some(place) if places.is_empty() && !status.origin.has(Origin::CANCEL) => place,
+            _ => return Ok(Replaced::No),
+        };
+        match (place.state, place.sent_as) {
+            (State::Sent, Some(name)) => return Ok(Replaced::Sent(name)),
+            (State::Queued | State::Deferred, _) if place.owner == 0 => {}
+            (State::Queued, _) if place.owner == self.slot => {
+                if !self.outlet.as_ref().is_some_and(|o| o.exchange(place.id, with)) {
+                    return Ok(Replaced::Busy);
+                }
+            }
+            (State::Queued | State::Deferred, _) => return Ok(Replaced::Busy),
+            _ => return Ok(Replaced::No),
+        }
+        let body = query("SELECT body FROM sms_segment WHERE id = $1").bind(place.id.0).fetch_one(&mut *c).await?;
+        let Ok(part) = Part::from_bytes(body.try_get(0)?) else { return Ok(Replaced::No) };
+        let part = Part { short_message: with.short_message.clone(), ..part };
+        query("UPDATE sms_segment SET body = $2, expires_at = $3 WHERE id = $1")
+            .bind(place.id.0)
+            .bind(part.to_bytes())
+            .bind(with.expires_at.unwrap_or(status.origin.expires_at))
+            .execute(c)
+            .await?;
+        Ok(Replaced::Yes)
     }
 
     async fn cancel(
@@ -180,6 +225,7 @@ fn place(row: &AnyRow) -> Result<Place, sqlx::Error> {
         owner: row.try_get(3)?,
         sent_as: statements::sent_as(row.try_get(4)?),
         source: source(row.try_get(5)?),
+        done_at: row.try_get(6)?,
     })
 }
 

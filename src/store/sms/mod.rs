@@ -17,7 +17,8 @@ use std::time::Instant;
 
 use gw_sms::billing::Calendar;
 use gw_sms::queue::{
-    Cancel, Enqueued, Mark, Outlet, Progress, Queue, Request, RequestKey, SegmentId, SentAs, Status, Total, Waiting,
+    Cancel, Enqueued, Mark, Outlet, Progress, Queue, Replaced, Replacement, Request, RequestKey, SegmentId, SentAs,
+    Status, Total, Waiting,
 };
 use parking_lot::{Condvar, Mutex};
 use sip_ims::Msisdn;
@@ -170,6 +171,10 @@ impl Queue for SmsQueue {
         self.job(Job::Find(key, done));
     }
 
+    fn replace(&self, key: RequestKey, with: Replacement, done: Done<Replaced>) {
+        self.job(Job::Replace(key, with, done));
+    }
+
     fn mark(&self, marks: Vec<Mark>) -> Result<(), StoreError> {
         let mut pending = self.shared.pending.lock();
         if pending.closed {
@@ -250,6 +255,7 @@ struct Shared {
 enum Job {
     Cancel(RequestKey, i64, Done<Cancel>),
     Find(RequestKey, Done<Option<Status>>),
+    Replace(RequestKey, Replacement, Done<Replaced>),
     SentAs(Vec<SentAs>, Done<Vec<Waiting>>),
     Wake(Msisdn),
     Notified(SegmentId),
@@ -262,6 +268,7 @@ impl Job {
         match self {
             Job::Cancel(_, _, done) => super::sql::finish(done, Err(error)),
             Job::Find(_, done) => super::sql::finish(done, Err(error)),
+            Job::Replace(_, _, done) => super::sql::finish(done, Err(error)),
             Job::SentAs(_, done) => super::sql::finish(done, Err(error)),
             Job::Totals(_, _, done) => super::sql::finish(done, Err(error)),
             // A notice comes again by its own clock, and what waits for a line has its time, too.

@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, Row, query};
 use super::changes::NOTICE_LEASE;
 use super::jobs::{cancelled, source};
 use super::statements::{self, NOTICE_DONE};
-use super::writer::{After, Desk, id_at, unix_ms};
+use super::writer::{After, Desk, accepted_at, id_at, unix_ms};
 use crate::store::Engine;
 
 /// When each chore is next.
@@ -321,6 +321,7 @@ fn notice(row: &AnyRow) -> Result<Option<Notice>, sqlx::Error> {
         cancelled: number(6)? as u8,
         parts: number(7)? as u8,
         cancel: number(8)? != 0,
+        accepted_at: accepted_at(SegmentId(number(0)?)),
         done_at: number(9)?,
         attempts: number(10)?.clamp(0, 65_535) as u16,
     }))

@@ -1,13 +1,13 @@
 //! What a dispatcher holds: segments by link and rank, on the wire, or waiting for a link.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use sip_ims::Msisdn;
 
 use super::recent::{Recent, Unknown};
 use super::{Centre, Handsets, LinkId};
-use crate::queue::{Recall, Segment, SegmentId, SentAs};
+use crate::queue::{Origin, Recall, Replacement, Segment, SegmentId, SentAs};
 
 /// Numbers whose line is to be asked for.
 pub type Asks = Vec<Msisdn>;
@@ -29,6 +29,7 @@ pub struct State {
     asked: HashMap<Msisdn, Vec<Segment>>,
     /// Numbers for which something waits in the store, and until when. At most [`MAX_HELD`]: the store knows all of them.
     pub held: HashMap<Msisdn, i64>,
+    pub seen: Seen,
     pub recent: Recent,
     pub unknown: Unknown,
     /// To be handed over when the lock is open.
@@ -132,6 +133,19 @@ impl State {
         self.len() < before
     }
 
+    /// Puts another body into a segment that was not submitted yet.
+    pub fn exchange(&mut self, id: SegmentId, with: &Replacement) -> bool {
+        let lanes = self.lanes.values_mut().flat_map(|l| l.0.iter_mut().flatten());
+        let parked = self.parked.iter_mut().map(|p| &mut p.1);
+        let mut all = lanes.chain(parked).chain(self.asked.values_mut().flatten());
+        let Some(segment) = all.find(|s| s.id == id) else { return false };
+        segment.part.short_message.clone_from(&with.short_message);
+        if let Some(expires_at) = with.expires_at {
+            segment.origin = Arc::new(Origin { expires_at, ..(*segment.origin).clone() });
+        }
+        true
+    }
+
     /// Asks the centre that has a segment for it, once at a time.
     pub fn cancel(&mut self, recall: Recall) {
         let (Some(centre), Some(sent_as)) = (self.centre.clone(), recall.sent_as.clone()) else { return };
@@ -178,6 +192,20 @@ impl Lane {
         self.0.iter_mut().for_each(|l| l.retain(|s| s.id != id));
     }
 }
+
+/// Numbers that have registered since the start.
+#[derive(Default)]
+pub struct Seen(HashSet<Msisdn>);
+
+impl Seen {
+    /// Whether it is the first time. Beyond the bound nobody is first any more: what waits for them has its own time.
+    pub fn first(&mut self, msn: Msisdn) -> bool {
+        self.0.len() < MAX_SEEN && self.0.insert(msn)
+    }
+}
+
+/// Of 8 octets each.
+const MAX_SEEN: usize = 1_000_000;
 
 /// Numbers remembered as waiting.
 const MAX_HELD: usize = 200_000;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicI64;
 use sip_ims::ports::Done;
 
 use super::*;
-use crate::queue::{Cancel, Enqueued, Part, Request, RequestKey, Status, Total};
+use crate::queue::{Cancel, Enqueued, Part, Replaced, Replacement, Request, RequestKey, Status, Total};
 use crate::registry::{Change, Kind, Line};
 
 type Asked = Box<dyn FnOnce(bool) + Send>;
@@ -31,6 +31,7 @@ impl Queue for World {
     fn enqueue(&self, _: Request, _: Done<Enqueued>) {}
     fn cancel(&self, _: RequestKey, _: i64, _: Done<Cancel>) {}
     fn find(&self, _: RequestKey, _: Done<Option<Status>>) {}
+    fn replace(&self, _: RequestKey, _: Replacement, _: Done<Replaced>) {}
     fn mark(&self, marks: Vec<Mark>) -> Result<(), StoreError> {
         self.marks.lock().extend(marks);
         Ok(())
@@ -63,6 +64,9 @@ impl Centre for World {
     }
     fn name(&self, _: LinkId) -> Arc<str> {
         "smsc".into()
+    }
+    fn exists(&self) -> bool {
+        true
     }
 }
 

@@ -1,18 +1,21 @@
 //! Who delivers through the gateway: the dispatcher with what is queued, and the SMPP links with what a centre has for our users.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use gw_smpp::Reply;
 use gw_smpp::pdu::{CommandStatus, ShortMessage};
+use parking_lot::Mutex;
 use sip_ims::Msisdn;
+use sip_ims::ports::StoreError;
 use sip_ims::service::Location;
 
 use super::watch::{Underway, Watch};
-use super::{Delivery, Fate, IpSmGw};
+use super::{Delivery, Fate, IpSmGw, Phone};
 use crate::dispatch::{Dispatcher, HandsetReport, Handsets, Pause};
 use crate::esme::{destination, source};
-use crate::queue::{Segment, Verdict};
+use crate::queue::{Enqueued, MAX_PARTS, Origin, Part, Queue, Request, Segment, Verdict};
+use crate::short_message::Message;
 use crate::smpp::Inbound;
 
 /// Our users' handsets, as the dispatcher sees them: over IMS first, else by the centre.
@@ -25,21 +28,30 @@ pub struct Registered {
 }
 
 impl Handsets for Registered {
-    fn reachable(&self, msn: Msisdn) -> bool {
-        self.gateway.reachable(&*self.location, msn, (self.unix)())
+    fn reachable(&self, msn: Msisdn, text: bool) -> bool {
+        match self.gateway.phone(&*self.location, msn, (self.unix)()) {
+            Some(Phone::Relay) => true,
+            Some(Phone::Text) => text,
+            None => false,
+        }
     }
 
     fn submit(&self, segment: &Segment) {
-        let (id, part, dispatcher) = (segment.id, &segment.part, self.dispatcher.clone());
-        self.gateway.deliver(Delivery {
-            to: segment.origin.msn,
-            source: part.source.clone(),
-            protocol_id: part.protocol_id,
-            data_coding: part.data_coding,
-            has_header: part.udhi,
-            octets: part.short_message.clone(),
-            done: Box::new(move |fate| dispatcher.handset_reported(id, report(fate))),
-        });
+        let (id, dispatcher) = (segment.id, self.dispatcher.clone());
+        let done = Box::new(move |fate| dispatcher.handset_reported(id, report(fate)));
+        self.gateway.deliver(delivery(segment.origin.msn, segment.part.clone(), done));
+    }
+}
+
+fn delivery(to: Msisdn, part: Part, done: Box<dyn FnOnce(Fate) + Send>) -> Delivery {
+    Delivery {
+        to,
+        source: part.source,
+        protocol_id: part.protocol_id,
+        data_coding: part.data_coding,
+        has_header: part.udhi,
+        octets: part.short_message,
+        done,
     }
 }
 
@@ -54,40 +66,100 @@ fn report(fate: Fate) -> HandsetReport {
     }
 }
 
-/// Takes what a centre has for our users; the centre keeps it until the handset has it.
+/// Takes what a centre has for our users. The centre keeps it until the handset has it; but the parts of a text that a phone is to get whole
+/// are kept here, or the first would have to be answered before the centre gives the last.
 pub struct Terminating {
     pub gateway: Arc<IpSmGw>,
+    pub location: Arc<dyn Location>,
+    pub queue: Arc<dyn Queue>,
+    /// Milliseconds for which what is kept here is tried.
+    pub validity: i64,
     /// Unix milliseconds.
     pub clock: Arc<dyn Fn() -> i64 + Send + Sync>,
+    pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
     pub watch: Arc<dyn Watch>,
-    /// Names them, with the link: a centre does not.
+    /// Names them, with the link: a centre does not. Its last octet tells apart those that had to be divided here.
     pub count: AtomicU64,
 }
 
 impl Inbound for Terminating {
     fn message(&self, link: &Arc<str>, message: ShortMessage, reply: Reply) {
         let Some(to) = destination(&message.destination) else { return reply.status(CommandStatus::RINVDSTADR) };
+        let source = source(&message.source);
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let read = Message::of(&message).and_then(|read| {
+            let several = read.header.part().is_some();
+            Ok((several, read.parts(&source, message.protocol_id, count as u8, MAX_PARTS as u8)?))
+        });
+        let (several, parts) = match read {
+            Ok(read) => read,
+            Err(unreadable) => return reply.status(unreadable.status()),
+        };
+        let phone = self.gateway.phone(&*self.location, to, (self.clock)() as u64 / 1_000);
+        if phone == Some(Phone::Text) && (several || parts.len() > 1) {
+            return self.keep(link, to, parts, reply);
+        }
         let began = (self.clock)();
         let passage = Underway {
             watch: self.watch.clone(),
             clock: self.clock.clone(),
-            name: format!("{link}-{began:x}-{:x}", self.count.fetch_add(1, Relaxed)).into(),
-            from: source(&message.source),
+            name: format!("{link}-{began:x}-{count:x}").into(),
+            from: source,
             to,
             began,
         };
-        self.gateway.deliver(Delivery {
-            to,
-            source: source(&message.source),
-            protocol_id: message.protocol_id,
-            data_coding: message.data_coding,
-            has_header: message.esm_class & 0x40 != 0,
-            octets: message.text().into(),
-            done: Box::new(move |fate| {
-                passage.ended(fate);
-                reply.status(status(fate));
-            }),
+        let waiting = Arc::new(Waiting {
+            parts: AtomicUsize::new(parts.len()),
+            worst: Mutex::new(CommandStatus::ROK),
+            reply: Mutex::new(Some(reply)),
+            passage,
         });
+        for part in parts {
+            let waiting = waiting.clone();
+            self.gateway.deliver(delivery(to, part, Box::new(move |fate| waiting.ended(fate))));
+        }
+    }
+}
+
+impl Terminating {
+    fn keep(&self, link: &Arc<str>, to: Msisdn, parts: Vec<Part>, reply: Reply) {
+        let origin = Origin {
+            client: format!("link:{link}").into(),
+            msn: to,
+            reqid: format!("{:016x}", (self.random)()).into(),
+            expires_at: (self.clock)() + self.validity,
+            rank: 1,
+            flags: Origin::UNJUDGED | Origin::HERE | Origin::TEXT,
+            // At most `MAX_PARTS`.
+            parts: parts.len() as u8,
+        };
+        let done = move |result: Result<Enqueued, StoreError>| match result {
+            Ok(_) => reply.ok(),
+            Err(_) => reply.status(CommandStatus::RX_T_APPN),
+        };
+        self.queue.enqueue(Request { origin, digest: 0, parts }, Box::new(done));
+    }
+}
+
+/// A message of a centre, until the last of its parts has its fate.
+struct Waiting {
+    parts: AtomicUsize,
+    worst: Mutex<CommandStatus>,
+    reply: Mutex<Option<Reply>>,
+    passage: Underway,
+}
+
+impl Waiting {
+    fn ended(&self, fate: Fate) {
+        self.passage.ended(fate);
+        if fate != Fate::Delivered {
+            *self.worst.lock() = status(fate);
+        }
+        if self.parts.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(reply) = self.reply.lock().take()
+        {
+            reply.status(*self.worst.lock());
+        }
     }
 }
 
@@ -95,6 +167,8 @@ fn status(fate: Fate) -> CommandStatus {
     match fate {
         Fate::Delivered => CommandStatus::ROK,
         Fate::Unreachable { status: 404 } => CommandStatus::RINVDSTADR,
+        // Nothing that this phone can show.
+        Fate::Unreachable { status: 415 } => CommandStatus::RX_R_APPN,
         // The centre tries again.
         Fate::NoReport | Fate::Unreachable { .. } | Fate::NoMemory | Fate::Busy => CommandStatus::RX_T_APPN,
         Fate::Refused { .. } => CommandStatus::RX_R_APPN,
@@ -117,5 +191,6 @@ mod tests {
         assert_eq!(report(Fate::Refused { cause: 111 }), HandsetReport::Never(Verdict::UNDELIVERABLE));
         assert_eq!(status(Fate::Refused { cause: 111 }), CommandStatus::RX_R_APPN);
         assert_eq!(status(Fate::Unreachable { status: 404 }), CommandStatus::RINVDSTADR);
+        assert_eq!(status(Fate::Unreachable { status: 415 }), CommandStatus::RX_R_APPN);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sip_ims::{Msisdn, User};
 
+use crate::notice::Told;
 use crate::segment::Segment;
 
 /// A message of ours that was submitted by a handset or a SIP client.
@@ -93,4 +94,6 @@ pub struct Discharge {
     /// Unix seconds.
     pub accepted_at: i64,
     pub ended_at: i64,
+    /// Whether the handset has it; runs once.
+    pub done: Box<dyn FnOnce(Told) + Send>,
 }

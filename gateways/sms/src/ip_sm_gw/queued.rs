@@ -1,11 +1,11 @@
-//! Submissions of our users: to each other at once, to all others through the durable queue.
+//! Submissions of our users: into the durable queue, whoever they are for.
 
 use std::sync::Arc;
 
 use sip_ims::ports::StoreError;
 use sip_ims::{Directory, Msisdn};
 
-use super::{Direct, NotAccepted, OnSubmitted, Outbound, Submission};
+use super::{NotAccepted, OnSubmitted, Outbound, Submission, WANTS_REPORT};
 use crate::dispatch::Dispatcher;
 use crate::queue::{Enqueued, Origin, Part, Queue, Request};
 
@@ -13,8 +13,6 @@ use crate::queue::{Enqueued, Origin, Part, Queue, Request};
 pub const CLIENT: &str = "user:";
 
 pub struct Queued {
-    /// For numbers of our own users.
-    pub direct: Direct,
     pub directory: Arc<Directory>,
     pub queue: Arc<dyn Queue>,
     pub dispatcher: Arc<Dispatcher>,
@@ -28,10 +26,7 @@ pub struct Queued {
 
 impl Outbound for Queued {
     fn submit(&self, submission: Submission, done: OnSubmitted) {
-        if self.directory.by_msisdn(submission.to).is_some() {
-            return self.direct.submit(submission, done);
-        }
-        if !self.has_centre {
+        if !self.has_centre && self.directory.by_msisdn(submission.to).is_none() {
             return done(Err(NotAccepted::NoRoute));
         }
         let stored = move |result: Result<Enqueued, StoreError>| {
@@ -55,18 +50,19 @@ fn request(submission: &Submission, now: i64, validity: i64) -> Request {
     let parts = submission.segments.iter().map(|segment| Part {
         source: source.clone(),
         udhi: !segment.user_data.header.elements.is_empty(),
-        data_coding: segment.data_coding.0,
+        data_coding: segment.data_coding.for_smpp(),
         protocol_id: submission.protocol_id,
         short_message: segment.user_data.unpacked().into(),
     });
     let parts: Vec<Part> = parts.collect();
+    let told = if submission.key.starts_with(WANTS_REPORT) { Origin::NOTIFY } else { 0 };
     let origin = Origin {
         client: format!("{CLIENT}{source}").into(),
         msn: submission.to,
         reqid: submission.key.as_str().into(),
         expires_at: now + asked.unwrap_or(validity).min(validity),
         rank: 1,
-        flags: Origin::UNJUDGED,
+        flags: Origin::UNJUDGED | Origin::TEXT | told,
         // At most `MAX_SEGMENTS`.
         parts: parts.len() as u8,
     };

@@ -76,12 +76,12 @@ fn each(names: &[&'static str], counters: &[AtomicU64], mut show: impl FnMut(&'s
     names.iter().zip(counters).for_each(|(name, counter)| show(name, counter.load(Relaxed)));
 }
 
-/// A message that went through without a queue: handset to handset, or from a centre to a handset.
+/// A message that went through without a queue: from a centre to a handset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Passage<'a> {
-    /// [`Submission::key`](super::Submission::key), or the link's name and a number.
+    /// The link's name and a number.
     pub name: &'a str,
-    /// Number with `+`, or what the centre says.
+    /// As the centre says it.
     pub from: &'a str,
     pub to: Msisdn,
     /// Unix milliseconds.

@@ -19,15 +19,15 @@ use super::{
     Config, Counts, Delivery, Discharge, Fate, Inbox, MAX_ORDERS, MAX_SEGMENTS, NotAccepted, Order, Outbound, Relayed,
     Submission, WANTS_REPORT, handsets,
 };
-use crate::dcs::DataCoding;
+use crate::notice::Told;
 use crate::reassembly::{Assembler, Limits};
 use crate::rp::{Direction, Kind, Relay, cause};
 use crate::segment::{self, Content, Layout, Segment};
+use crate::short_message::{Message, Unreadable};
 use crate::tpdu::{
     Address, Carrier, Deliver, FromHandset, Optional, StatusReport, Submit, SubmitReport, Timestamp, ToHandset, failure,
 };
 use crate::udh::Reference;
-use crate::user_data::UserData;
 
 /// What the worker works with.
 pub struct WorkerParts {
@@ -154,7 +154,7 @@ impl Worker {
             }
             Order::Deliver(delivery) if self.orders.len() > MAX_ORDERS => (delivery.done)(Fate::Busy),
             Order::Deliver(delivery) => self.deliver(delivery),
-            Order::Discharge(discharge) => self.discharge(&discharge),
+            Order::Discharge(discharge) => self.discharge(discharge),
             Order::Answered { call_id, status } => {
                 if let Some((done, fate)) = self.transfers.answered(&call_id, status) {
                     done.say(fate);
@@ -319,7 +319,7 @@ impl Worker {
         self.send(handset, &call_id, letter.relay(&body));
     }
 
-    fn deliver(&mut self, delivery: Delivery) {
+    fn deliver(&mut self, mut delivery: Delivery) {
         let unix = (self.parts.unix)();
         let Some(user) = self.directory.by_msisdn(delivery.to) else {
             return (delivery.done)(Fate::Unreachable { status: 404 });
@@ -328,14 +328,20 @@ impl Worker {
         let Some(handset) = all.into_iter().next() else {
             return (delivery.done)(Fate::Unreachable { status: 480 });
         };
-        let coding = DataCoding(delivery.data_coding);
-        let data = match UserData::from_unpacked(&delivery.octets, coding.alphabet(), delivery.has_header) {
-            Ok(data) if data.fits() => data,
-            _ => return (delivery.done)(Fate::Refused { cause: cause::SEMANTICALLY_INCORRECT }),
+        let octets = std::mem::take(&mut delivery.octets);
+        let refused = Fate::Refused { cause: cause::SEMANTICALLY_INCORRECT };
+        let Ok(message) = Message::read(delivery.data_coding, delivery.has_header, &octets) else {
+            return (delivery.done)(refused);
         };
         if !handset.smsip {
-            return self.deliver_text(&user.aor, &handset, delivery, &data, coding);
+            return self.deliver_text(&user.aor, &handset, delivery, &message);
         }
+        let (coding, data) = match message.user_data() {
+            Ok(read) => read,
+            // In letters that a handset does not know, and too long in those that it does.
+            Err(Unreadable::Long) => return (delivery.done)(Fate::Unreachable { status: 415 }),
+            Err(_) => return (delivery.done)(refused),
+        };
         let originator = Address::parse(&delivery.source).ok().or_else(|| self.centre());
         let Some(originator) = originator else {
             return (delivery.done)(Fate::Refused { cause: cause::SEMANTICALLY_INCORRECT });
@@ -370,12 +376,12 @@ impl Worker {
     }
 
     /// A text MESSAGE, once all its segments are here. What is no text, or is for an application, goes another way.
-    fn deliver_text(&mut self, aor: &Aor, handset: &Handset, delivery: Delivery, data: &UserData, coding: DataCoding) {
-        let text = match data.text(coding.alphabet()) {
-            Some(text) if data.header.ports().is_none() => text,
+    fn deliver_text(&mut self, aor: &Aor, handset: &Handset, delivery: Delivery, message: &Message<'_>) {
+        let text = match message.text() {
+            Ok(Some(text)) if message.header.ports().is_none() => text,
             _ => return (delivery.done)(Fate::Unreachable { status: 415 }),
         };
-        let whole = match data.header.part() {
+        let whole = match message.header.part() {
             None => Some(vec![(text, Done::of(delivery.done))]),
             Some(part) => {
                 let weight = text.len() + size_of::<Done>();
@@ -407,12 +413,23 @@ impl Worker {
         self.request(handset, bytes, Box::new(report));
     }
 
-    fn discharge(&mut self, discharge: &Discharge) {
+    fn discharge(&mut self, discharge: Discharge) {
         let reference = discharge.key.strip_prefix(WANTS_REPORT).and_then(|k| u8::from_str_radix(k.get(..2)?, 16).ok());
-        let (Some(reference), Some(user)) = (reference, self.directory.by_msisdn(discharge.from)) else { return };
+        let (Some(reference), Some(user)) = (reference, self.directory.by_msisdn(discharge.from)) else {
+            return (discharge.done)(Told::Gone);
+        };
         let all = handsets(&*self.parts.location, &user.aor, (self.parts.unix)());
-        let Some(handset) = all.first().filter(|h| h.smsip) else { return };
-        let Ok(recipient) = Address::number(&discharge.to.to_string()) else { return };
+        let Some(handset) = all.first().filter(|h| h.smsip) else { return (discharge.done)(Told::Absent) };
+        let Ok(recipient) = Address::number(&discharge.to.to_string()) else { return (discharge.done)(Told::Gone) };
+        let done = discharge.done;
+        let told = move |fate| {
+            done(match fate {
+                Fate::Delivered => Told::Yes,
+                // It will not like it better the next time.
+                Fate::Refused { .. } => Told::Gone,
+                Fate::NoReport | Fate::Unreachable { .. } | Fate::NoMemory | Fate::Busy => Told::Absent,
+            });
+        };
         let stamp = |unix| Timestamp::from_unix(unix, self.config.zone);
         let report = StatusReport {
             more: false,
@@ -425,7 +442,7 @@ impl Worker {
             status: discharge.status,
             optional: Optional::default(),
         };
-        self.transfer(&user.aor, handset, ToHandset::StatusReport(report), Done::default());
+        self.transfer(&user.aor, handset, ToHandset::StatusReport(report), Done::of(Box::new(told)));
     }
 
     fn send(&self, handset: &Handset, call_id: &Arc<str>, bytes: Vec<u8>) {

@@ -7,7 +7,8 @@ use sip_ims::ports::{Done, StoreError};
 
 use super::*;
 use crate::queue::{
-    Cancel, Enqueued, Mark, Outlet, Request, RequestKey, SegmentId, SentAs, Status, Total, Verdict, Waiting,
+    Cancel, Enqueued, Mark, Outlet, Replaced, Replacement, Request, RequestKey, SegmentId, SentAs, Status, Total,
+    Verdict, Waiting,
 };
 
 #[derive(Default)]
@@ -18,6 +19,7 @@ impl Queue for Book {
     fn enqueue(&self, _: Request, _: Done<Enqueued>) {}
     fn cancel(&self, _: RequestKey, _: i64, _: Done<Cancel>) {}
     fn find(&self, _: RequestKey, _: Done<Option<Status>>) {}
+    fn replace(&self, _: RequestKey, _: Replacement, _: Done<Replaced>) {}
     fn mark(&self, _: Vec<Mark>) -> Result<(), StoreError> {
         Ok(())
     }
@@ -56,6 +58,7 @@ fn notice(id: i64, client: &str, done_at: i64, attempts: u16) -> Notice {
         cancelled: 0,
         parts: 1,
         cancel: false,
+        accepted_at: 0,
         done_at,
         attempts,
     }
