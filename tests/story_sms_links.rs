@@ -137,6 +137,39 @@ fn cancelled_at_the_centre_in_its_queue_and_too_late() {
 }
 
 #[test]
+fn a_wap_push_goes_through_as_it_is() {
+    let Story { server, smsc, callback, _ports, .. } = story("normal");
+    // A service indication that libwbxml wrote, behind WSP's push header: content type application/vnd.wap.sic, UTF-8.
+    let (from, to) = (server.path().join("si.xml"), server.path().join("si.wbxml"));
+    let xml = "<?xml version=\"1.0\"?><!DOCTYPE si PUBLIC \"-//WAPFORUM//DTD SI 1.0//EN\" \"http://www.wapforum.org/DTD/si.dtd\">\
+        <si><indication href=\"https://www.example.com/mail\" si-id=\"box-1\" action=\"signal-high\">You have mail</indication></si>";
+    std::fs::write(&from, xml).unwrap();
+    let done = Command::new("xml2wbxml").arg("-o").arg(&to).arg(&from).output().expect("xml2wbxml runs");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let body = [&[0x01, 0x06, 0x04, 0x03, 0xAE, 0x81, 0xEA][..], &std::fs::read(&to).unwrap()].concat();
+    let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
+    let more = format!("<ud>{}</ud><dstport>2948</dstport><srcport>9200</srcport>", hex(&body));
+    let command = text("wap", "", &more).replace("<ctrlflg>1</ctrlflg><text></text>", "<ctrlflg>0</ctrlflg>");
+    assert_eq!(push(&server, &command), "0000");
+    let submit = &smsc.wait_for("submit", 1)[0];
+    assert_eq!((submit["udh"].as_str(), submit["esm_class"].as_u64()), (Some("05040b8423f0"), Some(0x40)), "{submit}");
+    assert_eq!((submit["text"].as_str(), submit["data_coding"].as_u64()), (Some(&*hex(&body)), Some(4)));
+    callback.wait_notified(1);
+    // What came out, as Wireshark sees it at that port.
+    let dump = server.path().join("push.txt");
+    let pcap = server.path().join("push.pcap");
+    let octets: Vec<String> = body.iter().map(|o| format!("{o:02x}")).collect();
+    std::fs::write(&dump, format!("0000 {}\n", octets.join(" "))).unwrap();
+    let done = Command::new("text2pcap").args(["-q", "-u", "9200,2948"]).arg(&dump).arg(&pcap).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let seen = Command::new("tshark").args(["-n", "-V", "-r"]).arg(&pcap).output().expect("tshark runs");
+    let seen = String::from_utf8_lossy(&seen.stdout);
+    for told in ["PDU Type: Push", "application/vnd.wap.sic", "href='https://www.'", "'example'", "You have mail"] {
+        assert!(seen.contains(told), "{told} in {seen}");
+    }
+}
+
+#[test]
 fn links_that_drop_in_the_middle_of_a_window_lose_nothing() {
     let Story { server, smsc, callback: _callback, _ports, .. } = story("drop");
     let accepted = load(&server, 90, |_| {});

@@ -99,10 +99,33 @@ impl House {
 
     /// From alice, as an RP message; the Call-ID of her MESSAGE.
     fn send(&self, relay: &str) -> String {
+        self.send_as("alice", relay)
+    }
+
+    fn send_as(&self, user: &str, relay: &str) -> String {
         let sipp = Sipp::new(&self.server, "sms_send", self.server.ports.next());
         let sipp = sipp.set("URI", "tel:+10000000000").set("RELAY", escaped(relay));
-        let sent = sipp.users(&["alice"]).succeed();
+        let sent = sipp.users(&[user]).succeed();
         header(sent.sent()[0], "Call-ID").expect("a Call-ID").to_owned()
+    }
+
+    /// Bob's handset, to be played by hand.
+    fn bob(&self) -> Peer {
+        let peer = Peer::new(self.server.ports.next());
+        self.bind("bob", peer.port, SMSIP);
+        peer
+    }
+
+    /// The two parts of a long message, which may overtake each other.
+    fn two_parts(&self, bob: &Peer) -> [Vec<u8>; 2] {
+        let mut parts = [self.taken(bob).1, self.taken(bob).1];
+        parts.sort_by_key(|data| concatenation(tpdu(data)));
+        parts
+    }
+
+    /// The RP-ACK of bob's handset for this RP-DATA.
+    fn report(&self, data: &[u8]) {
+        self.send_as("bob", &format!("02{:02x}41020000", data[1]));
     }
 
     /// What alice's handset gets next, answered with 200.
@@ -128,6 +151,13 @@ impl House {
         let (first, second) = (self.taken(alice), self.taken(alice));
         if header(&first.0, "In-Reply-To").is_some() { (first, second) } else { (second, first) }
     }
+}
+
+/// The TPDU in RP-DATA.
+fn tpdu(data: &[u8]) -> &[u8] {
+    let originator = usize::from(data[2]);
+    let destination = usize::from(data[3 + originator]);
+    &data[5 + originator + destination..]
 }
 
 fn octets(hex: &str) -> Vec<u8> {
@@ -178,18 +208,45 @@ fn a_handset_sends_to_a_handset_and_hears_that_it_arrived() {
 }
 
 #[test]
-fn a_full_handset_leaves_the_sender_with_an_error() {
+fn what_a_full_handset_does_not_take_is_kept_for_it() {
     let house = house();
     let alice = house.alice();
-    let bob = house.handset(MEMORY_FULL);
+    let port = house.server.ports.next();
+    let full = house.handset_at(port, MEMORY_FULL);
     let call_id = house.send(SUBMIT);
-    bob.succeed(1);
+    full.succeed(1);
+    // It is kept: RP-ACK.
     let (head, body) = house.taken(&alice);
     assert_eq!(header(&head, "In-Reply-To"), Some(&*call_id));
-    // RP-ERROR to the handset, cause 42, with a failed submit report.
-    assert_eq!(body[..4], [0x05, 7, 1, 42], "{body:02x?}");
+    assert_eq!(body[..2], [0x03, 7], "{body:02x?}");
+    eventually("it is put off", Duration::from_secs(20), || {
+        house.server.metric("isthmus_sms_dispatch_total{event=\"deferred\"}") == 1.0
+    });
     assert_eq!(house.server.metric("isthmus_sms_over_ip_deliveries_total{fate=\"no_memory\"}"), 1.0);
-    assert_eq!(house.server.metric("isthmus_sms_over_ip_submissions_total{outcome=\"busy\"}"), 1.0);
+    let bob = house.handset_at(port, &ACK.replacen(r"\x01", r"\x02", 1));
+    bob.succeed(1);
+    let (_, body) = house.taken(&alice);
+    assert_eq!((body[0], tpdu(&body)[0] & 3, body.last()), (0x01, 2, Some(&0)), "{body:02x?}");
+}
+
+#[test]
+fn a_message_waits_for_a_handset_that_is_away_even_over_a_kill() {
+    let mut house = house();
+    let alice = house.alice();
+    let call_id = house.send(SUBMIT);
+    let (head, body) = house.taken(&alice);
+    assert_eq!(header(&head, "In-Reply-To"), Some(&*call_id));
+    assert_eq!(body[..2], [0x03, 7], "{body:02x?}");
+    eventually("it is put off", Duration::from_secs(20), || {
+        house.server.metric("isthmus_sms_dispatch_total{event=\"deferred\"}") == 1.0
+    });
+    house.server.process.signal("KILL");
+    house.server.restart();
+    let bob = house.handset(ACK);
+    let seen = bob.succeed(1);
+    assert_eq!(header(seen.received()[0], "P-Called-Party-ID"), Some(&*format!("<sip:bob@{DOMAIN}>")));
+    let (_, body) = house.taken(&alice);
+    assert_eq!((body[0], tpdu(&body)[..2].to_vec(), body.last()), (0x01, vec![0x06, 9], Some(&0)), "{body:02x?}");
 }
 
 #[test]
@@ -223,6 +280,10 @@ fn nonsense_and_nobody_are_answered_with_errors() {
     house.send("0009000791010000 0000f0 1c 21090c9118092143659900001147b9df536681846f3168c3db94373e");
     let (_, body) = house.taken(&alice);
     assert_eq!(body[..4], [0x05, 9, 1, 1], "{body:02x?}");
+    // SMS-COMMAND: not here.
+    house.send("000b000791010000 0000f0 0e 0201000009 0c91180921436520 00");
+    let (_, body) = house.taken(&alice);
+    assert_eq!((body[..4].to_vec(), body[6] & 3), (vec![0x05, 11, 1, 29], 1), "{body:02x?}");
     // Memory available: acknowledged.
     house.send("060a");
     let (_, body) = house.taken(&alice);
@@ -276,38 +337,39 @@ fn capture(datagrams: &[Vec<u8>]) -> Vec<u8> {
 fn wireshark_reads_what_handsets_are_sent() {
     let house = house();
     let alice = house.alice();
-    let bob = Peer::new(house.server.ports.next());
-    house.bind("bob", bob.port, SMSIP);
+    let bob = house.bob();
+    let whole = |(head, body): (String, Vec<u8>)| [head.as_bytes(), &body].concat();
     house.send(SUBMIT);
-    let message = bob.receive(Duration::from_secs(20)).expect("a MESSAGE");
-    // He is gone: alice hears so.
-    let head = String::from_utf8_lossy(&message).into_owned();
-    let copied: String = head
-        .lines()
-        .filter(|l| ["via:", "from:", "to:", "call-id:", "cseq:"].iter().any(|n| l.to_lowercase().starts_with(n)))
-        .map(|l| format!("{l}\r\n"))
-        .collect();
-    bob.send(house.server.sip, format!("SIP/2.0 480 Away\r\n{copied}Content-Length: 0\r\n\r\n").as_bytes());
-    let error = alice.receive(Duration::from_secs(20)).expect("a MESSAGE");
+    let (head, data) = house.taken(&bob);
+    let acked = house.taken(&alice);
+    house.report(&data);
+    let told = house.taken(&alice);
+    // A SUBMIT that ends early.
+    house.send("0008000791010000 0000f0 03 210901");
+    let refused = house.taken(&alice);
     let file = house.server.path().join("sms.pcap");
-    std::fs::write(&file, capture(&[message, error])).unwrap();
-    let done = std::process::Command::new("tshark")
-        .args(["-n", "-V", "-r", file.to_str().unwrap()])
-        .output()
-        .expect("tshark runs");
-    let text = String::from_utf8_lossy(&done.stdout);
+    std::fs::write(&file, capture(&[(head, data), acked, told, refused].map(whole))).unwrap();
+    let text = tshark(&["-n", "-V", "-r", file.to_str().unwrap()]);
     for told in [
         "Message Type RP-DATA (Network to MS)",
         "Called Party BCD Number: 10000000000",
         "TP-MTI: SMS-DELIVER (0)",
         "TP-OA Digits: 819012345601",
         "SMS text: Grüße, Bob [€]",
+        "Message Type RP-ACK (Network to MS)",
+        "TP-MTI: SMS-STATUS REPORT (2)",
+        "TP-RA Digits: 819012345602",
         "Message Type RP-ERROR (Network to MS)",
         "TP-MTI: SMS-SUBMIT REPORT (1)",
     ] {
         assert!(text.contains(told), "{told} in {text}");
     }
     assert!(!text.contains("Malformed"), "{text}");
+}
+
+fn tshark(arguments: &[&str]) -> String {
+    let done = std::process::Command::new("tshark").args(arguments).output().expect("tshark runs");
+    String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
 #[test]
@@ -402,6 +464,106 @@ fn a_handset_sends_to_a_number_outside_and_gets_a_message_from_there() {
     let records = sms::wait_records(&town.house.server, 1);
     let inward = records.iter().find(|r| r["call_id"].as_str().unwrap().starts_with("smsc-")).expect("the centre's");
     assert_eq!((inward["from"].as_str(), &inward["status"]), (Some("+819012345699"), &0.into()), "{records:?}");
+}
+
+#[test]
+fn a_receipt_of_the_centre_becomes_a_status_report() {
+    let town = town("normal");
+    let alice = town.house.alice();
+    let call_id =
+        town.house.send("0009000791010000 0000f0 1c 21090c9118092143659900001147b9df536681846f3168c3db94373e");
+    let (acked, told) = town.house.ack_and_report(&alice);
+    assert_eq!(header(&acked.0, "In-Reply-To"), Some(&*call_id));
+    let report = tpdu(&told.1);
+    // About TP-MR 9, to that number: received.
+    assert_eq!((report[0] & 3, report[1], report.last()), (2, 9, Some(&0)), "{report:02x?}");
+    assert_eq!(report[2..10], [0x0C, 0x91, 0x18, 0x09, 0x21, 0x43, 0x65, 0x99], "{report:02x?}");
+}
+
+#[test]
+fn long_messages_go_both_ways_in_parts() {
+    let town = town("normal");
+    let bob = town.house.bob();
+    let long = "a".repeat(160) + &"b".repeat(100);
+    assert_eq!(push(&town.house.server, &sms::text("long", &long, "")), "0000");
+    let parts = town.house.two_parts(&bob);
+    let headers: Vec<Vec<u8>> = parts.iter().map(|data| concatenation(tpdu(data))).collect();
+    assert_eq!(
+        (headers[0][2], headers[0][3..].to_vec(), headers[1][3..].to_vec()),
+        (headers[1][2], vec![2, 1], vec![2, 2])
+    );
+    parts.iter().for_each(|data| town.house.report(data));
+    let notified = town.callback.wait_notified(1);
+    assert_eq!((field(&notified[0], "result"), field(&notified[0], "segments")), ("0000", "2"));
+    assert_eq!(town.smsc.events("submit").len(), 0);
+    // And from a handset, which divides by itself.
+    let alice = town.house.alice();
+    for n in 1..=2 {
+        town.house.send(&format!("000{n}000791010000 0000f0 17 410{n}0c9118092143659900040a0500032a020{n}61626364"));
+        assert_eq!(town.house.taken(&alice).1[..2], [0x03, n]);
+    }
+    let mut submits = town.smsc.wait_for("submit", 2);
+    submits.sort_by_key(|s| s["udh"].to_string());
+    assert_eq!((&submits[0]["udh"], &submits[1]["udh"]), (&"00032a0201".into(), &"00032a0202".into()), "{submits:?}");
+    assert_eq!((&submits[0]["text"], submits[0]["data_coding"].as_u64()), (&"61626364".into(), Some(4)));
+}
+
+/// The concatenation element of an SMS-DELIVER in the default alphabet from a short sender.
+fn concatenation(deliver: &[u8]) -> Vec<u8> {
+    assert_eq!(deliver[0] & 0x40, 0x40, "{deliver:02x?}");
+    let originator = 2 + usize::from(deliver[1]).div_ceil(2);
+    let data = &deliver[1 + originator + 2 + 7 + 1..];
+    assert_eq!(data[..3], [5, 0, 3], "{data:02x?}");
+    data[1..6].to_vec()
+}
+
+#[test]
+fn a_handset_that_never_reports_is_left_to_the_centre_once() {
+    let town = town("normal");
+    let bob = town.house.bob();
+    let long = "a".repeat(160) + &"b".repeat(100);
+    assert_eq!(push(&town.house.server, &sms::text("lost", &long, "")), "0000");
+    let parts = town.house.two_parts(&bob);
+    // TR1N, 40 seconds: then by SMPP, such that a handset which has it knows it again.
+    let mut submits = town.smsc.wait_for("submit", 2);
+    submits.sort_by_key(|s| s["udh"].to_string());
+    for (data, submit) in parts.iter().zip(&submits) {
+        let element: String = concatenation(tpdu(data)).iter().map(|o| format!("{o:02x}")).collect();
+        assert_eq!(submit["udh"], element, "{submit}");
+    }
+    assert_eq!(field(&town.callback.wait_notified(1)[0], "result"), "0000");
+    assert_eq!(town.smsc.events("submit").len(), 2);
+}
+
+#[test]
+fn parts_that_a_centre_gives_one_by_one_reach_a_phone_as_one_text() {
+    let town = town(&format!("{}:parts", &NUMBER[1..]));
+    let port = town.house.server.ports.next();
+    let bob = Sipp::new(&town.house.server, "take_messages", port).set("CODE", 200).start();
+    town.house.bind("bob", port, "");
+    let sipp = Sipp::new(&town.house.server, "message_open", town.house.server.ports.next());
+    sipp.set("URI", "tel:+819099999999").set("TEXT", "Tell me").set("CODE", 202).users(&["alice"]).succeed();
+    // Each part only when the one before was taken: none waits for the next.
+    let taken = town.smsc.wait_for("taken", 3);
+    assert!(taken.iter().all(|t| t["status"] == 0), "{taken:?}");
+    let seen = bob.succeed(1);
+    let text = "Part 1 of a long message. Part 2 of a long message. Part 3 of a long message.";
+    assert!(seen.received()[0].trim_end().ends_with(text), "{}", seen.received()[0]);
+}
+
+#[test]
+fn latin_letters_of_a_centre_reach_a_handset_whole() {
+    let town = town(&format!("{}:latin", &NUMBER[1..]));
+    let bob = town.house.bob();
+    let sipp = Sipp::new(&town.house.server, "message_open", town.house.server.ports.next());
+    sipp.set("URI", "tel:+819099999999").set("TEXT", "Tell me").set("CODE", 202).users(&["alice"]).succeed();
+    let (head, data) = town.house.taken(&bob);
+    town.house.report(&data);
+    assert_eq!(town.smsc.wait_for("taken", 1)[0]["status"], 0);
+    let file = town.house.server.path().join("latin.pcap");
+    std::fs::write(&file, capture(&[[head.as_bytes(), &data].concat()])).unwrap();
+    let text = tshark(&["-n", "-V", "-r", file.to_str().unwrap()]);
+    assert!(text.contains("SMS text: Crème brûlée á"), "{text}");
 }
 
 #[test]

@@ -1,14 +1,17 @@
 // The SMSC of the short message stories: node-smpp as message centre.
-// node smsc.js PORT MODE; says on stdout what happens, one JSON object a line, until it is stopped.
+// node smsc.js PORT MODE [KEY CERTIFICATE]; with a key, over TLS. It says on stdout what happens, one JSON object a line, until it is stopped.
 //
 // MODE is how it behaves: normal, early (receipt before the response), late (2 s), text (no TLVs; the id in decimal where the
 // response had it in hexadecimal), tlv (TLVs alone), double (every receipt twice), silent (no receipts), throttle (two of three
 // submissions refused with RTHROTTLED), full (RMSGQFUL at first), drop (the connection is cut in the middle of every window), busy
 // (RSYSERR at first), reject (RINVDSTADR), keep (no receipts; cancel_sm works), part (a receipt for the first of two), nocancel (cancel_sm fails, then a receipt), a number (each
-// submission is followed by a message from its destination to that number).
+// submission is followed by a message from its destination to that number), a number and `:parts` (by one in three parts, each when the one before was taken) or
+// `:latin` (by one in Latin-1).
+const fs = require('fs');
 const smpp = require('smpp');
 
-const [port, mode] = process.argv.slice(2);
+const [port, mode, key, cert] = process.argv.slice(2);
+const tls = key ? { key: fs.readFileSync(key), cert: fs.readFileSync(cert) } : {};
 const say = (event) => console.log(JSON.stringify(event));
 let count = 0;
 let refused = 0;
@@ -31,9 +34,10 @@ const receiptOf = (id, pdu, hex) => {
   return receipt;
 };
 
-smpp.createServer((session) => {
+smpp.createServer(tls, (session) => {
   const bound = (pdu) => {
-    say({ event: 'bound', system_id: pdu.system_id });
+    const { system_id, system_type, address_range, addr_ton } = pdu;
+    say({ event: 'bound', command: pdu.command, system_id, system_type, address_range, addr_ton });
     session.send(pdu.response());
   };
   session.on('bind_transceiver', bound);
@@ -52,6 +56,11 @@ smpp.createServer((session) => {
     }
   });
 
+  session.on('replace_sm', (pdu) => {
+    say({ event: 'replace', id: pdu.message_id, text: pdu.short_message.toString() });
+    session.send(pdu.response());
+  });
+
   session.on('submit_sm', (pdu) => {
     count += 1;
     const refuse = (status) => {
@@ -62,7 +71,7 @@ smpp.createServer((session) => {
     if (mode === 'full' && count <= 5) return refuse(smpp.ESME_RMSGQFUL);
     if (mode === 'busy' && refused++ < 1) return refuse(smpp.ESME_RSYSERR);
     if (mode === 'reject') return refuse(smpp.ESME_RINVDSTADR);
-    const { message, udh } = pdu.short_message;
+    const { message, udh } = pdu.short_message.message === '' && pdu.message_payload ? pdu.message_payload : pdu.short_message;
     say({
       event: 'submit',
       to: pdu.destination_addr,
@@ -78,23 +87,25 @@ smpp.createServer((session) => {
     const hex = (0xa0000 + count).toString(16).toUpperCase();
     const respond = () => session.send(pdu.response({ message_id: hex }));
     const report = () => session.deliver_sm(receiptOf(hex, pdu, hex));
-    const message_back = () =>
+    const [number, how] = mode.split(':');
+    const back = (fields, done) =>
       session.deliver_sm(
-        {
-          source_addr_ton: 1,
-          source_addr_npi: 1,
-          source_addr: pdu.destination_addr,
-          dest_addr_ton: 1,
-          dest_addr_npi: 1,
-          destination_addr: mode,
-          data_coding: 0,
-          short_message: 'Back from outside',
+        { source_addr_ton: 1, source_addr_npi: 1, source_addr: pdu.destination_addr, dest_addr_ton: 1, dest_addr_npi: 1, destination_addr: number, ...fields },
+        (answer) => {
+          say({ event: 'taken', status: answer.command_status });
+          done();
         },
-        (answer) => say({ event: 'taken', status: answer.command_status }),
       );
-    if (/^[0-9]+$/.test(mode)) {
+    const part = (n) => {
+      if (n > 3) return;
+      const text = Buffer.concat([Buffer.from([5, 0, 3, 77, 3, n]), Buffer.from(`Part ${n} of a long message. `)]);
+      back({ esm_class: 0x40, data_coding: 0, short_message: text }, () => part(n + 1));
+    };
+    if (/^[0-9]+$/.test(number)) {
       respond();
-      return message_back();
+      if (how === 'parts') return part(1);
+      if (how === 'latin') return back({ data_coding: 3, short_message: Buffer.from('Cr\u00e8me br\u00fbl\u00e9e \u00e1', 'latin1') }, () => {});
+      return back({ data_coding: 0, short_message: 'Back from outside' }, () => {});
     }
     switch (mode) {
       case 'early':
