@@ -137,7 +137,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     use gw_sms::queue::{
-        Cancel, Enqueued, Mark, Outlet, Request, RequestKey, SegmentId, SentAs, Status, Verdict, Waiting,
+        Cancel, Enqueued, Mark, Outlet, Replaced, Replacement, Request, RequestKey, SegmentId, SentAs, Status, Verdict,
+        Waiting,
     };
     use sip_ims::ports::{Done, StoreError};
 
@@ -155,6 +156,7 @@ mod tests {
         fn enqueue(&self, _: Request, _: Done<Enqueued>) {}
         fn cancel(&self, _: RequestKey, _: i64, _: Done<Cancel>) {}
         fn find(&self, _: RequestKey, _: Done<Option<Status>>) {}
+        fn replace(&self, _: RequestKey, _: Replacement, _: Done<Replaced>) {}
         fn mark(&self, _: Vec<Mark>) -> Result<(), StoreError> {
             Ok(())
         }

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use doors::{
-    Admin, Billing, CertificateFiles, Content, Http, Media, Msrp, Oauth2, Smpp, SmppBind, SmppEsme, SmppLink, SmppTimers,
-    Sms, Tls, Webhooks, Xmpp, XmppRoute,
+    Admin, Billing, CertificateFiles, Content, Http, Media, Msrp, Oauth2, Smpp, SmppBind, SmppEsme, SmppLink,
+    SmppTimers, Sms, Tls, Webhooks, Xmpp, XmppRoute,
 };
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};
 pub use presence::{Presence, Watchers};
