@@ -421,7 +421,7 @@ mod tests {
                 parts: segments.len() as u8,
             };
             let segments = segments.iter().map(|(s, v)| (*s, Verdict(*v))).collect();
-            let status = Status { id: SegmentId(0), origin: Arc::new(origin), accepted_at: 0, segments };
+            let status = Status { id: SegmentId(0), origin: Arc::new(origin), accepted_at: 0, done_at: 0, segments };
             let shown = shown(status.origin.msn, &status);
             (shown.status, shown.delivered, shown.reason)
         };
