@@ -13,6 +13,7 @@ use gw_sms::registry::{self, Registry};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
+use sip_ims::criteria::Filters;
 use sip_ims::media::Media;
 use sip_ims::ports::{Bus, BusError, StoreError, UserChange};
 use sip_ims::service::{Chronicle, Service};
@@ -155,11 +156,18 @@ pub fn run(
 
     let pems = secrets::certificates(&config)?;
     let shared = config.store.engine == StoreEngine::Postgres;
+    let registry = Arc::new(Registry::default());
+    let mut registrations = registry::Follower::new(store.registrations(), registry.clone());
+    runtime.block_on(registrations.catch_up(|_| {}))?;
     let cluster = Arc::new(Cluster::new(open_bus(&config, &runtime)?, config.node_name(), shared));
     let authorities = authorities(&config)?;
     let msrp = Msrp::open(&config, &pems, &authorities, chronicle.clone(), &metrics, runtime.handle())?;
+    let filters = registry.filters().clone();
+    let family = Family::gauge("isthmus_filters", "Filter criteria in force.");
+    metrics.source(family, move |s| s.push(&[], filters.len() as f64));
     let around = Around {
         directory: directory.clone(),
+        filters: registry.filters().clone(),
         chronicle,
         metrics: metrics.clone(),
         cluster: cluster.clone(),
@@ -181,9 +189,6 @@ pub fn run(
         hints.extend(presence::follow(presence, cluster.bus(), cluster.node(), shared, runtime.handle())?);
     }
 
-    let registry = Arc::new(Registry::default());
-    let mut registrations = registry::Follower::new(store.registrations(), registry.clone());
-    runtime.block_on(registrations.catch_up(|_| {}))?;
     let certificates = Certificates::new(&pems, config.http.client_certificates)?;
     let sms = Sms::open(
         &config,
@@ -447,6 +452,7 @@ impl Live<'_> {
 /// What the services share with the rest of the process.
 struct Around {
     directory: Arc<Directory>,
+    filters: Arc<Filters>,
     chronicle: Arc<dyn Chronicle>,
     metrics: Arc<Metrics>,
     cluster: Arc<Cluster>,
@@ -475,7 +481,7 @@ fn open_sip(
     around: Around,
     runtime: &Handle,
 ) -> Result<Services, AppError> {
-    let Around { directory, chronicle, metrics, cluster, media } = around;
+    let Around { directory, filters, chronicle, metrics, cluster, media } = around;
     let sip = &config.sip;
     // Bound before anything is written into a Via, so that port 0 is known by its real number.
     let bound = Bound::new(&carrier_config(config, pems)?, runtime.clone())?;
@@ -556,6 +562,7 @@ fn open_sip(
         location: registrar.clone(),
         authenticator: authenticator.clone(),
         services,
+        filters,
         chronicle: chronicle.clone(),
         media,
         names: names.clone(),

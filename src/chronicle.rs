@@ -85,7 +85,14 @@ impl Chronicle for Ledger {
         let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT)]).into_owned().into();
         // Ringing is in no record, and the parties of a call are known from its start.
         let parties = match note.event {
-            NoteEvent::CallRinging | NoteEvent::SessionAnchored | NoteEvent::SessionEnded => return,
+            NoteEvent::CallRinging
+            | NoteEvent::SessionAnchored
+            | NoteEvent::SessionEnded
+            | NoteEvent::ServiceInvoked
+            | NoteEvent::ServiceTook
+            | NoteEvent::ServiceSkipped
+            | NoteEvent::ServiceFailed
+            | NoteEvent::ServerReturned => return,
             NoteEvent::CallAnswered | NoteEvent::CallEnded | NoteEvent::CallFailed => [&[][..]; 2],
             _ => [note.from, note.to],
         };
@@ -173,10 +180,8 @@ impl Book {
                 let call = Call { start: kept.at, answer: None, from: kept.from, to: kept.to };
                 self.write(Kind::Message, &kept.call_id, &call, kept.at, kept.status);
             }
-            NoteEvent::CallForwarded
-            | NoteEvent::CallRinging
-            | NoteEvent::SessionAnchored
-            | NoteEvent::SessionEnded => {}
+            // The rest is not kept.
+            _ => {}
         }
     }
 

@@ -4,6 +4,7 @@
 //! user at a time through [`UserEntry`].
 
 mod entry;
+mod filter;
 
 use std::collections::HashMap;
 use std::sync::mpsc;
@@ -11,11 +12,12 @@ use std::sync::mpsc;
 use gw_sms::registry::{ApiClient, Entry, Kind, PushClient, Registrations};
 use serde::Deserialize;
 use sip_ims::User;
-use sip_ims::ports::{Documents, Done, Expect, StoreError, UserStore};
+use sip_ims::ports::{Done, StoreError, UserStore};
 
 use crate::config::{Problem, Spans, from_toml};
 
-pub use entry::{AkaEntry, CallEntry, Filter, Line, MAX_PASSWORD, UserEntry};
+pub use entry::{AkaEntry, CallEntry, Line, MAX_PASSWORD, UserEntry};
+pub use filter::Filter;
 
 /// A provisioning file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -32,10 +34,8 @@ pub struct File {
 #[derive(Debug, Default)]
 pub struct Provision {
     pub users: Vec<User>,
-    /// Push clients, API clients and lines.
+    /// Push clients, API clients, lines and filters.
     pub registrations: Vec<Entry>,
-    /// `(collection, key, body)`: JSON documents for the services that read them.
-    pub documents: Vec<(&'static str, String, Vec<u8>)>,
 }
 
 impl File {
@@ -69,11 +69,6 @@ impl File {
                 Err((key, text)) => problems.push(Problem::new(format!("user[{i}].{key}"), text)),
             }
         }
-        let mut document = |collection, at: usize, made: Result<(String, Vec<u8>), (&str, String)>| match made {
-            Ok((key, body)) => provision.documents.push((collection, key, body)),
-            Err((key, text)) => problems.push(Problem::new(format!("{collection}[{at}].{key}"), text)),
-        };
-        self.filter.iter().enumerate().for_each(|(i, f)| document("filter", i, f.document()));
         let mut registration = |kind: Kind, at: usize, made: Result<Entry, (&str, String)>| match made {
             Ok(entry) => provision.registrations.push(entry),
             Err((key, text)) => problems.push(Problem::new(format!("{}[{at}].{key}", kind.as_str()), text)),
@@ -81,17 +76,13 @@ impl File {
         self.push_client.into_iter().enumerate().for_each(|(i, c)| registration(Kind::PushClient, i, c.entry()));
         self.api_client.into_iter().enumerate().for_each(|(i, c)| registration(Kind::ApiClient, i, c.entry()));
         self.line.iter().enumerate().for_each(|(i, l)| registration(Kind::Line, i, l.registration()));
+        self.filter.iter().enumerate().for_each(|(i, f)| registration(Kind::Filter, i, f.registration(domain)));
         if problems.is_empty() { Ok(provision) } else { Err(problems) }
     }
 }
 
 /// Stores everything; each part is there when this returns. Repeating it changes nothing. Blocks.
-pub fn apply(
-    provision: Provision,
-    users: &dyn UserStore,
-    registrations: &dyn Registrations,
-    documents: &dyn Documents,
-) -> Result<(), StoreError> {
+pub fn apply(provision: Provision, users: &dyn UserStore, registrations: &dyn Registrations) -> Result<(), StoreError> {
     let mut rest = provision.users;
     while !rest.is_empty() {
         let tail = rest.split_off(rest.len().min(USERS_AT_ONCE));
@@ -100,9 +91,6 @@ pub fn apply(
     }
     if !provision.registrations.is_empty() {
         wait(|done| registrations.put(provision.registrations, done))?;
-    }
-    for (collection, key, body) in provision.documents {
-        wait(|done| documents.put(collection, &key, Expect::Anything, body, done))?;
     }
     Ok(())
 }
@@ -152,8 +140,7 @@ mod tests {
         assert_eq!(&*made.users[0].id, "alice");
         assert_eq!(made.users[0].msisdn.unwrap().to_string(), "+819012345678");
         let kinds: Vec<_> = made.registrations.iter().map(|r| r.kind.as_str()).collect();
-        assert_eq!(kinds, ["push_client", "api_client", "api_client", "line"]);
-        assert_eq!(made.documents.iter().map(|d| d.0).collect::<Vec<_>>(), ["filter"]);
+        assert_eq!(kinds, ["push_client", "api_client", "api_client", "line", "filter"]);
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use sip_call::{Access, Names, Proxy, ProxyParts, Seals, Trusted};
+use sip_call::{Access, Names, Proxy, ProxyParts, Seals, Spent, Trusted};
 use sip_ims::authenticate::Authenticator;
+use sip_ims::criteria::Filters;
 use sip_ims::media::Media;
 use sip_ims::service::{Chronicle, Location, Service};
 use sip_ims::{Directory, Home};
@@ -32,6 +33,7 @@ pub struct SipParts {
     /// `None`: everybody is who they say (`sip.auth = "none"`).
     pub authenticator: Option<Arc<Authenticator>>,
     pub services: Vec<Arc<dyn Service>>,
+    pub filters: Arc<Filters>,
     pub chronicle: Arc<dyn Chronicle>,
     pub media: Option<Arc<dyn Media>>,
     pub names: Arc<dyn Names>,
@@ -100,6 +102,8 @@ impl Sip {
             trusted: neighbours.clone(),
             access: parts.authenticator.map_or(Access::Open, Access::Digest),
             services: parts.services,
+            filters: parts.filters,
+            spent: Spent::default(),
             chronicle: parts.chronicle,
             media: parts.media,
             record_route: config.record_route,

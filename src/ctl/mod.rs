@@ -70,6 +70,9 @@ enum Command {
     /// Say how lines stand, where no HLR is connected.
     #[command(subcommand)]
     Line(registry::LineCommand),
+    /// List and remove filter criteria; `import` adds them.
+    #[command(subcommand)]
+    Filter(registry::FilterCommand),
 }
 
 #[derive(Args, Debug)]
@@ -172,6 +175,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::PushClient(command) => registry::push(&command),
         Command::ApiClient(command) => registry::api(&command),
         Command::Line(command) => registry::line(&command),
+        Command::Filter(command) => registry::filter(&command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -207,11 +211,11 @@ fn import(file: &std::path::Path, place: &Place) -> Result<(), CtlError> {
     let text = config::read_text(file)?;
     let provision = provision::File::parse(&text, &config.domain)
         .map_err(|problems| ConfigError::Wrong { file: file.to_owned(), problems })?;
-    let (users, documents) = (provision.users.len(), provision.registrations.len() + provision.documents.len());
+    let (users, others) = (provision.users.len(), provision.registrations.len());
     let sql = store::sql::SqlStore::open(&place.store(&config))?;
-    provision::apply(provision, &sql, &sql, &sql)?;
+    provision::apply(provision, &sql, &sql)?;
     sql.close();
-    println!("imported {users} users, {documents} other entries");
+    println!("imported {users} users, {others} other entries");
     Ok(())
 }
 

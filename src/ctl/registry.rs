@@ -1,4 +1,4 @@
-//! `isthmus push-client`, `api-client`, `line`: registrations one at a time. What they take is what the provisioning file takes.
+//! `isthmus push-client`, `api-client`, `line`, `filter`: registrations one at a time. What they take is what the provisioning file takes.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -8,6 +8,8 @@ use gw_sms::registry::{ApiClient, Block, Entry, Follower, Kind, PushClient, Regi
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sip_ims::Msisdn;
+
+use sip_ims::criteria::DefaultHandling;
 
 use super::{CtlError, Place};
 use crate::config::Problem;
@@ -162,6 +164,38 @@ pub(super) enum LineCommand {
         #[command(flatten)]
         place: Place,
     },
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum FilterCommand {
+    /// All filters: key, default handling.
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Remove a filter by its key, as `list` shows it.
+    Remove {
+        key: String,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+pub(super) fn filter(command: &FilterCommand) -> Result<(), CtlError> {
+    match command {
+        FilterCommand::List { place } => {
+            let mut out = std::io::stdout().lock();
+            for rule in registry(place)?.filters().rules() {
+                let down = match rule.default_handling {
+                    DefaultHandling::Continue => "continue",
+                    DefaultHandling::Terminate => "terminate",
+                };
+                writeln!(out, "{}\t{down}", rule.key()).map_err(CtlError::Output)?;
+            }
+            Ok(())
+        }
+        FilterCommand::Remove { key, place } => remove(Kind::Filter, key, place),
+    }
 }
 
 pub(super) fn push(command: &PushCommand) -> Result<(), CtlError> {

@@ -1,7 +1,7 @@
 //! One table of a provisioning file each: as written, and as stored.
 
 use gw_sms::registry::{self, Entry, Kind, Wrong};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sip_ims::user::{AkaKeys, MAX_BARRED_PREFIXES, MAX_ID, NO_ANSWER_SECONDS};
 use sip_ims::{Aor, CallSettings, DigestSecrets, Msisdn, Role, User};
 use sip_proto::digest::aka::Milenage;
@@ -214,40 +214,6 @@ impl Line {
     }
 }
 
-/// `[[filter]]`: initial filter criteria of the stand-alone mode (TS 29.228 annex F), per user or `"*"`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Filter {
-    pub user: String,
-    /// Lower is tried first.
-    pub priority: u32,
-    #[serde(default)]
-    pub method: String,
-    #[serde(default)]
-    pub to_domain: String,
-    pub service: String,
-}
-
-impl Filter {
-    pub(super) fn document(&self) -> Result<(String, Vec<u8>), Wrong> {
-        let user = name("user", &self.user)?;
-        name("service", &self.service)?;
-        if !self.method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') {
-            return Err(("method", "is not a SIP method".to_owned()));
-        }
-        json("user", format!("{user}/{:010}/{}", self.priority, self.service), self)
-    }
-}
-
-/// A name that becomes a key: 1 to 128 printable characters without blanks.
-fn name(key: &'static str, text: &str) -> Result<String, Wrong> {
-    if (1..=MAX_ID).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
-        Ok(text.to_owned())
-    } else {
-        Err((key, format!("must be 1 to {MAX_ID} printable characters without blanks")))
-    }
-}
-
 /// `local@domain`, as both mail and XMPP have it.
 fn address(key: &'static str, text: Option<&str>) -> Result<Option<Box<str>>, Wrong> {
     let Some(text) = text.filter(|t| !t.is_empty()) else { return Ok(None) };
@@ -255,10 +221,6 @@ fn address(key: &'static str, text: Option<&str>) -> Result<Option<Box<str>>, Wr
         && text.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty())
         && !text.chars().any(|c| c.is_whitespace() || c.is_control());
     if good { Ok(Some(text.into())) } else { Err((key, "is not an address such as alice@mail.test".to_owned())) }
-}
-
-fn json<T: Serialize>(at: &'static str, key: String, value: &T) -> Result<(String, Vec<u8>), Wrong> {
-    serde_json::to_vec(value).map(|body| (key, body)).map_err(|e| (at, e.to_string()))
 }
 
 fn hex<const N: usize>(key: &'static str, text: &str) -> Result<[u8; N], Wrong> {

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sip_ims::service::{Chronicle, Note, NoteEvent};
 use sip_proto::{Method, Transport};
 
-use super::trace::{Event, Step, Trace, TraceId};
+use super::trace::{Event, Step, Trace, TraceId, service_peer};
 
 /// Marks the trace and hands the note on.
 pub struct Marks {
@@ -22,6 +22,21 @@ impl Marks {
     }
 }
 
+impl Marks {
+    /// Services are named in the trace, and are nothing to charge for.
+    fn service(&self, note: &Note<'_>, step: Step) {
+        self.trace.record(&Event {
+            trace: TraceId::of(note.trace),
+            at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64),
+            step,
+            method: Method::Other,
+            status: 0,
+            transport: Transport::Udp,
+            peer: service_peer(note.to, note.status),
+        });
+    }
+}
+
 impl Chronicle for Marks {
     fn note(&self, note: &Note<'_>) {
         let step = match note.event {
@@ -31,6 +46,11 @@ impl Chronicle for Marks {
             NoteEvent::MessageExpired => Some((Step::Expired, Method::Message)),
             NoteEvent::SessionAnchored => Some((Step::Anchored, Method::Invite)),
             NoteEvent::SessionEnded => Some((Step::SessionEnded, Method::Invite)),
+            NoteEvent::ServiceInvoked => return self.service(note, Step::Invoked),
+            NoteEvent::ServiceTook => return self.service(note, Step::Taken),
+            NoteEvent::ServiceSkipped => return self.service(note, Step::Skipped),
+            NoteEvent::ServiceFailed => return self.service(note, Step::Down),
+            NoteEvent::ServerReturned => return self.service(note, Step::Returned),
             _ => None,
         };
         if let Some((step, method)) = step {

@@ -84,6 +84,11 @@ steps! {
     Withdrawn = 20 "cancelled by its sender",
     Anchored = 21 "its messages go through this server",
     SessionEnded = 22 "its messages end",
+    Invoked = 23 "service invoked",
+    Taken = 24 "taken by service",
+    Skipped = 25 "service down, session continued",
+    Down = 26 "service down, session terminated",
+    Returned = 27 "back from an application server",
 }
 
 /// One step of one trace.
@@ -97,7 +102,7 @@ pub struct Event {
     /// 0 for a request.
     pub status: u16,
     pub transport: Transport,
-    /// The other end; unspecified when no peer takes part.
+    /// The other end; unspecified when no peer takes part. Of a step of a service, [`service_peer`].
     pub peer: SocketAddr,
 }
 
@@ -156,12 +161,38 @@ impl fmt::Display for Event {
             write!(f, "{} ", self.status)?;
         }
         f.write_str(self.step.as_str())?;
+        if self.step.is_of_service() {
+            return write_service(f, self.peer);
+        }
         if !self.peer.ip().is_unspecified() {
             let word = if self.step == Step::Received { "from" } else { "peer" };
             write!(f, " {word} {}/{}", self.peer, self.transport)?;
         }
         Ok(())
     }
+}
+
+impl Step {
+    fn is_of_service(self) -> bool {
+        self as u8 >= Step::Invoked as u8
+    }
+}
+
+/// The beginning of a service's name and the priority of its filter, in the place where other events have an address.
+pub fn service_peer(name: &[u8], priority: u16) -> SocketAddr {
+    let name = name.strip_prefix(b"sip:").unwrap_or(name);
+    let mut text = [0; 16];
+    text.iter_mut().zip(name).for_each(|(to, from)| *to = *from);
+    SocketAddr::new(Ipv6Addr::from(text).into(), priority)
+}
+
+fn write_service(f: &mut fmt::Formatter<'_>, peer: SocketAddr) -> fmt::Result {
+    let IpAddr::V6(text) = peer.ip() else { return Ok(()) };
+    let name: Vec<u8> = text.octets().into_iter().take_while(u8::is_ascii_graphic).collect();
+    if !name.is_empty() {
+        write!(f, " {}", String::from_utf8_lossy(&name))?;
+    }
+    if peer.port() > 0 { write!(f, ", filter of priority {}", peer.port()) } else { Ok(()) }
 }
 
 /// The rings. Shared by reference count.
@@ -352,6 +383,14 @@ pub(crate) mod tests {
     fn an_event_reads_as_a_line() {
         let line = event(b"a", 1_700_000_000_000_042, 486).to_string();
         assert_eq!(line, "2023-11-14 22:13:20.000042  INVITE   486 sent peer 192.0.2.7:5061/tls");
+    }
+
+    #[test]
+    fn a_step_of_a_service_names_it() {
+        let peer = service_peer(b"sip:10.0.0.1:5060;transport=tcp", 10);
+        let event = Event { peer, step: Step::Invoked, status: 0, method: Method::Other, ..event(b"a", 0, 0) };
+        let line = Event::from_words(event.words()).unwrap().to_string();
+        assert!(line.ends_with("OTHER    service invoked 10.0.0.1:5060;tr, filter of priority 10"), "{line}");
     }
 
     #[test]

@@ -10,6 +10,8 @@ use super::server::{DOMAIN, PASSWORD, Setup};
 const SCRIPT: &str = include_str!("kamailio.cfg");
 const EDGE: &str = include_str!("edge.cfg");
 const HANDSET: &str = include_str!("handset.cfg");
+const SCSCF: &str = include_str!("scscf.cfg");
+const ON_PATH: &str = include_str!("server_on_path.cfg");
 const WATCHER: &str = include_str!("watcher.cfg");
 const PUBLISHER: &str = include_str!("publisher.cfg");
 const MSRP_RELAY: &str = include_str!("msrp_relay.cfg");
@@ -44,6 +46,17 @@ pub fn neighbour(dir: &Path, domain: &str, port: u16, next: &str) -> Process {
 /// Starts Kamailio as an edge proxy in front of `registrar` (`127.0.0.1:port`).
 pub fn edge(dir: &Path, port: u16, registrar: &str) -> Process {
     start(EDGE, &format!("edge-{port}"), dir, &[], &[("PORT", &port.to_string()), ("REGISTRAR", registrar)])
+}
+
+/// Starts Kamailio as the S-CSCF of [`DOMAIN`] that has the server at port `server` serve its users over ISC.
+pub fn scscf(dir: &Path, port: u16, server: u16) -> Process {
+    let sets = [("DOMAIN", DOMAIN), ("PORT", &*port.to_string()), ("SERVER", &*server.to_string())];
+    start(SCSCF, "scscf", dir, &[], &sets)
+}
+
+/// Starts Kamailio as an application server that sends back what it gets, with a header that names it.
+pub fn server_on_path(dir: &Path, name: &str, port: u16) -> Process {
+    start(ON_PATH, &format!("server-{name}"), dir, &[], &[("NAME", name), ("PORT", &port.to_string())])
 }
 
 /// Starts Kamailio as a handset that reads short messages.

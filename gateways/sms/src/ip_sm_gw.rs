@@ -53,6 +53,8 @@ pub struct Config {
 
 /// The service, and the door for what others deliver through it.
 pub struct IpSmGw {
+    /// User part of its own identity.
+    user: Box<str>,
     directory: Arc<Directory>,
     home: Arc<Home>,
     orders: mpsc::UnboundedSender<Order>,
@@ -117,6 +119,7 @@ pub(crate) struct Relayed {
 impl IpSmGw {
     pub fn new(config: Config, directory: Arc<Directory>, home: Arc<Home>) -> (Arc<IpSmGw>, Inbox) {
         let (orders, inbox) = mpsc::unbounded_channel();
+        let user = config.user.as_str().into();
         let counts = Arc::<Counts>::default();
         let inbox = Inbox {
             orders: inbox,
@@ -126,7 +129,7 @@ impl IpSmGw {
             home: home.clone(),
             counts: counts.clone(),
         };
-        (Arc::new(IpSmGw { directory, home, orders, counts }), inbox)
+        (Arc::new(IpSmGw { user, directory, home, orders, counts }), inbox)
     }
 
     pub fn counts(&self) -> &Arc<Counts> {
@@ -224,6 +227,10 @@ impl IpSmGw {
 impl Service for IpSmGw {
     fn name(&self) -> &'static str {
         "ip-sm-gw"
+    }
+
+    fn identity(&self) -> &str {
+        &self.user
     }
 
     fn request(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict {

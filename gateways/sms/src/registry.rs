@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use serde::Serialize;
+use sip_ims::criteria::{Filters, Rule};
 use sip_ims::ports::{Done, StoreError};
 use sip_ims::{Msisdn, answer};
 
@@ -23,6 +24,8 @@ pub enum Kind {
     PushClient,
     ApiClient,
     Line,
+    /// Filter criteria; the key is that of [`Rule`].
+    Filter,
 }
 
 impl Kind {
@@ -31,11 +34,12 @@ impl Kind {
             Kind::PushClient => "push_client",
             Kind::ApiClient => "api_client",
             Kind::Line => "line",
+            Kind::Filter => "filter",
         }
     }
 
     pub fn from_name(name: &str) -> Option<Kind> {
-        [Kind::PushClient, Kind::ApiClient, Kind::Line].into_iter().find(|k| k.as_str() == name)
+        [Kind::PushClient, Kind::ApiClient, Kind::Line, Kind::Filter].into_iter().find(|k| k.as_str() == name)
     }
 }
 
@@ -94,9 +98,15 @@ pub struct Registry {
     push: RwLock<HashMap<Box<str>, Arc<PushClient>>>,
     api: RwLock<HashMap<Box<str>, Arc<ApiClient>>>,
     lines: RwLock<HashMap<Msisdn, Line>>,
+    filters: Arc<Filters>,
 }
 
 impl Registry {
+    /// The filter criteria of all users.
+    pub fn filters(&self) -> &Arc<Filters> {
+        &self.filters
+    }
+
     pub fn push_client(&self, xpid: &str) -> Option<Arc<PushClient>> {
         self.push.read().get(xpid).cloned()
     }
@@ -168,6 +178,18 @@ impl Registry {
                     Err(error) => damaged(error),
                 }
                 Some(number)
+            }
+            Kind::Filter => {
+                match body.map(serde_json::from_str::<Rule>).transpose() {
+                    Ok(Some(rule)) => {
+                        if let Err(error) = self.filters.put(rule) {
+                            tracing::error!(%error, key = error.key, "a filter is left out");
+                        }
+                    }
+                    Ok(None) => self.filters.remove(&change.key),
+                    Err(error) => damaged(error),
+                }
+                None
             }
         }
     }

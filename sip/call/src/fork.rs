@@ -18,8 +18,8 @@ use crate::target::{Groups, Target};
 pub struct Fork {
     pub server: ServerId,
     pub invite: bool,
-    /// Another node has it in its books.
-    pub from_node: bool,
+    /// It is in the books already: another node's, or ours since it went to an application server that sent it back.
+    pub in_books: bool,
     pub source: Flow,
     pub caller: Caller,
     pub callee: Option<Aor>,

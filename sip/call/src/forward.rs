@@ -9,6 +9,7 @@ use sip_proto::headers::{Credentials, Privacy, list};
 use sip_proto::privacy::{self, Hidden, Neighbour, Seal};
 use sip_proto::{Edits, Flow, HeaderName, Hop, Message, Method, derived};
 
+use crate::chain::Link;
 use crate::route::{Routed, write_flow, write_record_route, write_route_elsewhere};
 use crate::seal::{Kind, Seals};
 use crate::target::Target;
@@ -31,6 +32,8 @@ pub struct Plan<'a> {
     pub record_route: bool,
     /// A body to go in the place of the one that came ([`sip_ims::media`]).
     pub body: Option<&'a [u8]>,
+    /// The application server that it goes to.
+    pub link: Option<&'a Link>,
     /// Added as Diversion by call forwarding: the diverting user and the reason.
     pub diverted: Option<(&'a str, &'static str)>,
 }
@@ -285,6 +288,10 @@ fn common(plan: &Plan<'_>, target: &Target, hop: &Hop, edits: &mut Edits) {
     if !plan.trusted {
         privacy::arriving(message, Neighbour::Untrusted, true, edits);
         message.lines(HeaderName::PPreferredIdentity).for_each(|l| edits.delete(l.line()));
+    }
+    if let (Some(link), Neighbour::Trusted) = (plan.link, plan.to) {
+        message.lines(HeaderName::PServedUser).filter(|_| plan.trusted).for_each(|l| edits.delete(l.line()));
+        edits.insert_header(message.headers_start(), HeaderName::PServedUser, |t| link.write_served(t));
     }
     if let Some(user) = plan.asserted {
         assert_identity(plan, user, edits);

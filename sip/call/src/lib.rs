@@ -1,8 +1,10 @@
 //! The proxy of the home domain: routing, forking, call settings (RFC 3261 §16).
 //!
 //! Transaction-stateful, without dialog state: what a dialog needs travels in our Record-Route. Services are asked first;
+//! in the order of the users' filter criteria ([`chain`]) or for an S-CSCF that calls us over ISC (`proxy::isc`);
 //! what none of them takes is routed to the addressee's bindings or to the next domain. Start at [`Proxy`].
 
+mod chain;
 mod fork;
 mod forward;
 mod proxy;
@@ -11,5 +13,6 @@ mod seal;
 mod target;
 mod veil;
 
+pub use chain::Spent;
 pub use proxy::{Access, Names, Penalise, Proxy, ProxyParts, Trusted};
 pub use seal::Seals;

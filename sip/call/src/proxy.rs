@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sip_ims::authenticate::Authenticator;
+use sip_ims::criteria::Filters;
 use sip_ims::media::{Media, Passing};
 use sip_ims::service::{Caller, Chronicle, Location, Note, NoteEvent, Request, Service, Step, Transaction, Verdict};
 use sip_ims::{Aor, Directory, Home, Msisdn, User};
@@ -19,6 +20,7 @@ use sip_proto::uri::{Scheme, Uri};
 use sip_proto::{Edits, Flow, FlowId, HeaderName, Hop, Message, Method, derived, validate};
 use smallvec::SmallVec;
 
+use crate::chain::{Chain, Spent};
 use crate::fork::Fork;
 use crate::forward::{self, Plan};
 use crate::route::{Routed, literal_hop, mend_strict};
@@ -28,6 +30,7 @@ use crate::veil::{self, Side};
 
 mod answers;
 mod branches;
+mod isc;
 mod settings;
 
 /// Looks names up (RFC 3263). What takes time comes back through `Driver::resolved` with the same token.
@@ -61,8 +64,12 @@ pub struct ProxyParts {
     pub names: Arc<dyn Names>,
     pub trusted: Arc<dyn Trusted>,
     pub access: Access,
-    /// Asked in this order.
+    /// Asked in this order, behind those that a filter names.
     pub services: Vec<Arc<dyn Service>>,
+    /// Which services requests meet, by user.
+    pub filters: Arc<Filters>,
+    /// Which of them have had their turn.
+    pub spent: Spent,
     pub chronicle: Arc<dyn Chronicle>,
     /// Carries the media of sessions, if anything does.
     pub media: Option<Arc<dyn Media>>,
@@ -216,7 +223,7 @@ impl Proxy {
     fn route(&mut self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>) {
         let parts = self.parts.clone();
         let Some(uri) = Uri::parse(message.request_uri()) else { return };
-        let routed = Routed::of(message, &parts.home, &parts.seals);
+        let mut routed = Routed::of(message, &parts.home, &parts.seals);
         if forward::is_looping(message, step.endpoint) {
             return reply(step, flow, message, 482, |_| {});
         }
@@ -227,12 +234,50 @@ impl Proxy {
         if !matches!(uri.scheme(), Scheme::Sip | Scheme::Sips | Scheme::Tel) && uri.scheme_text() != b"urn" {
             return reply(step, flow, message, 416, |_| {});
         }
+        let trusted = matches!(caller, Caller::Trusted);
+        // An S-CSCF wants its request back: our entry is on top, and its own follows.
+        if trusted
+            && routed.next.is_some()
+            && !routed.popped.is_empty()
+            && !routed.sealed
+            && !routed.from_node
+            && routed.chain.is_none()
+            && isc::is_triggering(message)
+        {
+            return self.serve(step, flow, message, uri, &routed);
+        }
+        if !(trusted && isc::begins(message)) {
+            routed.chain = None;
+        }
+        if let Some(chain) = &routed.chain
+            && self.returns(step, flow, message, chain).is_err()
+        {
+            return;
+        }
+        let request = Request { message, flow, uri, caller, callee: None, profile: None };
+        self.dispatch(step, request, &routed, routed.chain.as_ref());
+    }
+
+    /// A request whose sender is known, from behind the last filter that it has met.
+    fn dispatch(&mut self, step: &mut Step<'_>, request: Request<'_>, routed: &Routed<'_>, chain: Option<&Chain>) {
+        let Request { message, flow, uri, caller, .. } = request;
+        let parts = self.parts.clone();
         let for_us =
             routed.next.is_none() && (uri.is_sip() && parts.home.is_us(&uri) || parts.home.is_domain(uri.host()));
         let for_us = for_us && !routed.from_node;
         let (callee, profile) =
             if routed.next.is_none() && !routed.from_node { self.callee(&uri) } else { (None, None) };
-        let request = Request { message, flow, uri, caller, callee, profile };
+        let served = chain.filter(|_| matches!(caller, Caller::Trusted)).map(|chain| self.served_by(chain));
+        let mut request = Request { message, flow, uri, caller: served.unwrap_or(caller.clone()), callee, profile };
+        if parts.filters.any()
+            && routed.next.is_none()
+            && !routed.sealed
+            && !routed.from_node
+            && isc::is_triggering(message)
+            && self.trigger(step, &request, routed, chain) == Verdict::Taken
+        {
+            return;
+        }
         // A telephone number that is nobody's here has no domain of its own either: a service may know a way.
         let number = routed.next.is_none() && !routed.from_node && request.uri.scheme() == Scheme::Tel;
         if for_us || number || request.callee.is_some() {
@@ -242,16 +287,14 @@ impl Proxy {
                 }
             }
         }
+        request.caller = caller;
         let local = for_us && request.callee.is_none();
-        if local || validate::next_max_forwards(message).is_err() {
-            return self.for_ourselves(step, &request, local);
+        if local {
+            return self.for_ourselves(step, &request, true);
         }
-        // Of the extensions that a proxy must understand to pass a request on we support one (RFC 3323 §4.3).
-        let mut unknown = message.list(HeaderName::ProxyRequire).filter(|t| !t.eq_ignore_ascii_case(b"privacy"));
-        if let Some(bad) = unknown.next() {
-            return reply(step, flow, message, 420, |w| w.text(HeaderName::Unsupported, bad));
+        if self.passable(step, &request) {
+            self.proxy(step, request, routed);
         }
-        self.proxy(step, request, &routed);
     }
 
     /// Who sends this. `Err` when a challenge or refusal has been sent.
@@ -370,7 +413,13 @@ impl Proxy {
             if !self.may_leave(&request, routed) {
                 return self.refuse(step, &request, 403);
             }
-            one(Target::route(next))
+            let mut target = Target::route(next);
+            if let Some(uri) = settings::unconditional(&request) {
+                // The S-CSCF that asks for this user's services sends the request on to somebody else (TS 24.604 §4.5.2.6).
+                target.uri = uri.as_bytes().into();
+                diverted = request.callee.clone().map(|aor| (aor, "unconditional"));
+            }
+            one(target)
         } else if let Some(flow) = routed.flow {
             one(Target::hop(Hop::Flow(flow)))
         } else if request.uri.gr().is_some()
@@ -568,6 +617,7 @@ impl Proxy {
             trusted: parts.trusted.is_trusted(flow),
             to: self.neighbour(false, &hop),
             record_route: false,
+            link: None,
             diverted: None,
         };
         let edits = &mut self.edits;

@@ -15,6 +15,7 @@ use sip_proto::uri::Uri;
 use sip_proto::{Edits, Flow, FlowId, HeaderName, Message, Transport};
 use smallvec::SmallVec;
 
+use crate::chain::Chain;
 use crate::seal::{Kind, Seals};
 use crate::veil::Veil;
 
@@ -35,6 +36,12 @@ pub struct Routed<'a> {
     pub from_node: bool,
     /// What the callee of this dialog is not to see.
     pub veil: Option<Veil>,
+    /// An application server sends back what we sent there.
+    pub chain: Option<Chain>,
+    /// The user part of our topmost entry: the name of a service, where an S-CSCF wants one (TS 23.228 §5.4.12).
+    pub service: Option<&'a [u8]>,
+    /// The originating case is marked on our entry, or on that of the S-CSCF behind it (TS 24.229 §5.7.3).
+    pub originating: bool,
 }
 
 impl<'a> Routed<'a> {
@@ -50,6 +57,7 @@ impl<'a> Routed<'a> {
                 let uri = addr.uri();
                 let Some(uri) = uri.as_ref().filter(|u| home.is_us(u)) else {
                     let start = message.range_of(item).start;
+                    routed.originating |= addr.uri().is_some_and(|u| u.params().has("orig"));
                     if uri.is_some_and(|u| !u.has_lr()) {
                         let rest = items.next().map(|second| message.range_of(second).start);
                         routed.strict = Some(rest.map_or(line.line(), |second| start..second));
@@ -57,6 +65,11 @@ impl<'a> Routed<'a> {
                     first_left = Some((start, addr.addr));
                     break;
                 };
+                if routed.service.is_none() {
+                    routed.service = uri.user();
+                }
+                routed.originating |= uri.params().has("orig");
+                routed.chain = routed.chain.or_else(|| Chain::read(seals, uri.user()?));
                 // The last entry of ours is the side that the request leaves by: only its flow counts.
                 let elsewhere = uri.user().and_then(|t| read_flow(t, Kind::Elsewhere, seals, call_id));
                 routed.from_node |= elsewhere.is_some();

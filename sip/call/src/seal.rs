@@ -36,6 +36,7 @@ pub enum Kind {
     Flow,
     /// A flow of another node, which only a node writes.
     Elsewhere,
+    Chain,
 }
 
 /// Makes and knows seals.

@@ -6,6 +6,8 @@ use sip_proto::headers::{NameAddr, list};
 use sip_proto::uri::Uri;
 use smallvec::SmallVec;
 
+use crate::chain::Link;
+
 /// Most targets of one request, over all groups.
 pub const MAX_TARGETS: usize = 32;
 
@@ -26,6 +28,8 @@ pub struct Target {
     /// From a registration: a failure concerns a phone, not a domain.
     pub binding: bool,
     instance: Box<[u8]>,
+    /// Leads to an application server of a filter.
+    pub link: Option<Box<Link>>,
 }
 
 impl Target {
@@ -39,6 +43,7 @@ impl Target {
             q: reach.q,
             binding: true,
             instance: reach.instance.into(),
+            link: None,
         }
     }
 
@@ -52,7 +57,13 @@ impl Target {
             q: 1000,
             binding: false,
             instance: Box::default(),
+            link: None,
         }
+    }
+
+    /// The application server that heads a Route list.
+    pub fn server(path: Vec<u8>, link: Link) -> Target {
+        Target { path: path.into(), link: Some(Box::new(link)), ..Target::bare() }
     }
 
     /// What the registrar showed of a binding.

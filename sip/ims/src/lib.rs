@@ -3,11 +3,14 @@
 //! Holds the identities of a subscriber ([`Aor`], [`Msisdn`]), how they are proved ([`authenticate`]) and the links between them ([`User`], [`Directory`]), and the
 //! traits behind which stores, queues and the bus live ([`ports`]).
 //!
+//! What calls a service for a user, and in which order, is in [`criteria`].
+//!
 //! Does not hold: any SQL, socket or thread (the backends are the server's), nor the parsing of URIs (`sip-proto`).
 //!
 //! Start at [`ports`] for what a service may ask for, at [`user`] for what is known of a subscriber.
 
 pub mod authenticate;
+pub mod criteria;
 pub mod home;
 pub mod identity;
 pub mod media;

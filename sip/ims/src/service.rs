@@ -65,6 +65,12 @@ pub trait Service: Send + Sync {
     /// For logs, traces and filter criteria: lower case, short.
     fn name(&self) -> &'static str;
 
+    /// User part of its public service identity, `sip:<identity>@<domain>`: an S-CSCF that has this in Route asks no other
+    /// service (TS 23.228 §5.4.12).
+    fn identity(&self) -> &str {
+        self.name()
+    }
+
     /// A new request, before it is routed.
     fn request(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict;
 
@@ -254,6 +260,17 @@ pub enum NoteEvent {
     /// The messages of a session go through this server.
     SessionAnchored,
     SessionEnded,
+    /// A filter was met, or an S-CSCF asked. For this and the next four: `status` is the filter's priority, `to` the name of
+    /// the service or the URI of the application server.
+    ServiceInvoked,
+    /// The service answers, or will.
+    ServiceTook,
+    /// The service is down, and the session goes on without it.
+    ServiceSkipped,
+    /// The service is down, and the session ends.
+    ServiceFailed,
+    /// An application server sent the request back.
+    ServerReturned,
 }
 
 /// Takes notes for charging and tracing. Called on the hot path: copy and queue.

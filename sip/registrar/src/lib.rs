@@ -17,6 +17,7 @@ mod register;
 mod registrar;
 mod reply;
 mod table;
+mod third_party;
 mod undo;
 mod way;
 

@@ -31,11 +31,13 @@ enum Failure {
 }
 
 /// Whose bindings a REGISTER is about.
-struct Account {
-    aor: Aor,
-    user: Option<Arc<User>>,
+pub(crate) struct Account {
+    pub aor: Aor,
+    pub user: Option<Arc<User>>,
     /// By digest, just now.
-    proved: bool,
+    pub proved: bool,
+    /// An S-CSCF vouches for it.
+    pub third_party: bool,
 }
 
 /// A REGISTER that may be granted.
@@ -64,11 +66,17 @@ const DATAGRAM_FLOW_TIMER: u32 = 29;
 
 impl Registrar {
     pub(crate) fn register(&self, step: &mut Step<'_>, request: &Request<'_>) {
+        if let Some(account) = self.account(step, request) {
+            self.wish(step, request, &account);
+        }
+    }
+
+    /// Does what a REGISTER asks for.
+    pub(crate) fn wish(&self, step: &mut Step<'_>, request: &Request<'_>, account: &Account) {
         let message = request.message;
-        let Some(account) = self.account(step, request) else { return };
         let trusted = matches!(request.caller, Caller::Trusted);
         match contact::read(&self.config, message, request.flow, trusted) {
-            Ok(wish) => self.grant(step, request, &account, &wish),
+            Ok(wish) => self.grant(step, request, account, &wish),
             Err(refused) => {
                 (self.parts.penalise)(request.flow, 1);
                 let reason = refused.to_string();
@@ -99,10 +107,10 @@ impl Registrar {
             }
         }
         if let Some(user) = proof {
-            return Some(Account { aor: user.aor.clone(), user: Some(user), proved: true });
+            return Some(Account { aor: user.aor.clone(), user: Some(user), proved: true, third_party: false });
         }
         match self.named(message) {
-            Some((aor, user)) => Some(Account { aor, user, proved: false }),
+            Some((aor, user)) => Some(Account { aor, user, proved: false, third_party: false }),
             None => {
                 step.reply(flow, message, 404, None, |_| {});
                 None
@@ -253,7 +261,7 @@ impl Registrar {
             }
             if place.is_none_or(|i| !bindings[i].is_live(unix)) && wanted.expires > 0 {
                 room = room.checked_sub(1).ok_or(Failure::TooMany)?;
-                if self.is_loop(wanted, aor) {
+                if !account.third_party && self.is_loop(wanted, aor) {
                     return Err(Failure::Loop);
                 }
             }

@@ -307,7 +307,9 @@ impl Service for Registrar {
     fn request(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict {
         match request.message.method() {
             Method::Register => {
-                self.register(step, request);
+                if !self.third_party(step, request) {
+                    self.register(step, request);
+                }
                 Verdict::Taken
             }
             Method::Subscribe => self.subscribe(step, request),

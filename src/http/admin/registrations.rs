@@ -1,4 +1,4 @@
-//! `/admin/v1/push_clients`, `/admin/v1/api_clients`, `/admin/v1/lines`: the same entries as in a provisioning file, as JSON.
+//! `/admin/v1/push_clients`, `/admin/v1/api_clients`, `/admin/v1/lines`, `/admin/v1/filters`: the same entries as in a provisioning file, as JSON.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use gw_sms::registry::{ApiClient, Entry, Kind, Line, PushClient};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use sip_ims::criteria::Rule;
 use sip_ims::ports::StoreError;
 use sip_ims::{Msisdn, answer};
 
@@ -22,6 +23,7 @@ fn kind(name: &str) -> Result<Kind, Problem> {
         "push_clients" => Ok(Kind::PushClient),
         "api_clients" => Ok(Kind::ApiClient),
         "lines" => Ok(Kind::Line),
+        "filters" => Ok(Kind::Filter),
         _ => Err(Problem::not_found("address")),
     }
 }
@@ -32,6 +34,7 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>, Path(name): Path<Strin
         Kind::PushClient => registry.push_clients().iter().map(|c| shown(&**c)).collect(),
         Kind::ApiClient => registry.api_clients().iter().map(|c| shown(&**c)).collect(),
         Kind::Line => registry.lines().iter().map(|(number, l)| line(*number, l)).collect(),
+        Kind::Filter => registry.filters().rules().iter().map(filter).collect(),
     };
     Ok(Json(json!({ name: all })))
 }
@@ -44,12 +47,17 @@ pub(super) async fn show(
     let found = match kind(&name)? {
         Kind::PushClient => registry.push_client(&key).map(|c| shown(&*c)),
         Kind::ApiClient => registry.api_client(&key).map(|c| shown(&*c)),
+        Kind::Filter => registry.filters().rules().iter().find(|rule| rule.key() == key).map(filter),
         Kind::Line => {
             let number = key.parse::<Msisdn>().ok();
             number.and_then(|n| registry.line(n).map(|l| line(n, &l)))
         }
     };
     found.map(Json).ok_or_else(|| Problem::not_found("entry"))
+}
+
+fn filter(rule: &Rule) -> Value {
+    json!({ "key": rule.key(), "rule": rule })
 }
 
 /// Adds or replaces. It is served within a second.
@@ -62,6 +70,7 @@ pub(super) async fn put(
         Kind::PushClient => read::<PushClient>(&body)?.entry(),
         Kind::ApiClient => read::<ApiClient>(&body)?.entry(),
         Kind::Line => read::<provision::Line>(&body)?.registration(),
+        Kind::Filter => read::<provision::Filter>(&body)?.registration(&admin.domain),
     };
     let entry: Entry =
         entry.map_err(|(key, text)| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("{key}: {text}")))?;

@@ -22,17 +22,26 @@ impl Proxy {
     pub(super) fn fork_response(&mut self, step: &mut Step<'_>, slot: Slot, client: ClientId, message: &Message<'_>) {
         let Some(fork) = self.forks.get_mut(slot) else { return };
         let status = message.status();
-        let (server, to, from_node) = (fork.server, fork.asker(), fork.from_node);
+        let (server, to, in_books) = (fork.server, fork.asker(), fork.in_books);
+        let position = fork.position(client);
+        if let Some(index) = position.filter(|_| status < 200) {
+            let link = &mut fork.attempts[index].target.link;
+            match link {
+                // It has told the caller something: what comes now is its answer.
+                Some(_) if status > 100 => *link = None,
+                Some(link) => link.heard = true,
+                None => {}
+            }
+        }
         if status == 100 {
             return;
         }
-        let position = fork.position(client);
         let from = position.map_or(Neighbour::Untrusted, |index| fork.attempts[index].neighbour);
         if status < 200 {
             if !fork.settled && !fork.closed {
                 let first_ring = status == 180 && !std::mem::replace(&mut fork.ringing, true);
                 self.pass_back(step, server, message, from, to);
-                if first_ring && !from_node {
+                if first_ring && !in_books {
                     self.note(message, NoteEvent::CallRinging, status);
                 }
             }
@@ -85,10 +94,10 @@ impl Proxy {
 
     fn settle(&mut self, step: &mut Step<'_>, slot: Slot, server: ServerId, message: &Message<'_>, from: Neighbour) {
         let Some(fork) = self.forks.get(slot) else { return };
-        let (invite, to, from_node) = (fork.invite, fork.asker(), fork.from_node);
+        let (invite, to, in_books) = (fork.invite, fork.asker(), fork.in_books);
         self.pass_back(step, server, message, from, to);
         let event = match message.method() {
-            _ if from_node => return,
+            _ if in_books => return,
             _ if invite => NoteEvent::CallAnswered,
             Method::Message => NoteEvent::MessageRelayed,
             Method::Bye => NoteEvent::CallEnded,
@@ -110,6 +119,9 @@ impl Proxy {
             }
             if !fork.closed && fork.waiting.is_empty() && fork.invite {
                 self.divert_on_failure(step, slot);
+            }
+            if self.server_failed(step, slot) {
+                return;
             }
             let Some(fork) = self.forks.get_mut(slot) else { return };
             if fork.closed || fork.waiting.is_empty() {
@@ -144,7 +156,7 @@ impl Proxy {
             && let Ok(request) = Message::parse(&original)
         {
             match request.method() {
-                _ if fork.from_node => {}
+                _ if fork.in_books => {}
                 Method::Invite => self.note(&request, NoteEvent::CallFailed, status),
                 Method::Message => self.note(&request, NoteEvent::MessageRelayed, status),
                 Method::Bye => self.note(&request, NoteEvent::CallEnded, status),

@@ -17,7 +17,7 @@ use super::{BRANCH_SHIFT, NO_ANSWER_TOKEN, Proxy, reply, token_of};
 use crate::fork::{Attempt, AttemptState, Fork};
 use crate::forward::{self, Plan, Tokens};
 use crate::route::{Routed, literal_hop};
-use crate::target::Groups;
+use crate::target::{Groups, Target};
 
 /// How long a MESSAGE waits for the phones before it counts as undelivered, so that it can be kept and acknowledged well
 /// before the sender's own timer F.
@@ -48,7 +48,7 @@ impl Proxy {
         let fork = Fork {
             server,
             invite,
-            from_node: routed.from_node,
+            in_books: routed.from_node || routed.chain.is_some(),
             source: *flow,
             caller: request.caller,
             callee: request.callee,
@@ -177,6 +177,10 @@ impl Proxy {
         let Proxy { parts, forks, edits, .. } = self;
         let Some(fork) = forks.get_mut(slot) else { return };
         let body = parts.passing(message);
+        let link = fork.attempts.get(index).and_then(|a| a.target.link.clone());
+        if link.is_some() {
+            step.endpoint.wake(step.now + super::isc::SERVER_PATIENCE, NO_ANSWER_TOKEN | token_of(slot));
+        }
         let plan = Plan {
             home: &parts.home,
             seals: &parts.seals,
@@ -188,6 +192,7 @@ impl Proxy {
             to,
             body: body.as_deref(),
             record_route: parts.record_route || body.is_some(),
+            link: link.as_deref(),
             diverted: fork.diverted.as_ref().map(|(who, why)| (who.as_str(), *why)),
         };
         if forward::is_veiled(&plan) {
@@ -276,6 +281,9 @@ impl Proxy {
     /// The callee did not answer in the time that the profile gives, or in the time that a message waits for a phone.
     pub(super) fn no_answer(&mut self, step: &mut Step<'_>, slot: Slot) {
         let Some(fork) = self.forks.get_mut(slot) else { return };
+        if fork.attempts.last().is_some_and(|a| a.target.link.is_some()) {
+            return self.server_silent(step, slot);
+        }
         if !fork.invite {
             fork.attempts.iter_mut().for_each(|a| a.state = AttemptState::Done);
             fork.waiting.clear();
@@ -294,7 +302,16 @@ impl Proxy {
 
     /// Sets the fork on a forwarding address. False if that leads nowhere.
     pub(super) fn redirect(&mut self, step: &mut Step<'_>, slot: Slot, uri: &str, why: &'static str) -> bool {
-        let Some(groups) = self.divert(step, uri) else { return false };
+        let groups = match self.route_back(step, slot) {
+            // Whoever asked for the callee's services finds the way to the other.
+            Some(next) => {
+                let mut target = Target::route(&next);
+                target.uri = uri.as_bytes().into();
+                Some(super::one(target))
+            }
+            None => self.divert(step, uri),
+        };
+        let Some(groups) = groups else { return false };
         let Some(fork) = self.forks.get_mut(slot) else { return false };
         if fork.diversions >= super::MAX_DIVERSIONS {
             return false;
@@ -306,6 +323,12 @@ impl Proxy {
         let server = fork.server;
         self.answer(step, server, 181);
         true
+    }
+
+    /// The Route by which an S-CSCF wants the fork's request back.
+    fn route_back(&self, step: &Step<'_>, slot: Slot) -> Option<Box<[u8]>> {
+        let message = Message::parse(step.endpoint.original(self.forks.get(slot)?.server)?).ok()?;
+        Routed::of(&message, &self.parts.home, &self.parts.seals).next.map(Box::from)
     }
 
     /// Tries the group that waits, with the request as it came.

@@ -13,6 +13,8 @@ use sip_proto::{FlowId, Outbox, Transport};
 
 use super::*;
 
+mod services;
+
 #[derive(Default)]
 struct World {
     bindings: Vec<(&'static str, &'static str, u16)>,
@@ -87,6 +89,8 @@ fn bench(world: World, users: Vec<User>) -> Bench {
         trusted: world.clone(),
         access: Access::Open,
         services: Vec::new(),
+        filters: Arc::default(),
+        spent: Spent::default(),
         chronicle: world.clone(),
         media: None,
         record_route: true,

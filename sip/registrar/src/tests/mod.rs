@@ -7,3 +7,4 @@ mod elsewhere;
 mod events;
 mod outbound;
 mod store;
+mod third_party;
