@@ -8,6 +8,7 @@ use sip_ims::Home;
 use sip_ims::answer;
 use sip_ims::ports::{Bus, BusError, Done, StoreError, Subscription};
 use sip_ims::service::Location;
+use sip_presence::lists::LISTS;
 use sip_presence::rules::Handling;
 use sip_presence::{Parts, Presence, RULES};
 use tokio::runtime::Handle;
@@ -39,7 +40,7 @@ pub fn open(
         documents: store.documents(),
     };
     let presence = Presence::new(settings(config, key), parts);
-    read_rules(store, &presence)?;
+    read_documents(store, &presence)?;
     provision::wait(|done| presence.load(Instant::now(), unix_now(), done))?;
     to_metrics(metrics, &presence);
     Ok(Some(presence))
@@ -71,14 +72,15 @@ fn settings(config: &Config, key: [u8; 32]) -> sip_presence::Config {
     }
 }
 
-fn read_rules(store: &Store, presence: &Presence) -> Result<(), StoreError> {
+fn read_documents(store: &Store, presence: &Presence) -> Result<(), StoreError> {
     let documents = store.documents();
-    for usage in RULES {
+    for usage in RULES.into_iter().chain(LISTS) {
         let mut after = String::new();
         loop {
             let page = provision::wait(|done| documents.list(usage, &after, PAGE, done))?;
             for document in &page {
                 presence.book().enter(usage, &document.key, Some(document));
+                presence.lists().enter(usage, &document.key, Some(document));
             }
             match page.last() {
                 Some(last) if page.len() == PAGE as usize => after = last.key.clone(),

@@ -116,11 +116,16 @@ fn rules(server: &Server, user: &str, rules: &str) {
     let text = format!(
         "<ruleset xmlns=\"urn:ietf:params:xml:ns:common-policy\" xmlns:pr=\"urn:ietf:params:xml:ns:pres-rules\">{rules}</ruleset>"
     );
+    store(server, user, "pres-rules", &text);
+}
+
+/// Stores a user's document of an XCAP application usage.
+fn store(server: &Server, user: &str, usage: &str, text: &str) {
     let token = std::fs::read_to_string(server.path().join("data/admin.token")).expect("the admin token");
     let done = Command::new("curl")
-        .args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", "PUT", "--data-binary", &text])
+        .args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", "PUT", "--data-binary", text])
         .args(["-H", &format!("Authorization: Bearer {}", token.trim())])
-        .arg(format!("http://127.0.0.1:{}/admin/v1/users/{user}/documents/pres-rules/index", server.admin))
+        .arg(format!("http://127.0.0.1:{}/admin/v1/users/{user}/documents/{usage}/index", server.admin))
         .output()
         .expect("curl runs");
     assert_eq!(String::from_utf8_lossy(&done.stdout), "204", "{}", String::from_utf8_lossy(&done.stderr));
@@ -331,6 +336,67 @@ fn watcher_asks_for_changes_alone() {
     // After a restart nobody knows what he has: he gets everything, under a higher version.
     server.restart();
     hears(&bob, "everything again", |m| m.contains("<p:pidf-full") && m.contains("pocket"));
+}
+
+#[test]
+fn one_subscription_watches_a_whole_list() {
+    let mut server = setup(&["alice", "bob", "carol", "dave"]).start();
+    rules(&server, "dave", &rule("bob", "allow", EVERYTHING));
+    let named = |names: &[&str]| {
+        let entry = |n: &&str| format!("<entry uri=\"sip:{n}@{DOMAIN}\"><display-name>{n}</display-name></entry>");
+        let entries: String = names.iter().map(entry).collect();
+        format!(
+            "<resource-lists xmlns=\"urn:ietf:params:xml:ns:resource-lists\"><list name=\"friends\">{entries}\
+             <list><entry uri=\"sip:eve@elsewhere.test\"/></list></list></resource-lists>"
+        )
+    };
+    store(&server, "alice", "resource-lists", &named(&["bob", "carol", "dave"]));
+    let services = format!(
+        "<rls-services xmlns=\"urn:ietf:params:xml:ns:rls-services\"><service uri=\"sip:alice-friends@{DOMAIN}\">\
+         <resource-list>http://{DOMAIN}/xcap-root/resource-lists/users/sip:alice@{DOMAIN}/index/~~/resource-lists/list%5b@name=%22friends%22%5d\
+         </resource-list><packages><package>presence</package></packages></service></rls-services>"
+    );
+    store(&server, "alice", "rls-services", &services);
+    Publish::of(&server, "bob").tag(&document("bob", "bobs", "open", ""));
+
+    let list = |watcher: &'static str, scenario| watching(&server, scenario, watcher, "alice-friends", false);
+    let refused = list("alice", "watch_refused").set("CODE", 421).succeed();
+    assert_eq!(header(refused.received().last().unwrap(), "Require"), Some("eventlist"));
+    let reads = "presence\nSupported: eventlist";
+    list("bob", "watch_refused").set("EVENT", reads).set("CODE", 403).succeed();
+    let accept = format!("{PIDF}, application/rlmi+xml, multipart/related");
+    let alice = list("alice", "watch").set("EVENT", reads).set("ACCEPT", accept).start();
+    let first = hears(&alice, "of all of them", |m| m.contains("fullState=\"true\""));
+    assert_eq!(header(&first, "Require"), Some("eventlist"));
+    assert!(header(&first, "Content-Type").unwrap().starts_with("multipart/related;boundary="), "{first}");
+    assert!(first.contains("version=\"0\"") && first.matches("<resource uri=").count() == 4, "{first}");
+    // Bob is there, carol is not, dave does not want to be watched, of eve nothing is known here.
+    assert_eq!(basic(&first), ["open", "closed"], "{first}");
+    let resource = |m: &str, who: &str| m.split("<resource ").find(|r| r.contains(who)).unwrap_or_default().to_owned();
+    assert!(
+        resource(&first, "sip:bob@").contains("<name>bob</name><instance id=\"1\" state=\"active\" cid=\""),
+        "{first}"
+    );
+    assert!(resource(&first, "sip:dave@").contains("state=\"terminated\" reason=\"rejected\""), "{first}");
+    assert!(!resource(&first, "sip:eve@").contains("<instance"), "{first}");
+
+    // Whoever changes is told, and nobody else.
+    Publish::of(&server, "carol").tag(&document("carol", "carols", "open", ""));
+    let next = hears(&alice, "of carol", |m| m.contains("carols"));
+    assert!(next.contains("fullState=\"false\"") && next.contains("version=\"1\""), "{next}");
+    assert!(next.matches("<resource uri=").count() == 1 && !next.contains("bobs"), "{next}");
+    rules(&server, "dave", &rule("alice", "allow", EVERYTHING));
+    let allowed = hears(&alice, "of dave", |m| m.contains("version=\"2\""));
+    assert!(resource(&allowed, "sip:dave@").contains("state=\"active\""), "{allowed}");
+
+    // It goes on after kill -9, and a list that changes is told whole.
+    server.restart();
+    hears(&alice, "all of it again", |m| {
+        m.contains("fullState=\"true\"") && m.contains("bobs") && m.contains("carols")
+    });
+    store(&server, "alice", "resource-lists", &named(&["carol"]));
+    let shorter = hears(&alice, "the shorter list", |m| m.contains("fullState=\"true\"") && !m.contains("sip:bob@"));
+    assert!(shorter.contains("carols") && shorter.matches("<resource uri=").count() == 2, "{shorter}");
 }
 
 #[test]

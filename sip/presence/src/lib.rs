@@ -10,6 +10,7 @@
 
 pub mod compose;
 pub mod document;
+pub mod lists;
 pub mod names;
 pub mod partial;
 pub mod rules;
@@ -18,10 +19,12 @@ pub mod transform;
 mod book;
 mod config;
 mod counts;
+mod follow;
 mod presentity;
 mod publish;
 mod reply;
 mod restore;
+mod rlmi;
 mod rows;
 mod server;
 mod subscribe;

@@ -10,6 +10,8 @@ pub const RPID: &str = "urn:ietf:params:xml:ns:pidf:rpid";
 pub const CAPS: &str = "urn:ietf:params:xml:ns:pidf:caps";
 /// RFC 5262.
 pub const PIDF_DIFF: &str = "urn:ietf:params:xml:ns:pidf-diff";
+/// RFC 4662.
+pub const RLMI: &str = "urn:ietf:params:xml:ns:rlmi";
 /// RFC 3858.
 pub const WATCHERINFO: &str = "urn:ietf:params:xml:ns:watcherinfo";
 /// RFC 4745.
@@ -21,6 +23,7 @@ pub const OMA_COMMON_POLICY: &str = "urn:oma:xml:xdm:common-policy";
 
 pub const PIDF_TYPE: &[u8] = b"application/pidf+xml";
 pub const PIDF_DIFF_TYPE: &[u8] = b"application/pidf-diff+xml";
+pub const RLMI_TYPE: &[u8] = b"application/rlmi+xml";
 pub const WATCHERINFO_TYPE: &[u8] = b"application/watcherinfo+xml";
 
 /// The prefixes that a composed document binds, beside PIDF as its default namespace: the bit that stands for each.

@@ -18,6 +18,8 @@ pub enum No {
     NotAcceptable(&'static [u8]),
     /// 423, with Min-Expires.
     TooBrief(u32),
+    /// 421: a list, for one who does not read lists (RFC 4662 §4.1).
+    ExtensionRequired,
     /// 489.
     BadEvent,
     /// 503, with Retry-After: too much is there already, or under way.
@@ -39,6 +41,7 @@ impl No {
             No::MediaType => 415,
             No::NotAcceptable(_) => 406,
             No::TooBrief(_) => 423,
+            No::ExtensionRequired => 421,
             No::BadEvent => 489,
             No::Busy | No::Answered => 503,
         }
@@ -50,6 +53,7 @@ impl No {
             No::MediaType => w.text(HeaderName::Accept, PIDF_TYPE),
             No::NotAcceptable(there) => w.text(HeaderName::Accept, there),
             No::TooBrief(seconds) => w.number(HeaderName::MinExpires, (*seconds).into()),
+            No::ExtensionRequired => w.text(HeaderName::Require, b"eventlist"),
             No::BadEvent => w.text(HeaderName::AllowEvents, PACKAGES),
             No::Busy => w.number(HeaderName::RetryAfter, RETRY_AFTER),
             No::Status(_) | No::Because(_) | No::Answered => {}

@@ -53,7 +53,12 @@ impl Presence {
         let Kept { key, package, mut dialog, watcher, hop, contact, event, reserved, since } = kept;
         let Some(hop) = hop.or_else(|| next_hop(dialog.next_hop())) else { return };
         dialog.skip_to(reserved);
-        let decision = match matches!(package, Package::Winfo(_)) {
+        let package = match package.or_else(|| self.package_of_list(aor)) {
+            Some(package) => package,
+            // The list is no more.
+            None => return,
+        };
+        let decision = match matches!(package, Package::Winfo(_) | Package::List(_)) {
             true => crate::rules::Decision { handling: Handling::Allow, permissions: None },
             false => self.decide(aor, &watcher, unix),
         };
@@ -84,6 +89,7 @@ impl Presence {
             return;
         }
         let due = watch.due(now, unix).unwrap_or(unix + 1);
+        self.follow_members(aor, &watch);
         let number = p.add(watch);
         self.dialogs(key).insert(key, (aor.clone(), number));
         self.subscriptions.fetch_add(1, Relaxed);

@@ -19,7 +19,8 @@ const VERSION: u8 = 1;
 #[derive(Debug)]
 pub struct Kept {
     pub key: DialogKey,
-    pub package: Package,
+    /// `None`: a list, which is looked up anew.
+    pub package: Option<Package>,
     pub dialog: Dialog,
     pub watcher: Arc<Watcher>,
     /// How to reach the watcher, if that outlives a process.
@@ -59,8 +60,13 @@ pub fn read_publication(row: &StateRow<'_>) -> Option<Publication> {
 
 pub fn write_watch(watch: &Watch, out: &mut Vec<u8>) {
     out.push(VERSION);
-    let partial = matches!(watch.package, Package::Partial(_));
-    out.push(u8::from(!watch.is_presence()) | u8::from(watch.watcher.anonymous) << 1 | u8::from(partial) << 2);
+    let kind = match watch.package {
+        Package::Presence => 0,
+        Package::Winfo(_) => 1,
+        Package::Partial(_) => 4,
+        Package::List(_) => 5,
+    };
+    out.push(kind | u8::from(watch.watcher.anonymous) << 1);
     out.extend_from_slice(&watch.reserved.to_le_bytes());
     out.extend_from_slice(&watch.since.to_le_bytes());
     out.push(watch.hop.transport() as u8);
@@ -88,9 +94,10 @@ pub fn read_watch(row: &StateRow<'_>) -> Option<Kept> {
     let (event, contact) = (fields.text()?.into(), fields.text()?.into());
     let dialog = Dialog::from_row(fields.0)?;
     let package = match flags & 5 {
-        0 => Package::Presence,
-        4 => Package::Partial(None),
-        _ => Package::Winfo(Box::new(Untold::new())),
+        0 => Some(Package::Presence),
+        4 => Some(Package::Partial(None)),
+        1 => Some(Package::Winfo(Box::new(Untold::new()))),
+        _ => None,
     };
     Some(Kept { key, package, dialog, watcher, hop, contact, event, reserved, since })
 }

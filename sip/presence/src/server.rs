@@ -21,6 +21,8 @@ use crate::book::Book;
 use crate::compose::Registered;
 use crate::config::Config;
 use crate::counts::Counts;
+use crate::follow::Followers;
+use crate::lists::Shelf;
 use crate::presentity::{Handset, Presentity};
 use crate::rules::{Decision, Handling, Watcher, canonical};
 use crate::watch::{DialogKey, Seen};
@@ -44,6 +46,8 @@ pub struct Presence {
     dialogs: Box<[Mutex<Dialogs>]>,
     hasher: RandomState,
     pub(crate) book: Book,
+    pub(crate) lists: Shelf,
+    pub(crate) followers: Followers,
     pub(crate) outlet: OnceLock<Arc<dyn Outlet>>,
     pub(crate) queue: Queue,
     pub(crate) counts: Arc<Counts>,
@@ -78,6 +82,8 @@ impl Presence {
             dialogs: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             book: Book::default(),
+            lists: Shelf::default(),
+            followers: Followers::default(),
             outlet: OnceLock::new(),
             queue: Queue::default(),
             counts: Arc::default(),
@@ -113,6 +119,11 @@ impl Presence {
     /// The rules of all users, to be filled before [`Presence::load`].
     pub fn book(&self) -> &Book {
         &self.book
+    }
+
+    /// The lists of all users, to be filled before [`Presence::load`].
+    pub fn lists(&self) -> &Shelf {
+        &self.lists
     }
 
     pub(crate) fn shard(&self, aor: &str) -> MutexGuard<'_, Shard> {
@@ -219,7 +230,7 @@ impl Presence {
 
     pub(crate) fn follow(&self, aor: &Aor, p: &mut Presentity, now: Instant, number: u64, step: NotifierStep) {
         if step.gone {
-            return self.remove(p, number);
+            return self.remove(aor, p, number);
         }
         if step.notify {
             p.ready.push(number);
@@ -233,9 +244,10 @@ impl Presence {
     }
 
     /// Forgets a watch; its row is gone already.
-    pub(crate) fn remove(&self, p: &mut Presentity, number: u64) {
+    pub(crate) fn remove(&self, aor: &Aor, p: &mut Presentity, number: u64) {
         let Some(at) = p.position(number) else { return };
         let (_, watch) = p.watches.remove(at);
+        self.leave_members(aor, &watch);
         self.dialogs(watch.key).remove(&watch.key);
         self.subscriptions.fetch_sub(1, Relaxed);
     }

@@ -8,7 +8,7 @@ use sip_ims::notify::{accepts, asks_for, contact};
 use sip_ims::ports::{StateChange, StateRow, StoreError};
 use sip_ims::service::{Caller, Request, Step, Transaction, Verdict};
 use sip_proto::dialog::Dialog;
-use sip_proto::headers::{Event, delta_seconds};
+use sip_proto::headers::{Event, delta_seconds, has_token};
 use sip_proto::subscription::{EndReason, Notifier, NotifierEvent};
 use sip_proto::{HeaderName, Hop, Message, derived, edit};
 
@@ -75,8 +75,13 @@ impl Presence {
 
     fn try_subscribe(&self, step: &mut Step<'_>, request: &Request<'_>, aor: &Aor, winfo: bool) -> Result<(), No> {
         let (message, flow) = (request.message, request.flow);
-        if request.profile.is_none() && !self.config.open {
+        // A user's address is the user's, whatever documents say.
+        let list = self.package_of_list(aor).filter(|_| !winfo && request.profile.is_none());
+        if list.is_none() && request.profile.is_none() && !self.config.open {
             return Err(No::Status(404));
+        }
+        if list.is_some() && !has_token(message, HeaderName::Supported, "eventlist") {
+            return Err(No::ExtensionRequired);
         }
         let media_type = if winfo { WATCHERINFO_TYPE } else { PIDF_TYPE };
         if !accepts(message, media_type) {
@@ -84,7 +89,13 @@ impl Presence {
         }
         let seconds = self.granted(message)?;
         let watcher = self.watcher(request);
+        let own_list = list.as_ref().and_then(|l| if let Package::List(f) = l { Some(&f.list.owner) } else { None });
         let decision = match winfo {
+            // RFC 4662 §4.4: who made it.
+            _ if own_list.is_some() => {
+                let own = watcher.uri.strip_prefix("sip:") == own_list.map(Aor::as_str);
+                Decision { handling: if own { Handling::Allow } else { Handling::Block }, permissions: None }
+            }
             false => self.decide(aor, &watcher, step.unix),
             // RFC 3857 §4.6: only the user itself, and nodes of the core.
             true => {
@@ -109,10 +120,11 @@ impl Presence {
         let partial = asks_for(message, PIDF_DIFF_TYPE);
         let watch = Watch {
             key,
-            package: match (winfo, partial) {
-                (true, _) => Package::Winfo(Box::new(Untold::new())),
-                (false, true) => Package::Partial(None),
-                (false, false) => Package::Presence,
+            package: match (list, winfo, partial) {
+                (Some(list), ..) => list,
+                (None, true, _) => Package::Winfo(Box::new(Untold::new())),
+                (None, false, true) => Package::Partial(None),
+                (None, false, false) => Package::Presence,
             },
             watcher: Arc::new(watcher),
             dialog,
@@ -159,12 +171,15 @@ impl Presence {
             return Err(No::Status(482));
         }
         let due = watch.due(step.now, step.unix).unwrap_or(step.unix + 64);
+        self.follow_members(aor, &watch);
         let number = p.add(watch);
         self.dialogs(key).insert(key, (aor.clone(), number));
         self.subscriptions.fetch_add(1, Relaxed);
         let result = self.commit_watch(step, request, aor, p, number, seconds, true);
         if result.is_err() {
-            p.watches.pop();
+            if let Some((_, watch)) = p.watches.pop() {
+                self.leave_members(aor, &watch);
+            }
             self.dialogs(key).remove(&key);
             self.subscriptions.fetch_sub(1, Relaxed);
         }
@@ -277,12 +292,16 @@ impl Presence {
         }
         let mut shard = self.shard(aor.as_str());
         let Some((p, _)) = shard.get(aor.as_str()) else { return };
-        let Some(contact) = p.watch(number).map(|w| w.contact.clone()) else { return };
+        let Some(watch) = p.watch(number) else { return };
+        let (contact, list) = (watch.contact.clone(), matches!(watch.package, Package::List(_)));
         drop(shard);
         // Before its NOTIFY.
         outlet.answer(transaction, 200, &|w| {
             w.header(HeaderName::Expires, |out| edit::number(out, seconds.into()));
             w.text(HeaderName::Contact, &contact);
+            if list {
+                w.text(HeaderName::Require, b"eventlist");
+            }
         });
         let now = std::time::Instant::now();
         let mut shard = self.shard(aor.as_str());
@@ -308,7 +327,7 @@ impl Presence {
     fn drop_watch(&self, aor: &Aor, number: u64) {
         let mut shard = self.shard(aor.as_str());
         if let Some((p, _)) = shard.get(aor.as_str()) {
-            self.remove(p, number);
+            self.remove(&aor, p, number);
         }
         shard.tidy(aor.as_str());
     }

@@ -1,5 +1,6 @@
 //! One subscription.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,11 @@ use sip_proto::headers::Event;
 use sip_proto::subscription::Notifier;
 use sip_proto::{HeaderName, Hop};
 
+use crate::lists::List;
 use crate::names::{PIDF_DIFF_TYPE, PIDF_TYPE, WATCHERINFO_TYPE};
 use crate::partial;
 use crate::presentity::View;
+use crate::rlmi::{self, Seen as Member};
 use crate::rules::{Permissions, Watcher};
 use crate::winfo::{self, Untold};
 
@@ -33,6 +36,16 @@ pub enum Package {
     /// With documents of changes (RFC 5263): the document that it has, if that is known.
     Partial(Option<Arc<View>>),
     Winfo(Box<Untold>),
+    /// Of several users (RFC 4662).
+    List(Box<Following>),
+}
+
+/// What the watcher of a list follows, and what it was told.
+#[derive(Clone, Debug)]
+pub struct Following {
+    pub list: Arc<List>,
+    /// By URI: the mark of the state that was told last.
+    pub told: HashMap<Box<str>, u64>,
 }
 
 /// How much an active watcher sees.
@@ -79,7 +92,7 @@ pub const RESERVE: u32 = 256;
 
 impl Watch {
     pub fn is_presence(&self) -> bool {
-        !matches!(self.package, Package::Winfo(_))
+        matches!(self.package, Package::Presence | Package::Partial(_))
     }
 
     /// Whether its row must be written again before long, because nearly all numbers are used.
@@ -122,9 +135,37 @@ impl Watch {
     /// It may not have got its last NOTIFY.
     pub fn lost_track(&mut self) {
         self.told = 0;
-        if let Package::Partial(known) = &mut self.package {
-            *known = None;
+        match &mut self.package {
+            Package::Partial(known) => *known = None,
+            Package::List(following) => following.told.clear(),
+            Package::Presence | Package::Winfo(_) => {}
         }
+    }
+
+    /// The members of its list whose state its watcher does not know.
+    pub fn list_news<'s>(&self, states: &'s [Member]) -> Vec<&'s Member> {
+        let Package::List(following) = &self.package else { return Vec::new() };
+        states.iter().filter(|s| following.told.get(&s.uri) != Some(&s.mark())).collect()
+    }
+
+    /// Whether its watcher was told of a member that is none any more.
+    pub fn has_lost(&self, states: &[Member]) -> bool {
+        let Package::List(following) = &self.package else { return false };
+        following.told.keys().any(|uri| states.iter().all(|s| s.uri != *uri))
+    }
+
+    /// The next NOTIFY of a list: everything when it is owed or little is known, else what is new.
+    pub fn notify_list(&mut self, now: Instant, list: &str, domain: &str, states: &[Member]) -> Option<Vec<u8>> {
+        let number = self.dialog.local_sequence().unwrap_or(0);
+        let (news, lost) = (self.list_news(states), self.has_lost(states));
+        let Package::List(following) = &mut self.package else { return None };
+        // A member that has left the list is told by its absence.
+        let full = self.owed || lost || following.told.is_empty();
+        let members: Vec<&Member> = if full { states.iter().collect() } else { news };
+        let mut body = Vec::with_capacity(512 * (members.len() + 1));
+        let content_type = rlmi::write(list, domain, number, full, &members, &mut body);
+        following.told = states.iter().map(|s| (s.uri.clone(), s.mark())).collect();
+        self.notify(now, Some((&content_type, &body)))
     }
 
     /// The rate to which its watcher wants notifications limited (RFC 6446 §5): the value of `max-rate`, as it was given.
@@ -178,6 +219,9 @@ impl Watch {
                 }
             });
             w.text(HeaderName::SubscriptionState, &state);
+            if matches!(self.package, Package::List(_)) {
+                w.text(HeaderName::Require, b"eventlist");
+            }
             if let Some((media_type, body)) = body {
                 w.body(media_type, body);
             }

@@ -15,10 +15,11 @@ use sip_proto::subscription::{EndReason, NotifierEvent};
 
 use crate::book::RULES;
 use crate::counts::add;
+use crate::lists::LISTS;
 use crate::presentity::{Presentity, Publication};
 use crate::rules::Handling;
 use crate::server::{Presence, seen};
-use crate::watch::{RESERVE, Seen};
+use crate::watch::{Package, RESERVE, Seen};
 use crate::winfo;
 
 /// Presentities that have something to tell: each stands there once.
@@ -84,10 +85,10 @@ impl Queue {
 }
 
 /// A NOTIFY that is written.
-struct Ready {
-    number: u64,
-    hop: Hop,
-    bytes: Vec<u8>,
+pub(crate) struct Ready {
+    pub number: u64,
+    pub hop: Hop,
+    pub bytes: Vec<u8>,
 }
 
 impl Presence {
@@ -121,6 +122,7 @@ impl Presence {
     }
 
     fn look_at_registration(&self, aor: &str, ended: bool) {
+        self.tell_followers(aor);
         let mut shard = self.shard(aor);
         let Some((name, _)) = shard.presentities.get_key_value(aor) else { return };
         let name = name.clone();
@@ -133,11 +135,13 @@ impl Presence {
     /// Tells the watchers of a presentity what there is to tell.
     pub(crate) fn serve(&self, aor: &Aor, now: Instant, unix: u64) {
         let Some(outlet) = self.outlet.get() else { return };
+        self.tell_followers(aor.as_str());
         let mut changed = None;
         let mut after = None::<u64>;
         loop {
             let mut ready = Vec::new();
             let mut more = false;
+            let mut lists = Vec::new();
             {
                 let mut shard = self.shard(aor.as_str());
                 let Some((p, mut calendar)) = shard.get(aor.as_str()) else { return };
@@ -146,7 +150,10 @@ impl Presence {
                     changed = p.changed.take();
                 }
                 for number in std::mem::take(&mut p.ready) {
-                    self.write_notify(aor, p, number, now, unix, &mut ready);
+                    match p.watch(number).is_some_and(|w| matches!(w.package, Package::List(_))) {
+                        true => lists.push((number, None)),
+                        false => self.write_notify(aor, p, number, now, unix, &mut ready),
+                    }
                 }
                 if let Some(hurry) = changed {
                     let from = after.map_or(0, |number| p.watches.partition_point(|(n, _)| *n <= number));
@@ -154,6 +161,11 @@ impl Presence {
                     more = from + numbers.len() < p.watches.len();
                     after = numbers.last().copied().or(after).or(Some(0));
                     for number in numbers {
+                        if p.watch(number).is_some_and(|w| matches!(w.package, Package::List(_)))
+                            && lists.iter().all(|(n, _)| *n != number)
+                        {
+                            lists.push((number, Some(hurry)));
+                        }
                         if self.is_news(aor, p, number, unix) {
                             let limited = p.watch(number).is_some_and(|w| w.is_limited());
                             let event =
@@ -168,6 +180,9 @@ impl Presence {
                 if !more && let Some(due) = p.next_due(now, unix) {
                     Presence::expect(&mut calendar, aor, p, due);
                 }
+            }
+            for (number, changed) in lists {
+                self.serve_list(aor, number, changed, now, unix, &mut ready);
             }
             for Ready { number, hop, bytes } in ready {
                 add(&self.counts.notified);
@@ -192,7 +207,7 @@ impl Presence {
         self.view(aor, p, &seen, unix).hash != told
     }
 
-    fn view(&self, aor: &Aor, p: &mut Presentity, seen: &Seen, unix: u64) -> Arc<crate::presentity::View> {
+    pub(crate) fn view(&self, aor: &Aor, p: &mut Presentity, seen: &Seen, unix: u64) -> Arc<crate::presentity::View> {
         let (view, composed) = p.view(aor.as_str(), seen, || self.registered(aor.as_str(), unix));
         if composed {
             add(&self.counts.composed);
@@ -221,17 +236,30 @@ impl Presence {
                 }
                 p.watch(number).and_then(|w| w.notify_presence(now, &view))
             }
+            false if matches!(watch.package, Package::List(_)) => return,
             false => {
                 let entries = p.entries();
                 p.watch(number).and_then(|w| w.notify_winfo(now, unix, aor.as_str(), || entries))
             }
         };
+        self.hand_over(aor, p, number, bytes, ready);
+    }
+
+    /// A NOTIFY is written, or there are none any more in this dialog.
+    pub(crate) fn hand_over(
+        &self,
+        aor: &Aor,
+        p: &mut Presentity,
+        number: u64,
+        bytes: Option<Vec<u8>>,
+        ready: &mut Vec<Ready>,
+    ) {
         let Some(watch) = p.watch(number) else { return };
         watch.owed = false;
         let Some(bytes) = bytes else {
             // All numbers are used, or the dialog is over.
             self.remove_row(aor, watch.key);
-            return self.remove(p, number);
+            return self.remove(aor, p, number);
         };
         ready.push(Ready { number, hop: watch.hop, bytes });
         if watch.runs_out() && !watch.notifier.is_terminated() {
@@ -327,13 +355,16 @@ impl Presence {
 
     /// A document of an application usage has changed; `done` runs when the watchers it is about are judged anew.
     pub fn rules_changed(self: &Arc<Self>, usage: &str, key: &str, done: Done<()>) {
-        if !RULES.contains(&usage) {
+        if !RULES.contains(&usage) && !LISTS.contains(&usage) {
             return done(Ok(()));
         }
         let (me, usage, key) = (self.clone(), usage.to_owned(), key.to_owned());
         let (collection, name) = (usage.clone(), key.clone());
         let read = move |document: Result<Option<sip_ims::ports::Document>, _>| {
             done(document.map(|document| {
+                for list in me.lists.enter(&usage, &key, document.as_ref()) {
+                    me.relist(&list);
+                }
                 if let Some(aor) = me.book.enter(&usage, &key, document.as_ref()) {
                     me.judge(&aor, Instant::now(), unix_now());
                 }
@@ -344,6 +375,7 @@ impl Presence {
 
     /// The rules of a user have changed.
     fn judge(&self, aor: &Aor, now: Instant, unix: u64) {
+        self.tell_followers(aor.as_str());
         let mut shard = self.shard(aor.as_str());
         if let Some((p, mut calendar)) = shard.get(aor.as_str()) {
             self.authorise(aor, p, now, unix);

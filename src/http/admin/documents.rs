@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sip_ims::answer;
 use sip_ims::ports::{Expect, StoreError, Version};
+use sip_presence::lists::{LISTS, Lists};
 use sip_presence::rules::Rules;
 use sip_presence::{RULES, key_of};
 
@@ -21,7 +22,7 @@ type Place = (String, String, String);
 fn place(admin: &Admin, (id, usage, name): Place) -> Result<(String, String), Problem> {
     let user = admin.directory.by_id(&id).ok_or_else(|| Problem::not_found("user"))?;
     // Others come with XCAP.
-    if !RULES.contains(&&*usage) || name.is_empty() || name.len() > MAX_NAME {
+    if !(RULES.contains(&&*usage) || LISTS.contains(&&*usage)) || name.is_empty() || name.len() > MAX_NAME {
         return Err(Problem::not_found("document"));
     }
     Ok((usage, key_of(&user.aor, &name)))
@@ -35,7 +36,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(path): Path<Place
     let (done, found) = answer();
     admin.documents.get(&usage, &key, done);
     let document = found.await?.ok_or_else(|| Problem::not_found("document"))?;
-    let headers = [(header::ETAG, tag(document.version)), (header::CONTENT_TYPE, "application/auth-policy+xml".into())];
+    let headers = [(header::ETAG, tag(document.version)), (header::CONTENT_TYPE, media_type(&usage).into())];
     Ok((headers, document.body).into_response())
 }
 
@@ -47,7 +48,11 @@ pub(super) async fn put(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let (usage, key) = place(&admin, path)?;
-    Rules::parse(&body).map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
+    let read = match RULES.contains(&&*usage) {
+        true => Rules::parse(&body).map(drop).map_err(|error| error.to_string()),
+        false => Lists::parse(&body).map(drop).map_err(|error| error.to_string()),
+    };
+    read.map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error))?;
     let (done, stored) = answer();
     admin.documents.put(&usage, &key, expected(&headers)?, body.to_vec(), done);
     let version = stored.await.map_err(refused)?;
@@ -66,6 +71,14 @@ pub(super) async fn remove(
     gone.await.map_err(refused)?;
     announce_document(&*admin.bus, &usage, &key);
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn media_type(usage: &str) -> &'static str {
+    match usage {
+        "resource-lists" => "application/resource-lists+xml",
+        "rls-services" => "application/rls-services+xml",
+        _ => "application/auth-policy+xml",
+    }
 }
 
 fn tag(version: Version) -> String {

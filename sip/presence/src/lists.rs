@@ -1,0 +1,285 @@
+//! Resource lists: which URIs stand for several (RFC 4826).
+//!
+//! An `rls-services` document names services by their URI, and gives each its list: inside, or as a reference to one of the
+//! same user's `resource-lists`. Lists in lists are taken apart; a URI that is met twice counts once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use sip_ims::Aor;
+use sip_ims::ports::Document;
+use sip_xml::{Element, Limits};
+
+use crate::book::owner_of;
+use crate::rules::canonical;
+
+/// The XCAP application usages whose documents make lists (RFC 4826 §3.4.1, §4.4.1).
+pub const LISTS: [&str; 2] = ["rls-services", "resource-lists"];
+
+const SERVICES: &str = "urn:ietf:params:xml:ns:rls-services";
+const RESOURCE_LISTS: &str = "urn:ietf:params:xml:ns:resource-lists";
+/// Members of one list; what is beyond is left out.
+pub const MAX_MEMBERS: usize = 1000;
+/// Services of one document.
+const MAX_SERVICES: usize = 100;
+/// Lists inside each other.
+const MAX_DEPTH: usize = 16;
+
+/// A URI that stands for several.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct List {
+    /// Who made it, and may watch it.
+    pub owner: Aor,
+    pub members: Vec<Member>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Canonical, where it is a SIP URI.
+    pub uri: Box<str>,
+    pub name: Option<Box<str>>,
+}
+
+/// Why a document makes no lists.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotLists {
+    #[error("{0}")]
+    Xml(#[from] sip_xml::Broken),
+    #[error("neither rls-services nor resource-lists")]
+    Root,
+    #[error("a service without a SIP URI, or without a list")]
+    Service,
+    #[error("more than {MAX_SERVICES} services")]
+    TooMany,
+}
+
+/// What one document says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Lists {
+    Services(Vec<(Aor, Source)>),
+    /// By name.
+    Named(BTreeMap<Box<str>, Vec<Member>>),
+}
+
+/// Where a service's members are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    Members(Vec<Member>),
+    /// The name of one of its owner's lists.
+    Named(Box<str>),
+}
+
+impl Lists {
+    pub fn parse(bytes: &[u8]) -> Result<Lists, NotLists> {
+        let limits = Limits { bytes: 256 * 1024, depth: 32, elements: 10_000, attributes: 16, name: 128 };
+        let root = sip_xml::Document::parse_with(bytes, &limits)?.root;
+        if root.is(RESOURCE_LISTS, "resource-lists") {
+            let named =
+                root.all(RESOURCE_LISTS, "list").filter_map(|l| Some((l.attribute("name")?.into(), members(l))));
+            return Ok(Lists::Named(named.collect()));
+        }
+        if !root.is(SERVICES, "rls-services") {
+            return Err(NotLists::Root);
+        }
+        let mut services = Vec::new();
+        for service in root.all(SERVICES, "service") {
+            if services.len() == MAX_SERVICES {
+                return Err(NotLists::TooMany);
+            }
+            let uri = service.attribute("uri").map(canonical).ok_or(NotLists::Service)?;
+            let aor: Aor = uri.strip_prefix("sip:").and_then(|u| u.parse().ok()).ok_or(NotLists::Service)?;
+            let packages: Vec<String> = service
+                .child(SERVICES, "packages")
+                .into_iter()
+                .flat_map(|p| p.all(SERVICES, "package").map(|p| p.text().trim().to_owned()))
+                .collect();
+            if !packages.is_empty() && !packages.iter().any(|p| p == "presence") {
+                continue;
+            }
+            let source = match (service.child(SERVICES, "list"), service.child(SERVICES, "resource-list")) {
+                (Some(list), _) => Source::Members(members(list)),
+                (None, Some(reference)) => Source::Named(referred(&reference.text()).ok_or(NotLists::Service)?),
+                (None, None) => return Err(NotLists::Service),
+            };
+            services.push((aor, source));
+        }
+        Ok(Lists::Services(services))
+    }
+}
+
+/// The members of a list and of the lists in it.
+fn members(list: &Element) -> Vec<Member> {
+    let mut found = Vec::new();
+    collect(list, 0, &mut found);
+    found
+}
+
+fn collect(list: &Element, depth: usize, found: &mut Vec<Member>) {
+    for element in list.elements().filter(|e| e.namespace.as_deref() == Some(RESOURCE_LISTS)) {
+        match &*element.name {
+            "entry" => {
+                let Some(uri) = element.attribute("uri").map(canonical) else { continue };
+                let name = element.child(RESOURCE_LISTS, "display-name").map(|n| n.text().trim().into());
+                if found.len() < MAX_MEMBERS && found.iter().all(|m| m.uri != uri) {
+                    found.push(Member { uri, name });
+                }
+            }
+            "list" if depth < MAX_DEPTH => collect(element, depth + 1, found),
+            _ => {}
+        }
+    }
+}
+
+/// The list's name in a reference such as `http://…/resource-lists/users/sip:joe@h/index/~~/resource-lists/list%5b@name=%22l1%22%5d`.
+fn referred(uri: &str) -> Option<Box<str>> {
+    // Long ones are broken into lines in documents.
+    let uri: String = uri.split_whitespace().collect();
+    let step = uri.split_once("/~~/")?.1.rsplit('/').next()?;
+    let mut decoded = Vec::with_capacity(step.len());
+    let mut rest = step.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let escaped = (first == b'%').then(|| tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok())).flatten();
+        match escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                decoded.push(first);
+                rest = tail;
+            }
+        }
+    }
+    let step = String::from_utf8(decoded).ok()?;
+    let name = step.strip_prefix("list[@name=")?.strip_suffix(']')?;
+    let quote = name.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    Some(name.strip_prefix(quote)?.strip_suffix(quote)?.into())
+}
+
+/// The lists of all users.
+#[derive(Default)]
+pub struct Shelf {
+    inner: RwLock<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// By owner, usage and key.
+    documents: HashMap<Aor, BTreeMap<(&'static str, Box<str>), Lists>>,
+    services: HashMap<Aor, Arc<List>>,
+}
+
+impl Shelf {
+    /// What a URI stands for.
+    pub fn list(&self, uri: &Aor) -> Option<Arc<List>> {
+        self.inner.read().services.get(uri).cloned()
+    }
+
+    /// A document of a usage is this now, or gone. Gives the URIs that may stand for something else by that. One that does not
+    /// read makes no list.
+    pub fn enter(&self, usage: &str, key: &str, document: Option<&Document>) -> Vec<Aor> {
+        let Some(usage) = LISTS.into_iter().find(|u| *u == usage) else { return Vec::new() };
+        let Some(owner) = owner_of(key) else { return Vec::new() };
+        let mut inner = self.inner.write();
+        let inner = &mut *inner;
+        let documents = inner.documents.entry(owner.clone()).or_default();
+        let read = document.map(|d| Lists::parse(&d.body));
+        if let Some(Err(error)) = &read {
+            tracing::warn!(%error, usage, "stored lists do not read");
+        }
+        match read.and_then(Result::ok) {
+            Some(lists) => drop(documents.insert((usage, key.into()), lists)),
+            None => drop(documents.remove(&(usage, key.into()))),
+        }
+        let mut touched: Vec<Aor> = Vec::new();
+        inner.services.retain(|uri, list| {
+            let ours = list.owner == owner;
+            if ours {
+                touched.push(uri.clone());
+            }
+            !ours
+        });
+        let named = |name: &str| {
+            let mut lists =
+                documents.values().filter_map(|l| if let Lists::Named(named) = l { Some(named) } else { None });
+            lists.find_map(|named| named.get(name)).cloned().unwrap_or_default()
+        };
+        for (uri, source) in
+            documents.values().flat_map(|l| if let Lists::Services(s) = l { s.as_slice() } else { &[] })
+        {
+            let members = match source {
+                Source::Members(members) => members.clone(),
+                Source::Named(name) => named(name),
+            };
+            // Whoever has a URI first keeps it.
+            let list = Arc::new(List { owner: owner.clone(), members });
+            inner.services.entry(uri.clone()).or_insert(list);
+            if !touched.contains(uri) {
+                touched.push(uri.clone());
+            }
+        }
+        if documents.is_empty() {
+            inner.documents.remove(&owner);
+        }
+        touched
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sip_ims::ports::Version;
+
+    use super::*;
+    use crate::book::key_of;
+
+    /// RFC 4826 §4.3, byte for byte.
+    const SERVICES: &[u8] = include_bytes!("../tests/rfc4826-4.xml");
+    const JOES: &[u8] = b"<resource-lists xmlns='urn:ietf:params:xml:ns:resource-lists'><list name='l1'>\
+        <entry uri='sip:Bill@EXAMPLE.com'><display-name>Bill Doe</display-name></entry>\
+        <list name='close'><entry uri='sip:joe@example.com'/><entry uri='sip:Bill@example.com'/></list>\
+        <external anchor='http://x/'/></list></resource-lists>";
+
+    fn uris(list: &List) -> Vec<&str> {
+        list.members.iter().map(|m| &*m.uri).collect()
+    }
+
+    #[test]
+    fn services_have_their_lists_inside_or_by_reference() {
+        let shelf = Shelf::default();
+        let joe: Aor = "joe@example.com".parse().unwrap();
+        let document = |body: &[u8]| Document { key: key_of(&joe, "index"), version: Version(1), body: body.to_vec() };
+        let aor = |text: &str| text.parse::<Aor>().unwrap();
+        let touched = shelf.enter("rls-services", &key_of(&joe, "index"), Some(&document(SERVICES)));
+        assert_eq!(touched.len(), 2);
+        assert_eq!(
+            uris(&shelf.list(&aor("marketing@example.com")).unwrap()),
+            ["sip:joe@example.com", "sip:sudhir@example.com"]
+        );
+        assert!(shelf.list(&aor("mybuddies@example.com")).unwrap().members.is_empty());
+        shelf.enter("resource-lists", &key_of(&joe, "index"), Some(&document(JOES)));
+        let buddies = shelf.list(&aor("mybuddies@example.com")).unwrap();
+        assert_eq!(uris(&buddies), ["sip:Bill@example.com", "sip:joe@example.com"]);
+        assert_eq!((buddies.members[0].name.as_deref(), &buddies.owner), (Some("Bill Doe"), &joe));
+        // Nobody takes a URI from its owner.
+        let eve: Aor = "eve@example.com".parse().unwrap();
+        shelf.enter("rls-services", &key_of(&eve, "index"), Some(&document(SERVICES)));
+        assert_eq!(shelf.list(&aor("marketing@example.com")).unwrap().owner, joe);
+        assert_eq!(shelf.enter("rls-services", &key_of(&joe, "index"), None).len(), 2);
+        assert_eq!(shelf.list(&aor("mybuddies@example.com")), None);
+    }
+
+    #[test]
+    fn what_makes_no_list_is_refused() {
+        assert_eq!(Lists::parse(b"<x/>"), Err(NotLists::Root));
+        let service = |inner: &str| {
+            Lists::parse(format!("<rls-services xmlns='{}'>{inner}</rls-services>", super::SERVICES).as_bytes())
+        };
+        assert_eq!(service("<service uri='tel:+1'/>"), Err(NotLists::Service));
+        assert_eq!(service("<service uri='sip:a@h'/>"), Err(NotLists::Service));
+        assert_eq!(
+            service("<service uri='sip:a@h'><resource-list>http://x/y</resource-list></service>"),
+            Err(NotLists::Service)
+        );
+    }
+}
