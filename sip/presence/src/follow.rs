@@ -61,7 +61,7 @@ impl Presence {
     }
 
     /// The members of a watch's list that are users of ours.
-    fn users_of<'w>(&self, watch: &'w Watch) -> Vec<Aor> {
+    fn users_of(&self, watch: &Watch) -> Vec<Aor> {
         let Package::List(following) = &watch.package else { return Vec::new() };
         following.list.members.iter().filter_map(|m| self.user_of(m)).collect()
     }
@@ -124,12 +124,11 @@ impl Presence {
     ) {
         let found = {
             let mut shard = self.shard(list.as_str());
-            let watch = shard.get(list.as_str()).and_then(|(p, _)| {
+            shard.get(list.as_str()).and_then(|(p, _)| {
                 let watch = p.watch(number)?;
                 let Package::List(following) = &watch.package else { return None };
                 Some((following.list.clone(), watch.watcher.clone()))
-            });
-            watch
+            })
         };
         let Some((members, watcher)) = found else { return };
         let states: Vec<Seen> = members.members.iter().map(|m| self.state_of(m, &watcher, unix)).collect();

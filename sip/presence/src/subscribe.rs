@@ -327,7 +327,7 @@ impl Presence {
     fn drop_watch(&self, aor: &Aor, number: u64) {
         let mut shard = self.shard(aor.as_str());
         if let Some((p, _)) = shard.get(aor.as_str()) {
-            self.remove(&aor, p, number);
+            self.remove(aor, p, number);
         }
         shard.tidy(aor.as_str());
     }
