@@ -188,7 +188,7 @@ fn a_handset_sends_to_a_handset_and_hears_that_it_arrived() {
     assert_eq!(header(&head, "In-Reply-To"), None, "{head}");
     // RP-DATA to the handset with an SMS-STATUS-REPORT about TP-MR 9 to bob: received.
     assert_eq!((body[0], body[12] & 3, body[13], body.last()), (0x01, 2, 9, Some(&0)), "{body:02x?}");
-    // Operators see it, though no queue had it: metrics, a charging record, and its way.
+    // Operators see it: metrics, a charging record, and its way.
     let server = &house.server;
     let counted = |name: &str| server.metric(&format!("isthmus_sms_over_ip_{name}"));
     assert_eq!(counted("deliveries_total{fate=\"delivered\"}"), 1.0);
@@ -197,7 +197,7 @@ fn a_handset_sends_to_a_handset_and_hears_that_it_arrived() {
     let record = &sms::wait_records(server, 1)[0];
     assert_eq!(
         (record["from"].as_str(), record["to"].as_str()),
-        (Some("+819012345601"), Some("+819012345602")),
+        (Some("user:+819012345601"), Some("+819012345602")),
         "{record}"
     );
     assert_eq!((&record["status"], record["start"].as_u64() <= record["end"].as_u64()), (&0.into(), true), "{record}");
