@@ -143,7 +143,7 @@ pub fn run(
     if let Some(capture) = &capture {
         sources::capture(&metrics, capture.counts());
     }
-    stores_to_metrics(&metrics, &store);
+    sources::stores(&metrics, store.clone());
     let sms_records = records.clone();
     let (ledger, ledger_writer) = match records {
         Some(records) => {
@@ -182,7 +182,7 @@ pub fn run(
     sources::carriers(&metrics, &sip.carriers);
     sources::traffic(&metrics, sip.driver.traffic());
 
-    services_to_metrics(&metrics, &registrar, &pager);
+    sources::services(&metrics, &registrar, &pager);
     let mut hints = cluster.follow(&store, &home, registrar.clone(), pager.clone(), runtime.handle())?;
     if let Some(presence) = &presence {
         let shared = Some(&*store).filter(|_| cluster.is_shared());
@@ -751,45 +751,6 @@ fn open_bus(config: &Config, runtime: &Runtime) -> Result<Arc<dyn Bus>, AppError
         BusEngine::Local => Arc::new(LocalBus::new()),
         BusEngine::Nats => Arc::new(runtime.block_on(NatsBus::connect(&config.bus.url))?),
     })
-}
-
-fn stores_to_metrics(metrics: &Metrics, store: &Arc<Store>) {
-    let store = store.clone();
-    metrics.source(Family::gauge("isthmus_queue_depth", "Operations that wait, by queue."), move |s| {
-        let depth = store.depth();
-        s.push(&[("queue", "bindings")], depth.bindings as f64);
-        s.push(&[("queue", "presence")], depth.presence as f64);
-        s.push(&[("queue", "sql")], depth.sql as f64);
-    });
-}
-
-fn services_to_metrics(metrics: &Metrics, registrar: &Arc<Registrar>, pager: &Arc<Pager>) {
-    let r = registrar.clone();
-    let family = Family::gauge("isthmus_bindings", "Contacts registered now.");
-    metrics.source(family, move |s| s.push(&[], r.bindings() as f64));
-    let r = registrar.clone();
-    let family = Family::gauge("isthmus_registered_users", "Users with a contact.");
-    metrics.source(family, move |s| s.push(&[], r.users() as f64));
-    let r = registrar.clone();
-    let family = Family::gauge("isthmus_subscriptions", "Subscriptions, by event package.");
-    metrics.source(family, move |s| s.push(&[("event", "reg")], r.subscriptions() as f64));
-    let p = pager.clone();
-    let family = Family::gauge("isthmus_messages_waiting_users", "Users for whom messages are kept.");
-    metrics.source(family, move |s| s.push(&[], p.waiting_users() as f64));
-    let counts = pager.counts().clone();
-    let family = Family::counter("isthmus_kept_messages_total", "Messages for absent users, by fate.");
-    metrics.source(family, move |s| {
-        for (fate, counter) in [
-            ("kept", &counts.kept),
-            ("turned_away", &counts.turned_away),
-            ("delivered", &counts.delivered),
-            ("refused", &counts.refused),
-            ("expired", &counts.expired),
-            ("put_off", &counts.put_off),
-        ] {
-            s.push(&[("fate", fate)], counter.load(Relaxed) as f64);
-        }
-    });
 }
 
 /// Where and how the stores are, as configured.

@@ -1,15 +1,58 @@
-//! The metrics that others count: the driver's shards, the carriers, the stores, the process.
+//! The metrics that others count: the driver's shards, the carriers, the services, the stores, the process.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use sip_messaging::Pager;
 use sip_net::driver::{Direction, Kind, Traffic};
 use sip_net::{Carriers, Counters};
 use sip_proto::Transport;
+use sip_registrar::Registrar;
 
 use super::metrics::{Family, Metrics, Samples};
+use crate::store::Store;
 use crate::{cdr, telemetry::hep};
+
+/// How much waits for each store.
+pub fn stores(metrics: &Metrics, store: Arc<Store>) {
+    metrics.source(Family::gauge("isthmus_queue_depth", "Operations that wait, by queue."), move |s| {
+        let depth = store.depth();
+        s.push(&[("queue", "bindings")], depth.bindings as f64);
+        s.push(&[("queue", "presence")], depth.presence as f64);
+        s.push(&[("queue", "sql")], depth.sql as f64);
+    });
+}
+
+/// Bindings, subscriptions to them, and messages that wait.
+pub fn services(metrics: &Metrics, registrar: &Arc<Registrar>, pager: &Arc<Pager>) {
+    let r = registrar.clone();
+    let family = Family::gauge("isthmus_bindings", "Contacts registered now.");
+    metrics.source(family, move |s| s.push(&[], r.bindings() as f64));
+    let r = registrar.clone();
+    let family = Family::gauge("isthmus_registered_users", "Users with a contact.");
+    metrics.source(family, move |s| s.push(&[], r.users() as f64));
+    let r = registrar.clone();
+    let family = Family::gauge("isthmus_subscriptions", "Subscriptions, by event package.");
+    metrics.source(family, move |s| s.push(&[("event", "reg")], r.subscriptions() as f64));
+    let p = pager.clone();
+    let family = Family::gauge("isthmus_messages_waiting_users", "Users for whom messages are kept.");
+    metrics.source(family, move |s| s.push(&[], p.waiting_users() as f64));
+    let counts = pager.counts().clone();
+    let family = Family::counter("isthmus_kept_messages_total", "Messages for absent users, by fate.");
+    metrics.source(family, move |s| {
+        for (fate, counter) in [
+            ("kept", &counts.kept),
+            ("turned_away", &counts.turned_away),
+            ("delivered", &counts.delivered),
+            ("refused", &counts.refused),
+            ("expired", &counts.expired),
+            ("put_off", &counts.put_off),
+        ] {
+            s.push(&[("fate", fate)], counter.load(Relaxed) as f64);
+        }
+    });
+}
 
 /// Messages, transactions and what was refused, summed over the driver's shards.
 pub fn traffic(metrics: &Metrics, shards: Vec<Arc<Traffic>>) {
