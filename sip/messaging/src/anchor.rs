@@ -1,5 +1,5 @@
 //! MSRP sessions between users, anchored here: the session descriptions of a call are changed on their way, so that both
-//! sides connect to this server, which passes on what they send (docs/decisions/0016-msrp-anchor.md).
+//! sides connect to this server, which passes on what they send (docs/decisions/0013-msrp-anchor.md).
 //!
 //! The proxy shows every message of an INVITE's dialog ([`Media`]). Here is known which description is an offer and which an
 //! answer (RFC 3264), who connects (RFC 6135), and when the session is over. The bytes are the business of
