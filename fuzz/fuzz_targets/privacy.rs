@@ -68,8 +68,8 @@ fn leaves(m: &Message<'_>, user: bool, header: bool, sealing: bool) {
     let back = Message::parse(&back).expect("still a message");
     assert_eq!(back.value(HeaderName::From), m.value(HeaderName::From));
     if hidden.header {
-        // What is written anew is unfolded: a line break within it is a blank (RFC 3261 §7.3.1).
-        let unfolded = |text: &[u8]| text.iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }).collect();
+        // What is written anew is unfolded: a line break within it is a blank (RFC 3261 §7.3.1), and so is a NUL (`Edits`).
+        let unfolded = |text: &[u8]| text.iter().map(|b| if matches!(b, b'\r' | b'\n' | 0) { b' ' } else { *b }).collect();
         let branches = |m: &Message<'_>| -> Vec<Option<Vec<u8>>> {
             m.list(HeaderName::Via).map(|via| Via::parse(via).and_then(|v| v.branch()).map(unfolded)).collect()
         };

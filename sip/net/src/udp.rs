@@ -31,6 +31,9 @@ const THREADS_PER_SOCKET: usize = 4;
 const SHORTEST: usize = 14;
 /// How often one run of sends goes on after errors that were about earlier datagrams.
 const ERRORS_PASSED: usize = 16;
+/// How often a datagram is offered again although the queue held no error that explains the refusal: a receiver of this socket
+/// may have taken the error out just before.
+const TRIES_UNEXPLAINED: usize = 4;
 /// How long a full send buffer is waited for before datagrams are dropped: UDP may lose, threads may not stand.
 const SEND_WAIT_MILLIS: i32 = 20;
 
@@ -160,7 +163,7 @@ impl Udp {
         let socket = &self.listeners[listener].sockets[socket].socket;
         let mut at = from;
         let mut waited = false;
-        let mut passed = 0;
+        let (mut passed, mut unexplained) = (0, 0);
         SEND.with_borrow_mut(|batch| {
             while at < end {
                 let run = &items[at..end];
@@ -168,6 +171,7 @@ impl Udp {
                     Ok(n) => {
                         Counters::add(&counters.sent[Transport::Udp as usize], n as u64);
                         at += n.max(1);
+                        unexplained = 0;
                     }
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -183,15 +187,17 @@ impl Udp {
                     Err(e)
                         if returned::may_be_about_another(&e)
                             && passed < ERRORS_PASSED
-                            && (returned::collect(socket, &mut failures.returned) || passed == 0) =>
+                            && (returned::collect(socket, &mut failures.returned) || unexplained < TRIES_UNEXPLAINED) =>
                     {
                         passed += 1;
+                        unexplained += 1;
                     }
                     Err(e) => {
                         tracing::debug!(error = %e, "a datagram could not be sent");
                         Counters::bump(&counters.unsent);
                         failures.unsent.push(items[at].token);
                         at += 1;
+                        unexplained = 0;
                     }
                 }
             }
