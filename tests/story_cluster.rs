@@ -178,7 +178,7 @@ fn message_reaches_a_phone_that_is_connected_to_the_other_node() {
     let mut phone = Phone::start(&a, "bob", "tcp", 440);
     phone.wait_registered();
     // Kept there, and delivered by the node that has the connection. Nobody else is connected to it: the 200 is the phone's.
-    let taken = "isthmus_sip_messages_total{direction=\"in\",transport=\"tcp\",status=\"200\"}";
+    let taken = "isthmus_sip_messages_total{direction=\"in\",transport=\"tcp\",method=\"MESSAGE\",status=\"200\"}";
     let delivered = "isthmus_kept_messages_total{fate=\"delivered\"}";
     eventually("the phone takes the message", Duration::from_secs(20), || a.metric(taken) == 1.0);
     eventually("and is told once", Duration::from_secs(20), || a.metric(delivered) == 1.0);

@@ -69,16 +69,17 @@ impl Prometheus {
     }
 }
 
-/// Messages by (direction, transport, method or status), as the metric is labelled.
-type Counts = BTreeMap<[String; 3], u64>;
+/// Messages by (direction, transport, method, status or nothing), as the metric is labelled.
+type Counts = BTreeMap<[String; 4], u64>;
 
 /// Adds what SIPp sent to the server and received from it.
 fn count(counts: &mut Counts, outcome: &Outcome, transport: &str) {
     for (direction, messages) in [("in", outcome.sent()), ("out", outcome.received())] {
         for message in messages {
-            let (first, second) = message.split_once(' ').unwrap();
-            let kind = if first == "SIP/2.0" { &second[..3] } else { first };
-            *counts.entry([direction, transport, kind].map(str::to_owned)).or_default() += 1;
+            let status = message.strip_prefix("SIP/2.0 ").map_or("", |rest| &rest[..3]);
+            let cseq = message.lines().find_map(|line| line.strip_prefix("CSeq:")).unwrap();
+            let method = cseq.split_whitespace().nth(1).unwrap();
+            *counts.entry([direction, transport, method, status].map(str::to_owned)).or_default() += 1;
         }
     }
 }
@@ -86,8 +87,8 @@ fn count(counts: &mut Counts, outcome: &Outcome, transport: &str) {
 fn messages(prometheus: &Prometheus) -> Counts {
     let samples = prometheus.ask("isthmus_sip_messages_total");
     let entry = |(labels, value): &(BTreeMap<String, String>, f64)| {
-        let kind = labels.get("method").or(labels.get("status")).unwrap();
-        ([labels["direction"].clone(), labels["transport"].clone(), kind.clone()], *value as u64)
+        let of = |label: &str| labels.get(label).cloned().unwrap_or_default();
+        (["direction", "transport", "method", "status"].map(of), *value as u64)
     };
     samples.iter().map(entry).collect()
 }

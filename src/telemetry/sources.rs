@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use sip_messaging::Pager;
-use sip_net::driver::{Direction, Kind, Traffic};
+use sip_net::driver::{Direction, Kind, Part, Traffic};
 use sip_net::{Carriers, Counters};
 use sip_proto::Transport;
 use sip_registrar::Registrar;
@@ -61,7 +61,7 @@ pub fn traffic(metrics: &Metrics, shards: Vec<Arc<Traffic>>) {
     metrics.source(
         Family::counter(
             "isthmus_sip_messages_total",
-            "SIP messages by direction, transport, and method or status; 2xx and its like are codes that are not registered.",
+            "SIP messages by direction, transport, method, and status of responses; 2xx and its like are codes that are not registered.",
         ),
         move |s| messages(&all, s),
     );
@@ -98,12 +98,15 @@ fn messages(shards: &[Arc<Traffic>], samples: &mut Samples<'_>) {
     }
     for (direction, transport, kind, n) in sums {
         let direction = if direction == Direction::In { "in" } else { "out" };
-        let (label, value) = match kind {
-            Kind::Request(method) => ("method", method.to_string()),
-            Kind::Response(status) => ("status", status.to_string()),
-            Kind::Class(class) => ("status", format!("{class}xx")),
+        let method = kind.method.to_string();
+        let status = match kind.part {
+            Part::Request => None,
+            Part::Response(status) => Some(status.to_string()),
+            Part::Class(class) => Some(format!("{class}xx")),
         };
-        samples.push(&[("direction", direction), ("transport", transport.uri_token()), (label, &value)], n as f64);
+        let mut labels = vec![("direction", direction), ("transport", transport.uri_token()), ("method", &method)];
+        labels.extend(status.as_deref().map(|status| ("status", status)));
+        samples.push(&labels, n as f64);
     }
 }
 

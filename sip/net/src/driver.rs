@@ -27,7 +27,7 @@ use traffic::{kind, kind_of};
 use crate::handler::Handler;
 use crate::quoted;
 
-pub use traffic::{Direction, Kind, Traffic};
+pub use traffic::{Direction, Kind, Part, Traffic};
 
 /// What decides, per shard: the proxy and, behind it, the services. Called with the shard's lock held.
 pub trait TransactionUser: Send {
@@ -224,7 +224,7 @@ impl Driver {
         let witness = self.witness.get();
         for item in &out.items()[from..] {
             let bytes = out.bytes(item.bytes.clone());
-            shard.traffic.count(Direction::Out, item.hop.transport(), kind_of(bytes));
+            shard.traffic.count(Direction::Out, item.hop.transport(), kind_of(bytes, about));
             if let Some(witness) = witness {
                 witness.sent(at, &item.hop, bytes, about);
             }
@@ -452,7 +452,7 @@ impl Outlet for Driver {
     fn send(&self, hop: Hop, bytes: &[u8]) {
         let mut out = Outbox::new();
         out.push_bytes(hop, Transmit::NO_TOKEN, bytes);
-        self.apart.count_shared(Direction::Out, hop.transport(), kind_of(bytes));
+        self.apart.count_shared(Direction::Out, hop.transport(), kind_of(bytes, None));
         if let Some(witness) = self.witness.get() {
             witness.sent(micros_now(), &hop, bytes, None);
         }

@@ -187,7 +187,8 @@ impl Udp {
                     Err(e)
                         if returned::may_be_about_another(&e)
                             && passed < ERRORS_PASSED
-                            && (returned::collect(socket, &mut failures.returned) || unexplained < TRIES_UNEXPLAINED) =>
+                            && (returned::collect(socket, &mut failures.returned)
+                                || unexplained < TRIES_UNEXPLAINED) =>
                     {
                         passed += 1;
                         unexplained += 1;
