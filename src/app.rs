@@ -556,6 +556,7 @@ fn open_sip(
     // In front of the pager: a short message is not kept as a text for a number that nobody has here.
     services.splice(1..1, gateway.clone().map(|g| g as Arc<dyn Service>));
     services.splice(1..1, presence.clone().map(|p| p as Arc<dyn Service>));
+    services.push(presence::capabilities(config, home.clone(), registrar.clone(), presence.clone(), &metrics));
     let parts = SipParts {
         home: home.clone(),
         directory: directory.clone(),

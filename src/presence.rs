@@ -8,6 +8,7 @@ use sip_ims::Home;
 use sip_ims::answer;
 use sip_ims::ports::{Bus, BusError, Done, StoreError, Subscription};
 use sip_ims::service::Location;
+use sip_presence::capabilities::{Answers, Capabilities};
 use sip_presence::lists::LISTS;
 use sip_presence::rules::Handling;
 use sip_presence::{Parts, Presence, RULES};
@@ -15,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::app::unix_now;
-use crate::config::{Auth, Config, Watchers};
+use crate::config::{Auth, CapabilitiesFrom, Config, Watchers};
 use crate::provision;
 use crate::store::Store;
 use crate::telemetry::metrics::Family;
@@ -44,6 +45,29 @@ pub fn open(
     provision::wait(|done| presence.load(Instant::now(), unix_now(), done))?;
     to_metrics(metrics, &presence);
     Ok(Some(presence))
+}
+
+/// Tells what users' phones can do.
+pub fn capabilities(
+    config: &Config,
+    home: Arc<Home>,
+    location: Arc<dyn Location>,
+    presence: Option<Arc<Presence>>,
+    metrics: &Metrics,
+) -> Arc<Capabilities> {
+    let answers = match config.capabilities.answer {
+        CapabilitiesFrom::Handsets => Answers::Handsets,
+        CapabilitiesFrom::Network => Answers::Network,
+    };
+    let capabilities = Capabilities::new(answers, home, location, presence);
+    let told = capabilities.clone();
+    let family =
+        Family::counter("isthmus_capabilities_total", "OPTIONS to users answered here, by what is known of them.");
+    metrics.source(family, move |s| {
+        s.push(&[("from", "registered")], told.counts.registered.load(Relaxed) as f64);
+        s.push(&[("from", "published")], told.counts.published.load(Relaxed) as f64);
+    });
+    capabilities
 }
 
 fn settings(config: &Config, key: [u8; 32]) -> sip_presence::Config {

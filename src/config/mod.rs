@@ -20,7 +20,7 @@ pub use doors::{
     SmppTimers, Sms, Tls, Webhooks, Xmpp, XmppRoute,
 };
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};
-pub use presence::{Presence, Watchers};
+pub use presence::{Capabilities, CapabilitiesFrom, Presence, Watchers};
 pub use sip::{Acknowledge, Auth, DigestAlgorithm, Flood, Messaging, Registrar, Sip, SmsOverIp};
 pub use spans::Spans;
 pub use values::{Door, Peers, Ports, Size, TrustedPeer};
@@ -37,6 +37,7 @@ pub struct Config {
     pub registrar: Registrar,
     pub messaging: Messaging,
     pub presence: Presence,
+    pub capabilities: Capabilities,
     pub sms_over_ip: SmsOverIp,
     pub tls: Tls,
     pub msrp: Msrp,
@@ -67,6 +68,7 @@ impl Default for Config {
             registrar: Registrar::default(),
             messaging: Messaging::default(),
             presence: Presence::default(),
+            capabilities: Capabilities::default(),
             sms_over_ip: SmsOverIp::default(),
             tls: Tls::default(),
             msrp: Msrp::default(),

@@ -33,6 +33,23 @@ pub struct Presence {
     pub others: Watchers,
 }
 
+/// What users' phones can do, asked by OPTIONS (GSMA RCC.07 §2.6.1).
+#[derive(Clone, Copy, Default, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Capabilities {
+    pub answer: CapabilitiesFrom,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CapabilitiesFrom {
+    /// OPTIONS go to the phones; what was published answers for those who do not.
+    #[default]
+    Handsets,
+    /// Answered from what is registered and published.
+    Network,
+}
+
 impl Default for Presence {
     fn default() -> Presence {
         Presence {

@@ -425,7 +425,7 @@ impl Proxy {
         } else if request.uri.gr().is_some()
             && (parts.home.is_us(&request.uri) || parts.home.is_domain(request.uri.host()))
         {
-            match of_gruu(&*parts.location, &request.uri, step.unix) {
+            match of_gruu(&*parts.location, &request.uri, step.unix, request.message) {
                 None => return self.refuse(step, &request, 404),
                 Some(groups) if groups.is_empty() => return self.refuse(step, &request, 480),
                 Some(groups) => groups,
@@ -434,13 +434,13 @@ impl Proxy {
             match settings::unconditional(&request) {
                 Some(uri) => {
                     diverted = Some((aor.clone(), "unconditional"));
-                    match self.divert(step, uri) {
+                    match self.divert(step, request.message, uri) {
                         Some(groups) => groups,
                         None => return self.refuse(step, &request, 480),
                     }
                 }
                 None => {
-                    let groups = bindings(&*parts.location, aor.as_str(), step.unix);
+                    let groups = bindings(&*parts.location, aor.as_str(), step.unix, request.message);
                     if groups.is_empty() {
                         match self.unreached(step, &request, None, 480) {
                             Some(divert) => {
@@ -476,7 +476,7 @@ impl Proxy {
     ) -> Option<Groups> {
         if request.message.method() == Method::Invite
             && let Some(uri) = request.profile.as_ref().and_then(|p| p.call_settings.forward_not_reachable.as_deref())
-            && let Some(groups) = self.divert(step, uri)
+            && let Some(groups) = self.divert(step, request.message, uri)
         {
             return Some(groups);
         }
@@ -496,10 +496,12 @@ impl Proxy {
     }
 
     /// The targets of a forwarding address: one of our users, or somewhere else.
-    fn divert(&self, step: &Step<'_>, uri: &str) -> Option<Groups> {
+    fn divert(&self, step: &Step<'_>, message: &Message<'_>, uri: &str) -> Option<Groups> {
         let parsed = Uri::parse(uri.as_bytes())?;
         match self.callee(&parsed).0 {
-            Some(aor) => Some(bindings(&*self.parts.location, aor.as_str(), step.unix)).filter(|g| !g.is_empty()),
+            Some(aor) => {
+                Some(bindings(&*self.parts.location, aor.as_str(), step.unix, message)).filter(|g| !g.is_empty())
+            }
             None if parsed.is_sip() => Some(one(Target::uri(uri.as_bytes()))),
             None => None,
         }

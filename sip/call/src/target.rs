@@ -1,9 +1,10 @@
 //! Where a request may go: targets in the order in which they are tried.
 
 use sip_ims::service::{Elsewhere, Location, Reach};
-use sip_proto::Hop;
-use sip_proto::headers::{NameAddr, list};
+use sip_proto::features::{Disposition, Preferences};
+use sip_proto::headers::{NameAddr, Params, list};
 use sip_proto::uri::Uri;
+use sip_proto::{Hop, Message};
 use smallvec::SmallVec;
 
 use crate::chain::Link;
@@ -28,6 +29,8 @@ pub struct Target {
     /// From a registration: a failure concerns a phone, not a domain.
     pub binding: bool,
     instance: Box<[u8]>,
+    /// Of a binding: how many were shown before it.
+    nth: u8,
     /// Leads to an application server of a filter.
     pub link: Option<Box<Link>>,
 }
@@ -43,6 +46,7 @@ impl Target {
             q: reach.q,
             binding: true,
             instance: reach.instance.into(),
+            nth: 0,
             link: None,
         }
     }
@@ -57,6 +61,7 @@ impl Target {
             q: 1000,
             binding: false,
             instance: Box::default(),
+            nth: 0,
             link: None,
         }
     }
@@ -122,32 +127,95 @@ impl Target {
 }
 
 /// Targets of equal preference are tried side by side, one group after the other (RFC 3261 §16.6).
-pub type Groups = SmallVec<[SmallVec<[Target; 1]>; 1]>;
+pub type Groups = SmallVec<[Group; 1]>;
+pub type Group = SmallVec<[Target; 1]>;
 
-/// The current bindings of an address-of-record. Several bindings of one instance are ways to the same phone: the later
-/// ones are tried after everything else (RFC 5626 §6).
-pub fn bindings(location: &dyn Location, aor: &str, unix: u64) -> Groups {
-    grouped(|show| location.each_anywhere(aor, unix, show))
+/// The current bindings of an address-of-record that suit the sender of `message` (RFC 3841). Several bindings of one instance
+/// are ways to the same phone: the later ones are tried after everything else (RFC 5626 §6).
+pub fn bindings(location: &dyn Location, aor: &str, unix: u64, message: &Message<'_>) -> Groups {
+    preferred(message, |show| location.each_anywhere(aor, unix, show))
 }
 
 /// The bindings of the one phone that a GRUU means (RFC 5627 §6.1). `None`: no GRUU of ours.
-pub fn of_gruu(location: &dyn Location, uri: &Uri<'_>, unix: u64) -> Option<Groups> {
+pub fn of_gruu(location: &dyn Location, uri: &Uri<'_>, unix: u64, message: &Message<'_>) -> Option<Groups> {
     let mut known = false;
-    let groups = grouped(|show| known = location.each_of_gruu(uri, unix, show));
+    let groups = preferred(message, |show| known = location.each_of_gruu(uri, unix, show));
     known.then_some(groups)
+}
+
+/// A callee's order counts before a caller's; within it those that suit the caller more are tried first.
+fn preferred(message: &Message<'_>, each: impl FnOnce(&mut dyn FnMut(&Reach<'_>))) -> Groups {
+    let wants = Preferences::of(message);
+    let mut weights = SmallVec::<[Option<u16>; 4]>::new();
+    let mut groups = grouped(|show| {
+        each(&mut |reach| {
+            if weights.len() < MAX_TARGETS {
+                weights.push(wants.weigh(Params::new(reach.params)));
+                show(reach);
+            }
+        });
+    });
+    // RFC 3841 §7.2.4: what only the method implies gives way when nobody would be left.
+    let nobody = weights.iter().all(Option::is_none) && !wants.are_explicit();
+    if !nobody && weights.iter().any(|w| *w != Some(1000)) {
+        let weight = |t: &Target| weights.get(usize::from(t.nth)).copied().flatten();
+        groups = groups.into_iter().flat_map(|group| by_weight(group, weight)).collect();
+    }
+    spread(groups, Disposition::of(message))
+}
+
+/// Takes a group apart into groups of equal weight, the heaviest first, without those that have none.
+fn by_weight(group: Group, weight: impl Fn(&Target) -> Option<u16>) -> Groups {
+    let mut weighed: SmallVec<[(u16, Target); 4]> =
+        group.into_iter().filter_map(|target| Some((weight(&target)?, target))).collect();
+    weighed.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    let mut groups = Groups::new();
+    let mut last = None;
+    for (weight, target) in weighed {
+        match groups.last_mut().filter(|_| last == Some(weight)) {
+            Some(group) => group.push(target),
+            None => groups.push(SmallVec::from_iter([target])),
+        }
+        last = Some(weight);
+    }
+    groups
+}
+
+/// RFC 3841 §9.1.
+fn spread(groups: Groups, wanted: Disposition) -> Groups {
+    if wanted == Disposition::default() {
+        return groups;
+    }
+    let all = groups.into_iter().flatten();
+    match wanted {
+        Disposition { no_fork: true, .. } => all.take(1).map(|t| SmallVec::from_iter([t])).collect(),
+        Disposition { parallel: Some(false), .. } => all.map(|t| SmallVec::from_iter([t])).collect(),
+        _ => {
+            // Two ways to one phone are never tried at once.
+            let (mut first, mut later) = (Group::new(), Groups::new());
+            for target in all {
+                match first.iter().any(|t: &Target| t.is_same_phone(&target)) {
+                    true => later.push(SmallVec::from_iter([target])),
+                    false => first.push(target),
+                }
+            }
+            let first = Some(first).filter(|group| !group.is_empty());
+            first.into_iter().chain(later).collect()
+        }
+    }
 }
 
 fn grouped(each: impl FnOnce(&mut dyn FnMut(&Reach<'_>))) -> Groups {
     let mut groups = Groups::new();
     let mut second_ways = SmallVec::<[Target; 1]>::new();
-    let mut count = 0;
+    let mut count = 0u8;
     each(&mut |reach| {
-        if count == MAX_TARGETS {
+        if usize::from(count) == MAX_TARGETS {
             return;
         }
-        count += 1;
         let known = |t: &Target| !reach.instance.is_empty() && *t.instance == *reach.instance;
-        let target = Target::of(reach);
+        let target = Target { nth: count, ..Target::of(reach) };
+        count += 1;
         if groups.iter().flatten().any(known) {
             second_ways.push(target);
         } else {
@@ -169,6 +237,59 @@ mod tests {
     use super::*;
 
     struct Fixed(Vec<(&'static str, u16, &'static str)>);
+
+    fn request(more: &str) -> Vec<u8> {
+        format!("INVITE sip:bob@h SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nCSeq: 1 INVITE\r\n{more}\r\n")
+            .into_bytes()
+    }
+
+    fn tried(location: &dyn Location, more: &str) -> Vec<Vec<String>> {
+        let bytes = request(more);
+        let groups = bindings(location, "bob", 0, &Message::parse(&bytes).unwrap());
+        groups.iter().map(|g| g.iter().map(|t| String::from_utf8_lossy(&t.uri).into_owned()).collect()).collect()
+    }
+
+    /// Each with its feature tags, all of one preference.
+    struct Able(Vec<(&'static str, &'static str)>);
+
+    impl Location for Able {
+        fn each(&self, _: &str, _: u64, show: &mut dyn FnMut(&Reach<'_>)) {
+            for (uri, params) in &self.0 {
+                let (uri, params) = (uri.as_bytes(), params.as_bytes());
+                show(&Reach { uri, path: b"", hop: None, elsewhere: None, q: 1000, instance: b"", params });
+            }
+        }
+        fn failed(&self, _: &str, _: &Reach<'_>) {}
+        fn authenticated(&self, _: &Flow, _: &User) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn the_caller_chooses_among_the_phones() {
+        let phones = Able(vec![
+            ("sip:desk", ";audio;methods=\"INVITE,BYE\""),
+            ("sip:pocket", ";audio;video;methods=\"INVITE,BYE,MESSAGE\""),
+            ("sip:old", ""),
+        ]);
+        assert_eq!(tried(&phones, ""), [["sip:desk", "sip:pocket", "sip:old"]]);
+        assert_eq!(tried(&phones, "Accept-Contact: *;video;require;explicit\r\n"), [["sip:pocket", "sip:old"]]);
+        assert_eq!(tried(&phones, "Accept-Contact: *;video\r\n"), [vec!["sip:pocket", "sip:old"], vec!["sip:desk"]]);
+        assert_eq!(tried(&phones, "Reject-Contact: *;video\r\n"), [["sip:desk", "sip:old"]]);
+        let deaf = Able(vec![("sip:a", ";methods=\"MESSAGE\"")]);
+        assert_eq!(tried(&deaf, ""), [["sip:a"]], "it may say 405 itself");
+        assert!(tried(&deaf, "Accept-Contact: *;methods=\"INVITE\";require\r\n").is_empty());
+    }
+
+    #[test]
+    fn the_caller_spreads_its_request() {
+        let location =
+            Fixed(vec![("sip:a", 1000, "x"), ("sip:b", 1000, "y"), ("sip:c", 500, ""), ("sip:a2", 400, "x")]);
+        let with = |directive: &str| tried(&location, &format!("Request-Disposition: {directive}\r\n"));
+        assert_eq!(with("no-fork"), [["sip:a"]]);
+        assert_eq!(with("sequential"), [["sip:a"], ["sip:b"], ["sip:c"], ["sip:a2"]]);
+        assert_eq!(with("parallel"), [vec!["sip:a", "sip:b", "sip:c"], vec!["sip:a2"]]);
+    }
 
     impl Location for Fixed {
         fn each(&self, _: &str, _: u64, show: &mut dyn FnMut(&Reach<'_>)) {
@@ -194,15 +315,12 @@ mod tests {
     fn equal_q_side_by_side_lower_q_later_second_ways_last() {
         let location =
             Fixed(vec![("sip:a", 1000, "x"), ("sip:b", 1000, "y"), ("sip:a2", 900, "x"), ("sip:c", 500, "")]);
-        let groups = bindings(&location, "bob", 0);
-        let uris: Vec<Vec<_>> =
-            groups.iter().map(|g| g.iter().map(|t| String::from_utf8_lossy(&t.uri)).collect()).collect();
-        assert_eq!(uris, [vec!["sip:a", "sip:b"], vec!["sip:c"], vec!["sip:a2"]]);
+        assert_eq!(tried(&location, ""), [vec!["sip:a", "sip:b"], vec!["sip:c"], vec!["sip:a2"]]);
     }
 
     #[test]
     fn no_more_targets_than_the_bound() {
         let location = Fixed(vec![("sip:a", 1000, ""); 100]);
-        assert_eq!(bindings(&location, "bob", 0).iter().flatten().count(), MAX_TARGETS);
+        assert_eq!(tried(&location, "").iter().flatten().count(), MAX_TARGETS);
     }
 }

@@ -4,11 +4,13 @@
 //! id, which may be two handsets of one make, are both kept, the later under another name. Only when nobody has published,
 //! the registered contacts speak; when there are none, one closed tuple says so.
 
+use sip_proto::features::Union;
 use sip_proto::headers::{Params, unquoted};
 use sip_xml::{Document, Writer};
 
 use crate::document::{Kind, Piece, Published};
 use crate::names::{BOUND, CAPS, DATA_MODEL, PIDF};
+use crate::services;
 
 /// A registered contact, as far as it is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,7 +45,12 @@ pub fn compose(aor: &str, publications: &[&Published], registered: &[Registered]
     if publications.is_empty() {
         match registered {
             [] => write_closed(out),
-            contacts => contacts.iter().for_each(|contact| write_contact(aor, contact, out)),
+            contacts => {
+                contacts.iter().for_each(|contact| write_contact(aor, contact, out));
+                let mut features = Union::default();
+                contacts.iter().for_each(|contact| features.add(Params::new(&contact.params)));
+                services::write_tuples(aor, &features, out);
+            }
         }
     }
     out.extend_from_slice(b"</presence>\n");
@@ -187,7 +194,7 @@ fn write_contact(aor: &str, contact: &Registered, out: &mut Vec<u8>) {
 }
 
 /// Feature tags of RFC 3840 §10 that RFC 5196 §3.2 has as Boolean elements.
-const MEDIA: [&str; 7] = ["audio", "video", "text", "message", "application", "automata", "isfocus"];
+pub(crate) const MEDIA: [&str; 7] = ["audio", "video", "text", "message", "application", "automata", "isfocus"];
 /// RFC 5196 §3.2.10.
 const KNOWN_METHODS: [&str; 14] = [
     "ACK",

@@ -4,16 +4,20 @@
 //! publications and subscriptions in memory and a row of each in the store, composes what was published and registered into
 //! one document ([`compose`]), lets [`rules`] decide who sees how much of it, and sends the NOTIFYs.
 //!
+//! [`capabilities`] tells by OPTIONS what a user's phones can do.
+//!
 //! Does not do: routing (`sip-call`), bindings (`sip-registrar`, asked through `sip_ims::service::Location`), SQL, XCAP.
 //!
 //! Start at [`Presence`]; `publish` and `subscribe` are the ways in, `work` is the way out.
 
+pub mod capabilities;
 pub mod compose;
 pub mod document;
 pub mod lists;
 pub mod names;
 pub mod partial;
 pub mod rules;
+pub mod services;
 pub mod transform;
 
 mod book;

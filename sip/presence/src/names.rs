@@ -10,6 +10,8 @@ pub const RPID: &str = "urn:ietf:params:xml:ns:pidf:rpid";
 pub const CAPS: &str = "urn:ietf:params:xml:ns:pidf:caps";
 /// RFC 5262.
 pub const PIDF_DIFF: &str = "urn:ietf:params:xml:ns:pidf-diff";
+/// OMA Presence SIMPLE.
+pub const OMA_PRES: &str = "urn:oma:xml:prs:pidf:oma-pres";
 /// RFC 4662.
 pub const RLMI: &str = "urn:ietf:params:xml:ns:rlmi";
 /// RFC 3858.

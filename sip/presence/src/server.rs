@@ -10,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use sip_ims::ports::{Documents, StateStore};
 use sip_ims::service::{Caller, Location, Outlet, Reach, Request, Service, Step, Verdict};
 use sip_ims::{Aor, Home, Reading};
+use sip_proto::features::Union;
 use sip_proto::headers::NameAddr;
 use sip_proto::subscription::{NotifierEvent, NotifierStep};
 use sip_proto::uri::Uri;
@@ -25,6 +26,7 @@ use crate::follow::Followers;
 use crate::lists::Shelf;
 use crate::presentity::{Handset, Presentity};
 use crate::rules::{Decision, Handling, Watcher, canonical};
+use crate::services;
 use crate::watch::{DialogKey, Seen};
 use crate::winfo;
 use crate::work::{Queue, unix_now};
@@ -184,6 +186,23 @@ impl Presence {
             _ => self.config.others,
         };
         Decision { handling, permissions: None }
+    }
+
+    /// What the user of a request has published of its services, as far as the sender may see it, as feature tags.
+    pub(crate) fn published_features(&self, request: &Request<'_>, unix: u64, features: &mut Union) {
+        let Some(aor) = &request.callee else { return };
+        let decision = self.decide(aor, &self.watcher(request), unix);
+        if decision.handling != Handling::Allow {
+            return;
+        }
+        let mut shard = self.shard(aor.as_str());
+        let Some((p, _)) = shard.get(aor.as_str()) else { return };
+        let live = |p: &Presentity| p.publications.iter().any(|b| b.expires_at > unix);
+        if live(p) {
+            let view = self.view(aor, p, &seen(&decision), unix);
+            drop(shard);
+            services::to_features(&view.body, features);
+        }
     }
 
     /// The contacts of a user.

@@ -14,6 +14,7 @@ pub mod dialog;
 pub mod digest;
 pub mod edit;
 pub mod endpoint;
+pub mod features;
 pub mod headers;
 pub mod message;
 pub mod method;

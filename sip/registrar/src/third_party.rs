@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use sip_ims::service::{Caller, Request, Step};
 use sip_ims::{Aor, Msisdn, User};
+use sip_proto::features::Union;
 use sip_proto::headers::{MediaType, NameAddr, delta_seconds};
 use sip_proto::uri::Scheme;
 use sip_proto::{Edits, HeaderName, Message, edit, multipart};
 use sip_xml::Document;
 
-use crate::contact::{MAX_CONTACT, MAX_PARAMS};
+use crate::contact::MAX_CONTACT;
 use crate::register::Account;
 use crate::registrar::Registrar;
 
@@ -102,8 +103,8 @@ fn rewritten(message: &Message<'_>, aor: &Aor) -> Result<Vec<u8>, Bad> {
     let scscf = contact.uri().filter(|uri| uri.is_sip() && contact.addr.len() <= MAX_CONTACT).ok_or(Bad::Contact)?;
     let own = contact.params.get("expires").and_then(delta_seconds);
     let expires = own.or_else(|| message.value(HeaderName::Expires).and_then(delta_seconds));
-    let mut features = Features::default();
-    features.add(&contact);
+    let mut features = Union::default();
+    features.add(contact.params);
     embedded(message, &mut features)?;
     let mut edits = Edits::new();
     for name in [HeaderName::Contact, HeaderName::Path] {
@@ -117,7 +118,7 @@ fn rewritten(message: &Message<'_>, aor: &Aor) -> Result<Vec<u8>, Bad> {
             out.extend_from_slice(b";expires=");
             edit::number(out, seconds.into());
         }
-        out.extend_from_slice(&features.text);
+        features.write(out);
     });
     edits.insert_header(message.headers_start(), HeaderName::Path, |out| {
         out.push(b'<');
@@ -129,38 +130,8 @@ fn rewritten(message: &Message<'_>, aor: &Aor) -> Result<Vec<u8>, Bad> {
     Ok(bytes)
 }
 
-/// Feature tags (RFC 3840) of several contacts, each once.
-#[derive(Default)]
-struct Features {
-    /// `;` before each.
-    text: Vec<u8>,
-    seen: Vec<Vec<u8>>,
-}
-
-impl Features {
-    fn add(&mut self, contact: &NameAddr<'_>) {
-        for (name, value) in contact.params.iter() {
-            let own = ["expires", "q", "reg-id", "+sip.instance", "pub-gruu", "temp-gruu"];
-            if own.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes())) {
-                continue;
-            }
-            let mut one = name.to_vec();
-            if let Some(value) = value {
-                one.push(b'=');
-                one.extend_from_slice(value);
-            }
-            // What is kept of one contact's parameters has this bound too.
-            if self.text.len() + one.len() < MAX_PARAMS && !self.seen.contains(&one) {
-                self.text.push(b';');
-                self.text.extend_from_slice(&one);
-                self.seen.push(one);
-            }
-        }
-    }
-}
-
 /// Reads what the S-CSCF put into the body: the phone's REGISTER, the answer to it (which lists every contact), and XML.
-fn embedded(message: &Message<'_>, features: &mut Features) -> Result<(), Bad> {
+fn embedded(message: &Message<'_>, features: &mut Union) -> Result<(), Bad> {
     let Some(kind) = message.value(HeaderName::ContentType).and_then(MediaType::parse) else { return Ok(()) };
     if kind.boundary().is_none() {
         return part(&kind, message.body(), features);
@@ -174,7 +145,7 @@ fn embedded(message: &Message<'_>, features: &mut Features) -> Result<(), Bad> {
     Ok(())
 }
 
-fn part(kind: &MediaType<'_>, body: &[u8], features: &mut Features) -> Result<(), Bad> {
+fn part(kind: &MediaType<'_>, body: &[u8], features: &mut Union) -> Result<(), Bad> {
     if kind.is(IMS_XML) {
         return Document::parse(body).map(drop).map_err(|_| Bad::Xml);
     }
@@ -184,7 +155,7 @@ fn part(kind: &MediaType<'_>, body: &[u8], features: &mut Features) -> Result<()
         let live = |contact: &NameAddr<'_>| {
             !contact.is_star() && contact.params.get("expires").and_then(delta_seconds) != Some(0)
         };
-        inner.list(HeaderName::Contact).filter_map(NameAddr::parse).filter(live).for_each(|c| features.add(&c));
+        inner.list(HeaderName::Contact).filter_map(NameAddr::parse).filter(live).for_each(|c| features.add(c.params));
     }
     Ok(())
 }

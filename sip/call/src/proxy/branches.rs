@@ -309,7 +309,7 @@ impl Proxy {
                 target.uri = uri.as_bytes().into();
                 Some(super::one(target))
             }
-            None => self.divert(step, uri),
+            None => self.diverted_on(step, slot, uri),
         };
         let Some(groups) = groups else { return false };
         let Some(fork) = self.forks.get_mut(slot) else { return false };
@@ -323,6 +323,11 @@ impl Proxy {
         let server = fork.server;
         self.answer(step, server, 181);
         true
+    }
+
+    fn diverted_on(&self, step: &Step<'_>, slot: Slot, uri: &str) -> Option<Groups> {
+        let message = Message::parse(step.endpoint.original(self.forks.get(slot)?.server)?).ok()?;
+        self.divert(step, &message, uri)
     }
 
     /// The Route by which an S-CSCF wants the fork's request back.
