@@ -589,6 +589,7 @@ fn open_sip(
             outlet: driver,
             next_hops: names.clone(),
             chronicle,
+            home: home.clone(),
             unix: Arc::new(unix_now),
         },
     );

@@ -48,6 +48,8 @@ pub fn services(metrics: &Metrics, registrar: &Arc<Registrar>, pager: &Arc<Pager
             ("refused", &counts.refused),
             ("expired", &counts.expired),
             ("put_off", &counts.put_off),
+            ("notices", &counts.notices),
+            ("shared", &counts.shared),
         ] {
             s.push(&[("fate", fate)], counter.load(Relaxed) as f64);
         }

@@ -53,6 +53,8 @@ impl Sipp {
                 ("HOLD", "200".into()),
                 ("WAIT", "100".into()),
                 ("MORE", String::new()),
+                ("TYPE", "text/plain".into()),
+                ("NUMBER", " [call_number]".into()),
                 // What is watched.
                 ("EVENT", "reg".into()),
                 ("ACCEPT", "application/reginfo+xml".into()),

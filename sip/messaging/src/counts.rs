@@ -15,6 +15,10 @@ pub struct Counts {
     pub refused: AtomicU64,
     /// Nobody came for it in time.
     pub expired: AtomicU64,
+    /// Senders were told what became of a message.
+    pub notices: AtomicU64,
+    /// Messages read on one device were told to another.
+    pub shared: AtomicU64,
     /// Rounds that ended with messages left, to be tried again.
     pub put_off: AtomicU64,
 }

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sip_ims::Aor;
 use sip_ims::ports::{MessageId, StoreError};
 use sip_ims::service::{Chronicle, Location, Note, NoteEvent, Outlet};
+use sip_ims::{Aor, Home};
 use sip_proto::{HeaderName, Hop};
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinHandle, JoinSet};
@@ -33,6 +33,8 @@ pub struct CourierParts {
     /// For bindings whose hop the registrar does not know.
     pub next_hops: Arc<dyn NextHops>,
     pub chronicle: Arc<dyn Chronicle>,
+    /// Which senders are users of ours.
+    pub home: Arc<Home>,
     /// Wall-clock seconds since 1970.
     pub unix: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -57,7 +59,10 @@ impl Courier {
             outlet: parts.outlet,
             next_hops: parts.next_hops,
             chronicle: parts.chronicle,
+            home: parts.home,
             unix: parts.unix,
+            own: inbox.own,
+            expiry: inbox.config.expiry,
             waiting: inbox.waiting,
             counts: inbox.counts,
             late: inbox.late,
@@ -151,11 +156,25 @@ impl Courier {
             Order::Committed { put, result: Ok(id) } => self.committed(put, id),
             Order::Committed { put, result: Err(error) } => self.turned_away(&put, &error),
             Order::TakenLate { id, put } => self.taken_late(id, put),
+            Order::Kept(aor) => {
+                self.rounds.waiting.add(&aor);
+                if self.rounds.is_there(&aor) {
+                    self.schedule.wake(aor);
+                }
+            }
+            Order::Read { aor, by, request } => {
+                let rounds = self.rounds.clone();
+                tokio::spawn(async move { rounds.share(&aor, by, &request).await });
+            }
         }
     }
 
-    fn committed(&mut self, put: Put, id: MessageId) {
+    fn committed(&mut self, mut put: Put, id: MessageId) {
         let rounds = &self.rounds;
+        if let Some(notice) = put.stored.take() {
+            let rounds = rounds.clone();
+            tokio::spawn(async move { rounds.tell(notice).await });
+        }
         rounds.waiting.add(&put.aor);
         rounds.outlet.answer(put.transaction, 202, &|_| {});
         add(&rounds.counts.kept, 1);

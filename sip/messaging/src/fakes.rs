@@ -10,7 +10,7 @@ use sip_ims::ports::{Done, MessageId, MessageQueue, QueuedMessage, StoreError};
 use sip_ims::service::{
     Caller, Chronicle, Location, Note, NoteEvent, OnOutcome, Outcome, Outlet, Reach, Request, Transaction,
 };
-use sip_ims::{Aor, CallSettings, DigestSecrets, User};
+use sip_ims::{Aor, CallSettings, DigestSecrets, Home, User};
 use sip_proto::build::{Response, Writer};
 use sip_proto::uri::Uri;
 use sip_proto::{Flow, FlowId, Hop, Message, Transport};
@@ -27,6 +27,10 @@ pub fn flow() -> Flow {
         local: "127.0.0.1:5060".parse().unwrap(),
         remote: "192.0.2.1:5060".parse().unwrap(),
     }
+}
+
+pub fn home() -> Arc<Home> {
+    Arc::new(Home::new("example.com", [(Transport::Udp, "127.0.0.1:5060".parse().unwrap())]))
 }
 
 pub fn user(id: &str, number: Option<&str>) -> Arc<User> {

@@ -4,16 +4,18 @@
 //! made them: one trace from end to end, and a phone that is sent the same message twice can tell.
 
 use sha2::{Digest, Sha256};
+use sip_cpim::{CPIM_TYPE, Cpim, Fate, IMDN_TYPE, IS_COMPOSING_TYPE, Imdn, Outcome};
 use sip_ims::Aor;
 use sip_ims::ports::{MAX_QUEUED_MESSAGE, QueuedMessage};
 use sip_ims::service::{Caller, Request};
 use sip_proto::build::{self, Writer};
-use sip_proto::headers::{Date, MediaType, Privacy, delta_seconds};
+use sip_proto::headers::{Date, MediaType, NameAddr, Privacy, delta_seconds};
 use sip_proto::message::NotSip;
 use sip_proto::privacy::{self, Neighbour};
 use sip_proto::{Edits, HeaderName, Limits, Message, Method, derived};
 
 use crate::config::Config;
+use crate::notice::reachable;
 
 /// Why a message is not kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,26 +67,32 @@ fn expires_at(message: &Message<'_>, unix: u64, config: &Config) -> Option<i64> 
 fn is_composing(message: &Message<'_>) -> bool {
     let is = |value: &[u8], essence| MediaType::parse(value).is_some_and(|t| t.is(essence));
     let Some(content) = message.value(HeaderName::ContentType) else { return false };
-    if !is(content, "message/cpim") {
-        return is(content, IS_COMPOSING);
+    if !is(content, CPIM_TYPE) {
+        return is(content, IS_COMPOSING_TYPE);
     }
-    // Behind the message headers and an empty line stand the headers of the content.
-    let mut lines = message.body().split(|b| *b == b'\n').map(<[u8]>::trim_ascii_end);
-    lines.by_ref().take(MAX_CPIM_LINES).find(|line| line.is_empty());
-    lines.take(MAX_CPIM_LINES).take_while(|line| !line.is_empty()).any(|line| {
-        let Some(colon) = line.iter().position(|b| *b == b':') else { return false };
-        line[..colon].eq_ignore_ascii_case(b"Content-Type") && is(line[colon + 1..].trim_ascii(), IS_COMPOSING)
-    })
+    Cpim::parse(message.body()).is_ok_and(|cpim| cpim.holds(IS_COMPOSING_TYPE))
 }
 
-const IS_COMPOSING: &str = "application/im-iscomposing+xml";
-/// Lines of each header section of a CPIM body that are looked at.
-const MAX_CPIM_LINES: usize = 64;
+/// Whether a message says that another one was read (RFC 5438 §5.3).
+pub fn says_displayed(message: &Message<'_>) -> bool {
+    let Some(cpim) = cpim(message).filter(|c| c.holds(IMDN_TYPE)) else { return false };
+    Imdn::parse(cpim.content).is_ok_and(|i| (i.fate, i.outcome) == (Fate::Display, Outcome::Done))
+}
 
-/// The same for the same message sent again. The body is in it: a client that repeats Call-ID and CSeq for another text
-/// loses nothing.
+/// The same for the same message sent again: by its Message-ID if it has one (RFC 5438 §6.3), else by Call-ID and CSeq. What it
+/// says is in it: a client that repeats them for another text loses nothing.
 fn key(message: &Message<'_>) -> [u8; 16] {
     let mut hash = Sha256::new();
+    if let Some(cpim) = cpim(message)
+        && let Some(id) = cpim.message_id()
+    {
+        let from = message.value(HeaderName::From).and_then(NameAddr::parse).map_or(&b""[..], |a| a.addr);
+        for part in [b"imdn", from, id.as_bytes(), cpim.content] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        return first_half(hash);
+    }
     let tag = message.value(HeaderName::From).and_then(derived::tag).unwrap_or_default();
     for part in [message.call_id().unwrap_or_default(), tag] {
         hash.update((part.len() as u64).to_be_bytes());
@@ -92,9 +100,19 @@ fn key(message: &Message<'_>) -> [u8; 16] {
     }
     hash.update(message.cseq().map_or(0, |c| c.number).to_be_bytes());
     hash.update(message.body());
+    first_half(hash)
+}
+
+fn first_half(hash: Sha256) -> [u8; 16] {
     let mut key = [0; 16];
     key.copy_from_slice(&hash.finalize()[..16]);
     key
+}
+
+/// The envelope of a message that has one which can be read.
+pub fn cpim<'a>(message: &Message<'a>) -> Option<Cpim<'a>> {
+    let content_type = message.value(HeaderName::ContentType).and_then(MediaType::parse)?;
+    Cpim::parse(message.body()).ok().filter(|_| content_type.is(CPIM_TYPE))
 }
 
 /// What its sender asked to hide is hidden before it is kept (RFC 3323 §5): later nobody knows it any more.
@@ -222,6 +240,17 @@ impl<'a> Letter<'a> {
     pub fn to(&self) -> &'a [u8] {
         self.0.value(HeaderName::To).unwrap_or_default()
     }
+
+    /// The SIP URI of who sent it: the one that was believed when it was kept, else the one it says.
+    pub fn sender(&self) -> Option<&'a [u8]> {
+        let asserted = self.0.value(HeaderName::PAssertedIdentity).and_then(reachable);
+        asserted.or_else(|| reachable(self.from()))
+    }
+
+    /// Its envelope, if it has one.
+    pub fn cpim(&self) -> Option<Cpim<'a>> {
+        cpim(&self.0)
+    }
 }
 
 #[cfg(test)]
@@ -347,6 +376,16 @@ mod tests {
         assert_eq!(key(&one), key(&one.replace("z9hG4bK1", "z9hG4bK2")));
         for (from, to) in [("hello", "jello"), ("c1", "c2"), ("3 MESSAGE", "4 MESSAGE"), ("tag=1", "tag=2")] {
             assert_ne!(key(&one), key(&one.replace(from, to)), "{to}");
+        }
+        let envelope = "imdn.Message-ID: 1234\r\n\r\nContent-Type: text/plain\r\n\r\nhello";
+        let named = message("Content-Type: message/cpim\r\n", envelope);
+        assert_eq!(
+            key(&named),
+            key(&named.replace("c1", "c2").replace("3 MESSAGE", "4 MESSAGE")),
+            "sent again by its client"
+        );
+        for (from, to) in [("hello", "jello"), ("1234", "1235"), ("alice@", "carol@")] {
+            assert_ne!(key(&named), key(&named.replace(from, to)), "{to}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! writes it to the store and has it answered with 202 once the commit is on disk. The [`Courier`] delivers: one message
 //! after the other to each user, several users side by side.
 //!
-//! Does not do: SQL or sockets (ports of `sip-ims`), sessions (MSRP), SMS. What CPIM and IMDN bodies say is not read.
+//! Does not do: SQL or sockets (ports of `sip-ims`), SMS. What a message in CPIM asks to be told of is told ([`notice`]).
 //!
 //! Start at [`Pager`] for what is accepted, at [`Courier`] for when and how it is delivered.
 
@@ -14,10 +14,12 @@ mod counts;
 mod courier;
 mod late;
 mod letter;
+mod notice;
 mod pager;
 mod round;
 mod schedule;
 mod sweep;
+mod telling;
 mod waiting;
 
 #[cfg(test)]

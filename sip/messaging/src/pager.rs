@@ -1,10 +1,12 @@
 //! The service: takes messages that reached nobody, has them committed, and hears of registrations.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use sip_cpim::{Fate, Outcome};
 use sip_ims::Aor;
 use sip_ims::ports::{MessageId, MessageQueue, StoreError};
-use sip_ims::service::{Request, Service, Step, Transaction, Verdict};
+use sip_ims::service::{Caller, Request, Service, Step, Transaction, Verdict};
 use sip_proto::build::Response;
 use sip_proto::endpoint::{ServerId, reply_hop};
 use sip_proto::transport::Transmit;
@@ -14,7 +16,8 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::counts::Counts;
 use crate::late::Late;
-use crate::letter::{self, NotKept};
+use crate::letter::{self, Letter, NotKept};
+use crate::notice::Notice;
 use crate::waiting::Waiting;
 
 /// Store and forward as a SIP service. Cheap to call: it runs under the lock of a shard.
@@ -32,6 +35,8 @@ pub struct Pager {
 /// Not longer than there are transactions waiting for a commit and users that messages wait for.
 pub struct Inbox {
     pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+    /// For the orders that the courier leaves for itself.
+    pub(crate) own: mpsc::WeakUnboundedSender<Order>,
     pub(crate) config: Config,
     pub(crate) waiting: Arc<Waiting>,
     pub(crate) counts: Arc<Counts>,
@@ -46,6 +51,10 @@ pub(crate) enum Order {
     Registered(Aor),
     /// A phone has taken a message that was kept.
     TakenLate { id: MessageId, put: Put },
+    /// A message for this user was committed without a request that waits for it.
+    Kept(Aor),
+    /// A user has read something on one device: the others are to know. `request`: in the form that is kept.
+    Read { aor: Aor, by: SocketAddr, request: Vec<u8> },
 }
 
 /// A message on its way to the disk.
@@ -59,6 +68,8 @@ pub(crate) struct Put {
     pub call_id: Box<[u8]>,
     pub from: Box<[u8]>,
     pub to: Box<[u8]>,
+    /// What its sender is to be told when it is on the disk.
+    pub stored: Option<Notice>,
 }
 
 impl Pager {
@@ -68,6 +79,7 @@ impl Pager {
         let late = Arc::<Late>::default();
         let inbox = Inbox {
             orders: inbox,
+            own: orders.downgrade(),
             config: config.clone(),
             waiting: waiting.clone(),
             counts: counts.clone(),
@@ -114,7 +126,16 @@ impl Service for Pager {
         "pager"
     }
 
-    fn request(&self, _: &mut Step<'_>, _: &Request<'_>) -> Verdict {
+    /// Read on one device is read on all: what a user tells a sender, its other devices hear.
+    fn request(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict {
+        let Caller::User(user) = &request.caller else { return Verdict::Pass };
+        if request.message.method() != Method::Message || !letter::says_displayed(request.message) {
+            return Verdict::Pass;
+        }
+        if let Ok(queued) = letter::keep(request, &user.aor, step.unix, &self.config) {
+            let (aor, by) = (user.aor.clone(), request.flow.remote);
+            let _ = self.orders.send(Order::Read { aor, by, request: queued.body });
+        }
         Verdict::Pass
     }
 
@@ -142,6 +163,9 @@ impl Service for Pager {
                 }
             },
         };
+        let stored = Letter::read(&queued.body)
+            .ok()
+            .and_then(|letter| Notice::about(&letter, Fate::Processing, Outcome::Stored, step.unix));
         let put = Put {
             transaction,
             aor: aor.clone(),
@@ -150,6 +174,7 @@ impl Service for Pager {
             call_id: message.call_id().unwrap_or_default().into(),
             from: message.value(HeaderName::From).unwrap_or_default().into(),
             to: message.value(HeaderName::To).unwrap_or_default().into(),
+            stored,
         };
         if put.open {
             self.late.open(step.now, transaction);

@@ -7,18 +7,20 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use sip_ims::ports::{MessageId, MessageQueue};
+use sip_ims::ports::{MessageId, MessageQueue, QueuedMessage};
 use sip_ims::service::{Chronicle, Location, Note, NoteEvent, Outcome, Outlet, Reach};
-use sip_ims::{Aor, answer};
+use sip_ims::{Aor, Home, answer};
 use sip_proto::headers::{NameAddr, RetryAfter, list};
 use sip_proto::{HeaderName, Hop, Message, Transport};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Devices;
 use crate::counts::{Counts, add};
 use crate::courier::NextHops;
 use crate::late::Late;
 use crate::letter::Letter;
+use crate::notice;
+use crate::pager::Order;
 use crate::schedule::Ended;
 use crate::waiting::Waiting;
 
@@ -29,7 +31,11 @@ pub struct Rounds {
     pub outlet: Arc<dyn Outlet>,
     pub next_hops: Arc<dyn NextHops>,
     pub chronicle: Arc<dyn Chronicle>,
+    pub home: Arc<Home>,
     pub unix: Arc<dyn Fn() -> u64 + Send + Sync>,
+    pub own: mpsc::WeakUnboundedSender<Order>,
+    /// Seconds that notifications are kept.
+    pub expiry: u32,
     pub waiting: Arc<Waiting>,
     pub counts: Arc<Counts>,
     pub late: Arc<Late>,
@@ -128,10 +134,21 @@ impl Rounds {
                 }
                 return Ended::Empty;
             }
-            for (id, queued) in page {
+            let mut rest = &page[..];
+            while let Some(((id, queued), behind)) = rest.split_first() {
+                let id = *id;
                 after = id;
                 if self.stopping.load(Relaxed) {
                     return Ended::Empty;
+                }
+                match self.deliver_together(aor, rest).await {
+                    Some(0) => return self.put_off(None),
+                    Some(n) => {
+                        after = rest[n - 1].0;
+                        rest = &rest[n..];
+                        continue;
+                    }
+                    None => rest = behind,
                 }
                 if self.memory.lock().settled.contains(&id) {
                     if !self.remove(id).await {
@@ -169,6 +186,7 @@ impl Rounds {
                     Some(Sent::Refused(status)) => {
                         add(&self.counts.refused, 1);
                         self.note(&letter, NoteEvent::MessageRelayed, status);
+                        self.tell_failed(&letter).await;
                         if !self.settle(id).await {
                             return self.put_off(None);
                         }
@@ -176,6 +194,36 @@ impl Rounds {
                 }
             }
         }
+    }
+
+    /// Notifications at the head of `page` that can travel together, in one message: how many it was, 0 if it must be tried later.
+    /// `None`: fewer than two, or no phone took them so; they go one by one.
+    async fn deliver_together(&self, aor: &Aor, page: &[(MessageId, QueuedMessage)]) -> Option<usize> {
+        let now = self.unix_now();
+        let mut letters = Vec::<Letter<'_>>::new();
+        for (id, queued) in page {
+            let free = !self.memory.lock().settled.contains(id) && self.late.until(*id).is_none();
+            let letter = Letter::read(&queued.body).ok().filter(|_| free && queued.expires_at > now);
+            match letter.filter(|l| letters.first().is_none_or(|first| notice::go_together(first, l))) {
+                Some(letter) => letters.push(letter),
+                None => break,
+            }
+        }
+        let whole = notice::together(&letters, now as u64)?;
+        let whole = Letter::read(&whole).ok()?;
+        let status = match self.deliver(aor, &whole).await? {
+            Sent::Delivered(status) => status,
+            Sent::NotNow { failing: false, .. } => return Some(0),
+            _ => return None,
+        };
+        for ((id, _), letter) in page.iter().zip(&letters) {
+            add(&self.counts.delivered, 1);
+            self.note(letter, NoteEvent::MessageDelivered, status);
+            if !self.settle(*id).await {
+                return Some(0);
+            }
+        }
+        Some(letters.len())
     }
 
     fn put_off(&self, retry_after: Option<u32>) -> Ended {
@@ -249,7 +297,7 @@ impl Rounds {
     }
 
     /// The user's phones, best first; and further ways to the same phones (RFC 5626 §6).
-    fn targets(&self, aor: &Aor) -> (Vec<Target>, Vec<Target>) {
+    pub fn targets(&self, aor: &Aor) -> (Vec<Target>, Vec<Target>) {
         let (mut first, mut second) = (Vec::<Target>::new(), Vec::new());
         self.location.each(aor.as_str(), (self.unix)(), &mut |reach| {
             if first.len() + second.len() == MAX_TARGETS {
@@ -291,20 +339,25 @@ impl Rounds {
         sent
     }
 
-    async fn hops(&self, target: &Target, length: usize) -> Vec<Hop> {
+    pub async fn hops(&self, target: &Target, length: usize) -> Vec<Hop> {
         if let Some(hop) = target.hop {
             return preferring_streams([hop], length);
         }
         let first_path = list(&target.path).next().and_then(NameAddr::parse).map(|a| a.addr);
+        self.hops_of(first_path.unwrap_or(&target.uri), length).await
+    }
+
+    /// Where a URI leads, for a request of that length.
+    pub async fn hops_of(&self, uri: &[u8], length: usize) -> Vec<Hop> {
         let (found, hops) = oneshot::channel();
-        self.next_hops.next_hops(first_path.unwrap_or(&target.uri), Box::new(move |hops| _ = found.send(hops)));
+        self.next_hops.next_hops(uri, Box::new(move |hops| _ = found.send(hops)));
         match tokio::time::timeout(RESOLVE_LIMIT, hops).await {
             Ok(Ok(hops)) => preferring_streams(hops, length),
             _ => Vec::new(),
         }
     }
 
-    async fn request(&self, hop: Hop, bytes: Vec<u8>) -> Outcome {
+    pub async fn request(&self, hop: Hop, bytes: Vec<u8>) -> Outcome {
         let (ended, outcome) = oneshot::channel();
         self.outlet.request(hop, bytes, Box::new(move |outcome| _ = ended.send(outcome)));
         // A stack that goes down drops the completion.
@@ -317,11 +370,11 @@ fn now() -> std::time::Instant {
 }
 
 /// A binding, copied out of the registrar.
-struct Target {
-    uri: Box<[u8]>,
-    path: Box<[u8]>,
+pub struct Target {
+    pub uri: Box<[u8]>,
+    pub path: Box<[u8]>,
     instance: Box<[u8]>,
-    hop: Option<Hop>,
+    pub hop: Option<Hop>,
 }
 
 impl Target {

@@ -37,6 +37,7 @@ impl Rounds {
                 self.memory.lock().forget(*id);
                 if let Ok(letter) = Letter::read(&queued.body) {
                     self.note(&letter, NoteEvent::MessageExpired, 0);
+                    self.tell_failed(&letter).await;
                 }
             }
         }

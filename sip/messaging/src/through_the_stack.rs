@@ -82,6 +82,7 @@ impl House {
             outlet: self.driver.clone(),
             next_hops: Arc::new(OneAddress),
             chronicle: Arc::new(Notes::default()),
+            home: crate::fakes::home(),
             unix: Arc::new(|| NOW),
         };
         Courier::new(inbox, parts)

@@ -45,6 +45,7 @@ impl House {
                 outlet: Arc::new(Stack(phones.clone())),
                 next_hops: Arc::new(OneAddress),
                 chronicle: notes.clone(),
+                home: crate::fakes::home(),
                 unix: Arc::new(move || clock.load(Relaxed)),
             },
         );
@@ -530,4 +531,134 @@ async fn a_registration_brings_nothing_that_the_phone_may_still_answer() {
     assert!(house.phones.got().is_empty());
     sleep(Duration::from_secs(60)).await;
     assert_eq!((house.phones.got(), house.stored()), (got(PHONE, &["hello"]), 0));
+}
+
+/// A message that asks for notifications, as its client wraps it. `content_type`: of what is inside.
+fn wrapped(call_id: &str, wanted: &str, content_type: &str, content: &str) -> String {
+    let body = format!(
+        "From: <im:alice@example.com>\r\nTo: <im:bob@example.com>\r\nNS: imdn <urn:ietf:params:imdn>\r\n\
+         imdn.Message-ID: m{call_id}\r\nDateTime: 2023-11-14T22:13:20Z\r\n\
+         imdn.Disposition-Notification: {wanted}\r\n\r\nContent-Type: {content_type}\r\n\r\n{content}"
+    );
+    request("x", "")
+        .replace("Call-ID: x", &format!("Call-ID: {call_id}"))
+        .replace("text/plain", "message/cpim")
+        .replace("Content-Length: 1\r\n\r\nx", &format!("Content-Length: {}\r\n\r\n{body}", body.len()))
+}
+
+impl House {
+    fn unreached_wrapped(&mut self, request: &str) -> Verdict {
+        let mut step = Step {
+            now: std::time::Instant::now(),
+            unix: self.unix.load(Relaxed),
+            shard: 7,
+            endpoint: &mut self.endpoint,
+            out: &mut self.out,
+            loaded: false,
+        };
+        let pager = self.pager.clone();
+        with_request(request, Caller::Foreign, |r| pager.unreached(&mut step, r, None, 480))
+    }
+
+    /// What waits for alice, each as fate and outcome.
+    fn for_alice(&self) -> Vec<(sip_cpim::Fate, sip_cpim::Outcome)> {
+        let rows = self.queue.rows.lock();
+        let hers = rows.values().filter(|m| m.aor.as_str() == "alice@example.com");
+        let read = |body: &[u8]| {
+            let letter = crate::letter::Letter::read(body).unwrap();
+            let imdn = sip_cpim::Imdn::parse(letter.cpim().unwrap().content).unwrap();
+            (imdn.fate, imdn.outcome)
+        };
+        hers.map(|m| read(&m.body)).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_who_asked_is_told_that_a_message_waits_and_that_it_never_arrived() {
+    let mut house = House::open();
+    house.unreached_wrapped(&wrapped("c1", "processing, negative-delivery", "text/plain", "hello"));
+    house.unreached_wrapped(&wrapped("c2", "display", "text/plain", "hello"));
+    settle().await;
+    let stored = (sip_cpim::Fate::Processing, sip_cpim::Outcome::Stored);
+    assert_eq!(house.for_alice(), [stored], "only who asked");
+    // The same again, from a client that lost our answer, is one message and one notification.
+    house.unreached_wrapped(
+        &wrapped("c1", "processing, negative-delivery", "text/plain", "hello").replace("CSeq: 1", "CSeq: 2"),
+    );
+    settle().await;
+    assert_eq!((house.for_alice().len(), house.stored()), (1, 3));
+    // A word from us outlives the message, here.
+    house.queue.rows.lock().values_mut().filter(|m| m.aor.as_str() == BOB).for_each(|m| m.expires_at = NOW as i64 + 1);
+    house.unix.store(NOW + 60, Relaxed);
+    sleep(Duration::from_secs(61)).await;
+    settle().await;
+    assert_eq!(house.for_alice(), [stored, (sip_cpim::Fate::Delivery, sip_cpim::Outcome::Failed)]);
+    house.bindings.add("alice@example.com", "sip:alice@192.0.2.8", 1000, "");
+    house.pager.on_registered("alice@example.com");
+    sleep(Duration::from_secs(5)).await;
+    let got = house.phones.got();
+    assert_eq!(got.len(), 1, "both words about two of bob's messages travel in one: {got:?}");
+    assert!(
+        got[0].contains("multipart/mixed") && got[0].contains("<stored/>") && got[0].contains("<failed/>"),
+        "{got:?}"
+    );
+    assert_eq!(house.stored(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_phone_that_cannot_read_several_at_once_gets_them_one_by_one() {
+    let mut house = House::open();
+    let document = |n: u8| format!("<imdn{n}/>");
+    for n in 1..=3 {
+        house.unreached_wrapped(&wrapped(&format!("c{n}"), "", "message/imdn+xml", &document(n)));
+    }
+    house.unreached("last", "");
+    settle().await;
+    house.phones.will([415]);
+    house.register(PHONE);
+    sleep(Duration::from_secs(10)).await;
+    let got = house.phones.got();
+    let shape = |text: &String| (1..=3).filter(|n| text.contains(&document(*n))).count();
+    // All three, refused; one, and the two others together; the text.
+    assert_eq!(got.iter().map(shape).collect::<Vec<_>>(), [3, 1, 2, 0], "{got:?}");
+    assert_eq!(house.stored(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn read_on_one_device_is_read_on_the_others() {
+    let mut house = House::open();
+    let bob = crate::fakes::user("bob", None);
+    // The phone that read it sends from where `flow` says; two more are there.
+    let here = sip_proto::Hop::Address { transport: Transport::Udp, remote: crate::fakes::flow().remote };
+    house.bindings.0.lock().push((BOB, "sip:bob@192.0.2.1", 1000, "", Some(here)));
+    house.bindings.add(BOB, "sip:bob@192.0.2.9", 500, "");
+    house.bindings.add(BOB, "sip:bob@192.0.2.10", 400, "");
+    let imdn = |told: &str| {
+        format!(
+            "<imdn xmlns=\"urn:ietf:params:xml:ns:imdn\"><message-id>1</message-id><datetime/><{told}</status></{}></imdn>",
+            told.split('>').next().unwrap()
+        )
+    };
+    let mut tell = |told: &str| {
+        let text = wrapped("c1", "", "message/imdn+xml", &imdn(told));
+        let mut step = Step {
+            now: std::time::Instant::now(),
+            unix: NOW,
+            shard: 7,
+            endpoint: &mut house.endpoint,
+            out: &mut house.out,
+            loaded: false,
+        };
+        let pager = house.pager.clone();
+        let verdict = with_request(&text, Caller::User(bob.clone()), |r| pager.request(&mut step, r));
+        assert_eq!(verdict, Verdict::Pass, "it goes to the sender all the same");
+    };
+    tell("delivery-notification><status><delivered/>");
+    tell("display-notification><status><displayed/>");
+    sleep(Duration::from_secs(5)).await;
+    let got = house.phones.got();
+    let to = |n: usize| got[n].split(' ').next().unwrap().to_owned();
+    assert_eq!(got.len(), 2, "{got:?}");
+    assert_eq!([to(0), to(1)], ["sip:bob@192.0.2.9", "sip:bob@192.0.2.10"]);
+    assert!(got.iter().all(|g| g.contains("<displayed/>")), "{got:?}");
 }
