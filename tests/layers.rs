@@ -33,6 +33,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("sip-proto", 1),
     ("sip-xml", 1),
     ("sip-cpim", 1),
+    ("sip-xcap", 1),
     ("media-sdp", 1),
     ("media-transcode", 1),
     ("gw-wbxml", 1),
@@ -41,8 +42,13 @@ const FLOORS: &[(&str, u8)] = &[
 ];
 
 /// Arrows between rooms of one floor.
-const SAME_FLOOR: &[(&str, &str)] =
-    &[("media-webrtc", "media-rtp"), ("gw-syncml", "gw-wbxml"), ("gw-wap", "gw-wbxml"), ("sip-cpim", "sip-xml")];
+const SAME_FLOOR: &[(&str, &str)] = &[
+    ("media-webrtc", "media-rtp"),
+    ("gw-syncml", "gw-wbxml"),
+    ("gw-wap", "gw-wbxml"),
+    ("sip-cpim", "sip-xml"),
+    ("sip-xcap", "sip-xml"),
+];
 
 /// What a crate of floors 1 and 2 may not reach, not even through another crate: a runtime, sockets, or a second clock.
 const IMPURE: &[&str] = &["tokio", "async-std", "smol", "mio", "socket2", "reqwest", "hyper", "sqlx"];

@@ -11,6 +11,7 @@ mod element;
 mod reader;
 mod writer;
 
+pub use characters::is_nc_name;
 pub use element::{Attribute, Declaration, Document, Element, Node};
 pub use reader::{Broken, Fault, Limits};
 pub use writer::{Open, Writer, escape_attribute};

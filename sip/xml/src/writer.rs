@@ -66,6 +66,12 @@ impl Open<'_> {
         text.chars().for_each(|c| character(c, self.out));
     }
 
+    /// Adds an element as it was read elsewhere: well-formed by itself, in the namespaces that are declared here.
+    pub fn fragment(&mut self, xml: &str) {
+        self.close_tag();
+        self.out.extend_from_slice(xml.as_bytes());
+    }
+
     fn close_tag(&mut self) {
         if std::mem::take(&mut self.in_tag) {
             self.out.push(b'>');

@@ -1,0 +1,144 @@
+//! XCAP diff documents (RFC 5874): what the subscribers of changes are told, without patches.
+
+use sip_xml::{Element, Open, Writer};
+
+use crate::edit::in_scope;
+use crate::selector::{NodeSelector, Terminal};
+use crate::text::Text;
+
+pub const MEDIA_TYPE: &str = "application/xcap-diff+xml";
+const NAMESPACE: &str = "urn:ietf:params:xml:ns:xcap-diff";
+
+/// What is told of one resource.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A document, by its entity tags. Only the new one: it is there, or was made. Only the old one: it is gone.
+    Document { sel: String, new: Option<String>, previous: Option<String> },
+    /// An element; `None`: it is not there.
+    Element { sel: String, content: Option<Content> },
+    /// An attribute's value, references resolved; `None`: it is not there.
+    Attribute { sel: String, value: Option<String> },
+}
+
+/// An element as it stands in its document.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Content {
+    pub xml: String,
+    /// What its ancestors have declared.
+    pub declarations: Vec<(Option<String>, String)>,
+}
+
+impl Change {
+    /// What a node selector finds in a document, or does not; `sel` is how the subscriber wrote it. `None`: it selects neither
+    /// an element nor an attribute.
+    pub fn of(text: Option<&Text>, selector: &NodeSelector, sel: &str) -> Option<Change> {
+        let sel = sel.to_owned();
+        let way = text.and_then(|t| selector.way(t.root()).ok());
+        match &selector.terminal {
+            Terminal::Element => {
+                let content = text.zip(way).and_then(|(text, way)| Content::of(text, &way));
+                Some(Change::Element { sel, content })
+            }
+            Terminal::Attribute(name) => {
+                let value = way.and_then(|way| name.value_in(way.last()?).map(str::to_owned));
+                Some(Change::Attribute { sel, value })
+            }
+            Terminal::Namespaces => None,
+        }
+    }
+
+    fn declarations(&self) -> &[(Option<String>, String)] {
+        match self {
+            Change::Element { content: Some(content), .. } => &content.declarations,
+            _ => &[],
+        }
+    }
+}
+
+impl Content {
+    /// The last element of a way from the root of a document.
+    fn of(text: &Text, way: &[&Element]) -> Option<Content> {
+        let (element, above) = way.split_last()?;
+        let bound = in_scope(above);
+        let declarations = bound.into_iter().map(|(p, n)| (p.map(str::to_owned), n.to_owned())).collect();
+        Some(Content { xml: text.of(element).to_owned(), declarations })
+    }
+}
+
+/// Writes a document of changes below `root`, an absolute URI with a slash at its end.
+pub fn document(root: &str, changes: &[Change]) -> Vec<u8> {
+    // One that no element inside needs for something else.
+    let taken = |prefix: &str| changes.iter().flat_map(Change::declarations).any(|(p, _)| p.as_deref() == Some(prefix));
+    let prefix = (0..).map(|n| format!("d{n}")).find(|p| !taken(p)).unwrap_or_default();
+    let mut out = Vec::with_capacity(512);
+    Writer::document(&mut out, &format!("{prefix}:xcap-diff"), |diff| {
+        diff.attribute(&format!("xmlns:{prefix}"), NAMESPACE).attribute("xcap-root", root);
+        changes.iter().for_each(|change| write(diff, &prefix, change));
+    });
+    out
+}
+
+fn write(diff: &mut Open<'_>, prefix: &str, change: &Change) {
+    match change {
+        Change::Document { sel, new, previous } => diff.child(&format!("{prefix}:document"), |d| {
+            d.attribute("sel", sel);
+            for (name, tag) in [("new-etag", new), ("previous-etag", previous)] {
+                if let Some(tag) = tag {
+                    d.attribute(name, tag);
+                }
+            }
+        }),
+        Change::Element { sel, content } => diff.child(&format!("{prefix}:element"), |e| {
+            e.attribute("sel", sel);
+            let Some(content) = content else {
+                e.attribute("exists", "false");
+                return;
+            };
+            for (prefix, namespace) in &content.declarations {
+                match prefix {
+                    None => e.attribute("xmlns", namespace),
+                    Some(prefix) => e.attribute(&format!("xmlns:{prefix}"), namespace),
+                };
+            }
+            e.fragment(&content.xml);
+        }),
+        Change::Attribute { sel, value } => diff.child(&format!("{prefix}:attribute"), |a| {
+            a.attribute("sel", sel);
+            match value {
+                None => drop(a.attribute("exists", "false")),
+                Some(value) => a.text(value),
+            }
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sip_xml::Document;
+
+    use super::*;
+
+    #[test]
+    fn what_is_told_reads_back_in_its_own_namespaces() {
+        let text = "<d0:a xmlns:d0='urn:a' xmlns='urn:d' xmlns:x='urn:x'><b x:c='1&amp;2'><x:d/></b></d0:a>";
+        let text = Text::read(text.as_bytes().to_vec()).unwrap();
+        let bindings = vec![("a".to_owned(), "urn:a".to_owned()), ("x".to_owned(), "urn:x".to_owned())];
+        let find = |sel: &str| {
+            let selector = NodeSelector::parse(sel, &bindings, Some("urn:d")).unwrap();
+            [Change::of(Some(&text), &selector, sel).unwrap(), Change::of(None, &selector, sel).unwrap()]
+        };
+        let mut changes = vec![Change::Document { sel: "u/d".into(), new: Some("2".into()), previous: None }];
+        changes.extend(find("a:a/b"));
+        changes.extend(find("a:a/b/@x:c"));
+        let bytes = document("http://h/", &changes);
+        let root = Document::parse(&bytes).unwrap().root;
+        assert!(root.is(NAMESPACE, "xcap-diff") && root.attribute("xcap-root") == Some("http://h/"));
+        let told: Vec<&Element> = root.elements().collect();
+        assert_eq!((told[0].attribute("new-etag"), told[0].attribute("previous-etag")), (Some("2"), None));
+        assert!(told[1].child("urn:d", "b").unwrap().child("urn:x", "d").is_some());
+        assert_eq!((told[2].attribute("exists"), told[2].children.len()), (Some("false"), 0));
+        assert_eq!((told[3].text(), told[4].attribute("exists")), ("1&2".into(), Some("false")));
+        let bindings = NodeSelector::parse("b/namespace::*", &bindings, None).unwrap();
+        assert_eq!(Change::of(None, &bindings, "x"), None);
+    }
+}
