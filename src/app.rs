@@ -51,6 +51,7 @@ use crate::telemetry::log::{self, LogControl, LogError};
 use crate::telemetry::metrics::Family;
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Capture, Marks, Metrics, Tap, Timed, redact, sources};
+use crate::xcap::Xcap;
 use crate::{cdr, presence, provision};
 
 /// Why the server did not start, or did not go on.
@@ -173,7 +174,7 @@ pub fn run(
         cluster: cluster.clone(),
         media: msrp.as_ref().map(|m| m.anchor.clone() as Arc<dyn Media>),
     };
-    let Services { sip, home, registrar, presence, pager, courier, ip_sm_gw, names, wake } =
+    let Services { sip, home, registrar, presence, authenticator, pager, courier, ip_sm_gw, names, wake } =
         open_sip(&config, &pems, &store, around, runtime.handle())?;
     let local = sip.carriers.local_addrs().to_vec();
     if trace.is_on() || capture.is_some() {
@@ -209,10 +210,22 @@ pub fn run(
     // Made once, so it is empty.
     let _ = wake.set(sms.dispatcher.clone());
 
+    let xcap = Arc::new(Xcap::new(
+        config.xcap.clone(),
+        crate::xcap::root_of(&config),
+        crate::xcap::Parts {
+            documents: store.documents(),
+            directory: directory.clone(),
+            home,
+            bus: cluster.bus().clone(),
+            presence: presence.clone(),
+        },
+    ));
     let draining = Arc::new(AtomicBool::new(false));
     let (stop, stopped) = watch::channel(false);
     let public = http::public::sip(sip.carriers.clone())
         .merge(http::smsgw::router(sms.push.clone()))
+        .merge(http::xcap::open(&xcap, authenticator, &config.xcap, &metrics))
         .merge(developers(&config, &store, registry.clone(), &sms, &metrics)?);
     let admin = http::admin::Admin {
         token: secrets::admin_token(&config)?,
@@ -221,8 +234,7 @@ pub fn run(
         directory: directory.clone(),
         registrations: store.registrations(),
         registry,
-        documents: store.documents(),
-        bus: cluster.bus().clone(),
+        xcap,
         location: Some(registrar.clone()),
         metrics,
         trace: trace.clone(),
@@ -465,6 +477,7 @@ struct Services {
     home: Arc<Home>,
     registrar: Arc<Registrar>,
     presence: Option<Arc<Presence>>,
+    authenticator: Option<Arc<Authenticator>>,
     pager: Arc<Pager>,
     courier: Courier,
     ip_sm_gw: Option<(Arc<IpSmGw>, Inbox)>,
@@ -594,7 +607,7 @@ fn open_sip(
         },
     );
     let ip_sm_gw = gateway.zip(gateway_inbox);
-    Ok(Services { sip: stack, home, registrar, presence, pager, courier, ip_sm_gw, names, wake })
+    Ok(Services { sip: stack, home, registrar, presence, authenticator, pager, courier, ip_sm_gw, names, wake })
 }
 
 /// Where our users' short messages go.

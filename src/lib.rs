@@ -23,3 +23,4 @@ pub mod sip;
 pub mod sms;
 pub mod store;
 pub mod telemetry;
+pub mod xcap;

@@ -11,7 +11,7 @@ use sip_ims::service::Location;
 use sip_presence::capabilities::{Answers, Capabilities};
 use sip_presence::lists::LISTS;
 use sip_presence::rules::Handling;
-use sip_presence::{Parts, Presence, RULES};
+use sip_presence::{MANIPULATED, Parts, Presence, RULES};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -98,13 +98,14 @@ fn settings(config: &Config, key: [u8; 32]) -> sip_presence::Config {
 
 fn read_documents(store: &Store, presence: &Presence) -> Result<(), StoreError> {
     let documents = store.documents();
-    for usage in RULES.into_iter().chain(LISTS) {
+    for usage in RULES.into_iter().chain(LISTS).chain([MANIPULATED]) {
         let mut after = String::new();
         loop {
             let page = provision::wait(|done| documents.list(usage, &after, PAGE, done))?;
             for document in &page {
                 presence.book().enter(usage, &document.key, Some(document));
                 presence.lists().enter(usage, &document.key, Some(document));
+                presence.manipulate(usage, &document.key, Some(document));
             }
             match page.last() {
                 Some(last) if page.len() == PAGE as usize => after = last.key.clone(),
@@ -131,7 +132,7 @@ pub fn follow(
         DOCUMENT_CHANGED,
         Box::new(move |_, hint| {
             let Some((usage, key)) = std::str::from_utf8(hint).ok().and_then(|h| h.split_once(' ')) else { return };
-            judged.rules_changed(usage, key, ignored());
+            judged.document_changed(usage, key, ignored());
         }),
     )?;
     let Some(store) = store else { return Ok(vec![rules]) };
@@ -161,7 +162,7 @@ pub fn announce_document(bus: &dyn Bus, usage: &str, key: &str) {
 fn ignored() -> Done<()> {
     Box::new(|result| {
         if let Err(error) = result {
-            tracing::warn!(%error, "presence rules not re-read");
+            tracing::warn!(%error, "a document of presence was not re-read");
         }
     })
 }

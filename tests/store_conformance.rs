@@ -392,6 +392,8 @@ fn documents_are_listed_by_key_in_pages(subject: Subject) {
     }
     wait(|done| documents.put("d", "other", Expect::Anything, vec![], done)).unwrap();
     let list = |after, limit| wait(|done| documents.list("c", after, limit, done)).unwrap();
+    let count = |collection| wait(|done| documents.count(collection, done)).unwrap();
+    assert_eq!((count("d"), count("none")), (1, 0));
     let keys = |list: Vec<Document>| list.into_iter().map(|d| d.key).collect::<Vec<_>>();
     assert_eq!(keys(list("", 9)), ["Z", "a", "b", "é"]);
     assert_eq!(keys(list("Z", 2)), ["a", "b"]);

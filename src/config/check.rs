@@ -67,6 +67,14 @@ impl Config {
         within("presence.subscriptions_per_user", presence.subscriptions_per_user as u64, 1, 1_000_000);
         within("presence.subscriptions", presence.subscriptions as u64, 1, 1_000_000_000);
         within("presence.notify_interval", u64::from(presence.notify_interval), 0, 3_600);
+        let xcap = &self.xcap;
+        within("xcap.admins", xcap.admins.len() as u64, 0, 64);
+        within("xcap.trusted", xcap.trusted.len() as u64, 0, 64);
+        within("xcap.max_document", xcap.max_document.0, 1 << 10, Size::kib(512).0);
+        within("xcap.documents_per_user", xcap.documents_per_user as u64, 1, 1_000);
+        within("xcap.documents", xcap.documents, 1, 1_000_000_000);
+        within("xcap.rate", u64::from(xcap.rate), 1, 10_000);
+        within("xcap.total_rate", u64::from(xcap.total_rate), 1, 1_000_000);
         let sms = &self.sms_over_ip;
         within("sms_over_ip.zone", u64::from(sms.zone.unsigned_abs()), 0, if sms.zone < 0 { 48 } else { 56 });
         within("telemetry.hep.queue", self.telemetry.hep.queue as u64, 16, 1 << 20);
@@ -171,9 +179,10 @@ impl Config {
             (false, true) => say("tls.key", "must be set when tls.certificate is".to_owned()),
             _ => {}
         }
-        let url = &self.http.public_url;
-        if !url.is_empty() && !url.starts_with("https://") && !url.starts_with("http://") {
-            say("http.public_url", format!("\"{url}\" does not start with https:// or http://"));
+        for (key, url) in [("http.public_url", &self.http.public_url), ("xcap.root", &self.xcap.root)] {
+            if !url.is_empty() && !url.starts_with("https://") && !url.starts_with("http://") {
+                say(key, format!("\"{url}\" does not start with https:// or http://"));
+            }
         }
         let token = &self.admin.token;
         if !token.is_empty() && (token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic())) {

@@ -9,6 +9,7 @@ mod presence;
 mod sip;
 mod spans;
 mod values;
+mod xcap;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub use presence::{Capabilities, CapabilitiesFrom, Presence, Watchers};
 pub use sip::{Acknowledge, Auth, DigestAlgorithm, Flood, Messaging, Registrar, Sip, SmsOverIp};
 pub use spans::Spans;
 pub use values::{Door, Peers, Ports, Size, TrustedPeer};
+pub use xcap::Xcap;
 
 /// Everything an operator may say. Field docs give units and ranges; `docs/configuration.md` tells it in prose.
 #[derive(Clone, Debug, Deserialize)]
@@ -38,6 +40,7 @@ pub struct Config {
     pub messaging: Messaging,
     pub presence: Presence,
     pub capabilities: Capabilities,
+    pub xcap: Xcap,
     pub sms_over_ip: SmsOverIp,
     pub tls: Tls,
     pub msrp: Msrp,
@@ -69,6 +72,7 @@ impl Default for Config {
             messaging: Messaging::default(),
             presence: Presence::default(),
             capabilities: Capabilities::default(),
+            xcap: Xcap::default(),
             sms_over_ip: SmsOverIp::default(),
             tls: Tls::default(),
             msrp: Msrp::default(),

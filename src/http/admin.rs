@@ -16,13 +16,14 @@ use axum::routing::get;
 use axum::{Json, Router};
 use gw_sms::registry::{Registrations, Registry};
 use serde_json::{Value, json};
-use sip_ims::ports::{Bus, Documents, UserStore};
+use sip_ims::ports::UserStore;
 use sip_ims::service::Location;
 use sip_ims::{Aor, Directory, answer};
 use subtle::ConstantTimeEq;
 
 use super::problem::Problem;
 use crate::telemetry::{Metrics, Trace, TraceId};
+use crate::xcap::Xcap;
 
 /// What the admin listener shows and changes.
 pub struct Admin {
@@ -32,9 +33,8 @@ pub struct Admin {
     pub directory: Arc<Directory>,
     pub registrations: Arc<dyn Registrations>,
     pub registry: Arc<Registry>,
-    /// What users keep here: presence rules, and whatever XCAP may be asked for.
-    pub documents: Arc<dyn Documents>,
-    pub bus: Arc<dyn Bus>,
+    /// What users keep here.
+    pub xcap: Arc<Xcap>,
     /// `None` until there is a registrar.
     pub location: Option<Arc<dyn Location>>,
     pub metrics: Arc<Metrics>,

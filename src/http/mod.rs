@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod camara;
 pub mod client;
+pub mod etag;
 pub mod guard;
 pub mod oauth2;
 pub mod openapi;
@@ -13,6 +14,7 @@ pub mod public;
 pub mod sms_api;
 pub mod smsgw;
 pub mod tls;
+pub mod xcap;
 
 use std::io;
 use std::net::SocketAddr;

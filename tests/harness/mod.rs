@@ -24,6 +24,7 @@ pub mod sipp;
 pub mod sms;
 pub mod stunnel;
 pub mod tls;
+pub mod xcap;
 
 use std::time::{Duration, Instant};
 

@@ -151,6 +151,50 @@ impl Authenticator {
         if self.names(message, identity, &user) { Ok(user) } else { Err(Refusal::Identity) }
     }
 
+    /// The user that sends an HTTP request (RFC 7616): the values of its Authorization headers, its method, and its target as it
+    /// stands in the request line. With a password; a SIM alone does not do. `unix` in seconds.
+    pub fn http(&self, authorization: &[&[u8]], method: &str, target: &str, unix: u64) -> Result<Arc<User>, Refusal> {
+        let mut credentials = Err(Refusal::Missing);
+        for value in authorization {
+            match Credentials::parse(value) {
+                Some(c) if c.realm == self.realm.name() => credentials = Ok(c),
+                None if value.get(..6).is_some_and(|s| s.eq_ignore_ascii_case(b"Digest")) && credentials.is_err() => {
+                    credentials = Err(Refusal::Malformed);
+                }
+                _ => {}
+            }
+        }
+        let credentials = credentials?;
+        let (user, secret) = self.account(&credentials);
+        let covered = Covered { method: method.as_bytes(), body: b"" };
+        // Nothing is sent again by itself over a stream: no count is good twice.
+        let print = self.unique.fetch_add(1, Relaxed);
+        let mut ledger = self.ledger(credentials.nonce).lock();
+        let user = match self.realm.judge(&mut ledger, &credentials, &covered, secret.as_ref(), print, unix) {
+            // Nobody is accepted without a secret.
+            Verdict::Accepted => user.ok_or(Refusal::Wrong)?,
+            Verdict::Stale => return Err(Refusal::Stale),
+            Verdict::Refused | Verdict::Unusable => return Err(Refusal::Wrong),
+        };
+        // §3.4.6: the resource that was proven for is the one that is asked for.
+        if origin_form(credentials.uri) != origin_form(target.as_bytes()) {
+            return Err(Refusal::Malformed);
+        }
+        Ok(user)
+    }
+
+    /// The values of `WWW-Authenticate` that go with a 401 to such a request.
+    pub fn http_challenges(&self, refusal: &Refusal, unix: u64) -> Vec<Vec<u8>> {
+        let nonce = self.realm.nonces().make(unix, self.unique.fetch_add(1, Relaxed));
+        let challenges = self.realm.challenges(&nonce, *refusal == Refusal::Stale);
+        let write = |challenge: sip_proto::headers::Challenge<'_>| {
+            let mut value = Vec::with_capacity(160);
+            challenge.write(&mut value);
+            value
+        };
+        challenges.map(write).collect()
+    }
+
     /// Adds the challenges (`WWW-Authenticate` or `Proxy-Authenticate`) that go with a 401 or 407; nothing for the
     /// refusals that another attempt would not mend.
     pub fn write_challenges(&self, refusal: &Refusal, name: HeaderName, unix: u64, w: &mut Writer<'_>) {
@@ -399,6 +443,15 @@ impl Challenged {
     }
 }
 
+/// A target without scheme and authority.
+fn origin_form(target: &[u8]) -> &[u8] {
+    let after = [&b"http://"[..], b"https://"].into_iter().find_map(|scheme| target.strip_prefix(scheme));
+    match after {
+        Some(rest) => &rest[rest.iter().position(|b| *b == b'/').unwrap_or(rest.len())..],
+        None => target,
+    }
+}
+
 /// What a request has in common with its retransmissions and with nothing else.
 fn print(message: &Message<'_>) -> u64 {
     let mut hash = SipHasher13::new();
@@ -575,6 +628,33 @@ mod tests {
         let bytes = request("INVITE", ALICE, "<sip:bob@example.com>", 5, &l);
         assert_eq!(a.proxy_request(&Message::parse(&bytes).unwrap(), HeaderName::From, NOW), Err(Refusal::Wrong));
         assert_eq!((Refusal::Wrong.proxy_status(), Refusal::Identity.proxy_status()), (407, 403));
+    }
+
+    #[test]
+    fn an_http_request_proves_its_user_once() {
+        let a = authenticator();
+        let answer = |name: &str, password: &str, uri: &str, nc: u32, challenge: &[u8]| {
+            let (username, password, uri) = (name.as_bytes(), password.as_bytes(), uri.as_bytes());
+            let answer = Answer { username, password, method: b"PUT", uri, body: b"", cnonce: b"xyz", nc };
+            let mut out = Vec::new();
+            answer.write(&Challenge::parse(challenge).unwrap(), &mut out).unwrap();
+            out
+        };
+        let ask = |value: &[u8]| a.http(&[b"Basic eDp5", value], "PUT", "/x?y", NOW).map(|user| user.id.clone());
+        assert_eq!(a.http(&[b"Basic eDp5"], "PUT", "/x?y", NOW), Err(Refusal::Missing));
+        assert_eq!(ask(b"Digest x"), Err(Refusal::Malformed));
+        for challenge in a.http_challenges(&Refusal::Missing, NOW) {
+            let good = answer("alice", "wonderland", "/x?y", 1, &challenge);
+            assert_eq!(ask(&good).as_deref(), Ok("alice"));
+            assert_eq!(ask(&good), Err(Refusal::Stale));
+            assert_eq!(
+                ask(&answer("alice@example.com", "wonderland", "http://h:1/x?y", 2, &challenge)).as_deref(),
+                Ok("alice")
+            );
+            assert_eq!(ask(&answer("alice", "wonderland", "/z", 3, &challenge)), Err(Refusal::Malformed));
+            assert_eq!(ask(&answer("alice", "guess", "/x?y", 4, &challenge)), Err(Refusal::Wrong));
+            assert_eq!(ask(&answer("nobody", "guess", "/x?y", 4, &challenge)), Err(Refusal::Wrong));
+        }
     }
 
     #[test]

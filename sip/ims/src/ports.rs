@@ -299,6 +299,9 @@ pub trait Documents: Send + Sync {
 
     /// Documents whose key is greater than `after` (empty: all), by key in byte order, at most `limit`.
     fn list(&self, collection: &str, after: &str, limit: u32, done: Done<Vec<Document>>);
+
+    /// How many documents a collection has.
+    fn count(&self, collection: &str, done: Done<u64>);
 }
 
 /// One line of the charging log.

@@ -316,6 +316,10 @@ mod tests {
         fn list(&self, _: &str, _: &str, _: u32, _: Done<Vec<Document>>) {
             unreachable!("nobody lists them");
         }
+
+        fn count(&self, _: &str, _: Done<u64>) {
+            unreachable!("nobody counts them");
+        }
     }
 
     const KEYS: ([u8; 16], [u8; 16]) = ([0x46; 16], [0xcd; 16]);

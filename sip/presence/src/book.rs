@@ -13,6 +13,9 @@ use crate::rules::Rules;
 /// [`Documents`](sip_ims::ports::Documents).
 pub const RULES: [&str; 2] = ["pres-rules", "org.openmobilealliance.pres-rules"];
 
+/// The application usage of the document that is one more publication of its user (RFC 4827).
+pub const MANIPULATED: &str = "pidf-manipulation";
+
 /// The key of a user's document within its application usage: XCAP's path below `users/` (RFC 4825 §6.2).
 pub fn key_of(aor: &Aor, name: &str) -> String {
     format!("sip:{aor}/{name}")
@@ -20,7 +23,7 @@ pub fn key_of(aor: &Aor, name: &str) -> String {
 
 /// Whose document that is.
 pub fn owner_of(key: &str) -> Option<Aor> {
-    key.strip_prefix("sip:")?.split_once('/')?.0.parse().ok()
+    key.strip_prefix("sip:")?.rsplit_once('/')?.0.parse().ok()
 }
 
 /// All users' rules. A user without documents has none, and the configuration decides.

@@ -24,6 +24,7 @@ mod book;
 mod config;
 mod counts;
 mod follow;
+mod manipulate;
 mod presentity;
 mod publish;
 mod reply;
@@ -36,7 +37,7 @@ mod watch;
 mod winfo;
 mod work;
 
-pub use book::{Book, RULES, key_of, owner_of};
+pub use book::{Book, MANIPULATED, RULES, key_of, owner_of};
 pub use config::Config;
 pub use counts::Counts;
 pub use server::{Parts, Presence};

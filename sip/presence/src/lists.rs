@@ -9,9 +9,10 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use sip_ims::Aor;
 use sip_ims::ports::Document;
-use sip_xml::{Element, Limits};
+use sip_xcap::{Conflict, NodeSelector, Target, Text};
+use sip_xml::Element;
 
-use crate::book::owner_of;
+use crate::book::{key_of, owner_of};
 use crate::rules::canonical;
 
 /// The XCAP application usages whose documents make lists (RFC 4826 §3.4.1, §4.4.1).
@@ -45,7 +46,7 @@ pub struct Member {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotLists {
     #[error("{0}")]
-    Xml(#[from] sip_xml::Broken),
+    Xml(#[from] Conflict),
     #[error("neither rls-services nor resource-lists")]
     Root,
     #[error("a service without a SIP URI, or without a list")]
@@ -58,27 +59,28 @@ pub enum NotLists {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Lists {
     Services(Vec<(Aor, Source)>),
-    /// By name.
-    Named(BTreeMap<Box<str>, Vec<Member>>),
+    /// A document that services refer to.
+    Named(Text),
 }
 
 /// Where a service's members are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Source {
     Members(Vec<Member>),
-    /// The name of one of its owner's lists.
-    Named(Box<str>),
+    /// A node of one of its owner's documents.
+    Referred {
+        document: Box<str>,
+        list: NodeSelector,
+    },
 }
 
 impl Lists {
     pub fn parse(bytes: &[u8]) -> Result<Lists, NotLists> {
-        let limits = Limits { bytes: 256 * 1024, depth: 32, elements: 10_000, attributes: 16, name: 128 };
-        let root = sip_xml::Document::parse_with(bytes, &limits)?.root;
-        if root.is(RESOURCE_LISTS, "resource-lists") {
-            let named =
-                root.all(RESOURCE_LISTS, "list").filter_map(|l| Some((l.attribute("name")?.into(), members(l))));
-            return Ok(Lists::Named(named.collect()));
+        let text = Text::read(bytes.to_vec())?;
+        if text.root().is(RESOURCE_LISTS, "resource-lists") {
+            return Ok(Lists::Named(text));
         }
+        let root = text.root();
         if !root.is(SERVICES, "rls-services") {
             return Err(NotLists::Root);
         }
@@ -99,7 +101,7 @@ impl Lists {
             }
             let source = match (service.child(SERVICES, "list"), service.child(SERVICES, "resource-list")) {
                 (Some(list), _) => Source::Members(members(list)),
-                (None, Some(reference)) => Source::Named(referred(&reference.text()).ok_or(NotLists::Service)?),
+                (None, Some(reference)) => referred(&reference.text()).ok_or(NotLists::Service)?,
                 (None, None) => return Err(NotLists::Service),
             };
             services.push((aor, source));
@@ -131,30 +133,16 @@ fn collect(list: &Element, depth: usize, found: &mut Vec<Member>) {
     }
 }
 
-/// The list's name in a reference such as `http://…/resource-lists/users/sip:joe@h/index/~~/resource-lists/list%5b@name=%22l1%22%5d`.
-fn referred(uri: &str) -> Option<Box<str>> {
+/// What a reference such as `http://…/resource-lists/users/sip:joe@h/index/~~/resource-lists/list%5b@name=%22l1%22%5d` is to. Whose
+/// it is was looked at when it was stored.
+fn referred(uri: &str) -> Option<Source> {
     // Long ones are broken into lines in documents.
     let uri: String = uri.split_whitespace().collect();
-    let step = uri.split_once("/~~/")?.1.rsplit('/').next()?;
-    let mut decoded = Vec::with_capacity(step.len());
-    let mut rest = step.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let escaped = (first == b'%').then(|| tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok())).flatten();
-        match escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                decoded.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                decoded.push(first);
-                rest = tail;
-            }
-        }
-    }
-    let step = String::from_utf8(decoded).ok()?;
-    let name = step.strip_prefix("list[@name=")?.strip_suffix(']')?;
-    let quote = name.chars().next().filter(|c| matches!(c, '"' | '\''))?;
-    Some(name.strip_prefix(quote)?.strip_suffix(quote)?.into())
+    let below = &uri[uri.find("/resource-lists/users/")?..];
+    let (path, query) = below.split_once('?').map_or((below, None), |(path, query)| (path, Some(query)));
+    let target = Target::parse(path, query).ok()?;
+    let list = NodeSelector::parse(target.node.as_deref()?, &target.bindings, Some(RESOURCE_LISTS)).ok()?;
+    Some(Source::Referred { document: target.document()?.into(), list })
 }
 
 /// The lists of all users.
@@ -181,6 +169,10 @@ impl Shelf {
     pub fn enter(&self, usage: &str, key: &str, document: Option<&Document>) -> Vec<Aor> {
         let Some(usage) = LISTS.into_iter().find(|u| *u == usage) else { return Vec::new() };
         let Some(owner) = owner_of(key) else { return Vec::new() };
+        // RFC 4826 §4.4.7: services elsewhere are in no index, and in nobody's use.
+        if usage == LISTS[0] && !key.ends_with("/index") {
+            return Vec::new();
+        }
         let mut inner = self.inner.write();
         let inner = &mut *inner;
         let documents = inner.documents.entry(owner.clone()).or_default();
@@ -200,17 +192,18 @@ impl Shelf {
             }
             !ours
         });
-        let named = |name: &str| {
-            let mut lists =
-                documents.values().filter_map(|l| if let Lists::Named(named) = l { Some(named) } else { None });
-            lists.find_map(|named| named.get(name)).cloned().unwrap_or_default()
+        let referred = |name: &str, list: &NodeSelector| {
+            let key = key_of(&owner, name);
+            let Some(Lists::Named(text)) = documents.get(&(LISTS[1], key.as_str().into())) else { return Vec::new() };
+            let element = list.element(text.root()).filter(|e| e.is(RESOURCE_LISTS, "list"));
+            element.map(members).unwrap_or_default()
         };
         for (uri, source) in
             documents.values().flat_map(|l| if let Lists::Services(s) = l { s.as_slice() } else { &[] })
         {
             let members = match source {
                 Source::Members(members) => members.clone(),
-                Source::Named(name) => named(name),
+                Source::Referred { document, list } => referred(document, list),
             };
             // Whoever has a URI first keeps it.
             let list = Arc::new(List { owner: owner.clone(), members });
@@ -231,11 +224,10 @@ mod tests {
     use sip_ims::ports::Version;
 
     use super::*;
-    use crate::book::key_of;
 
     /// RFC 4826 §4.3, byte for byte.
     const SERVICES: &[u8] = include_bytes!("../tests/rfc4826-4.xml");
-    const JOES: &[u8] = b"<resource-lists xmlns='urn:ietf:params:xml:ns:resource-lists'><list name='l1'>\
+    const JOES: &[u8] = b"<resource-lists xmlns='urn:ietf:params:xml:ns:resource-lists'><list name='l0'><entry uri='sip:no@example.com'/></list><list name='l1'>\
         <entry uri='sip:Bill@EXAMPLE.com'><display-name>Bill Doe</display-name></entry>\
         <list name='close'><entry uri='sip:joe@example.com'/><entry uri='sip:Bill@example.com'/></list>\
         <external anchor='http://x/'/></list></resource-lists>";
@@ -261,6 +253,12 @@ mod tests {
         let buddies = shelf.list(&aor("mybuddies@example.com")).unwrap();
         assert_eq!(uris(&buddies), ["sip:Bill@example.com", "sip:joe@example.com"]);
         assert_eq!((buddies.members[0].name.as_deref(), &buddies.owner), (Some("Bill Doe"), &joe));
+        // Not the one that is meant.
+        shelf.enter("resource-lists", &key_of(&joe, "other"), Some(&document(JOES)));
+        shelf.enter("resource-lists", &key_of(&joe, "index"), None);
+        assert!(shelf.list(&aor("mybuddies@example.com")).unwrap().members.is_empty());
+        let other = [SERVICES, b""].concat();
+        assert_eq!(shelf.enter("rls-services", &key_of(&joe, "other"), Some(&document(&other))), []);
         // Nobody takes a URI from its owner.
         let eve: Aor = "eve@example.com".parse().unwrap();
         shelf.enter("rls-services", &key_of(&eve, "index"), Some(&document(SERVICES)));

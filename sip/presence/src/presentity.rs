@@ -69,6 +69,8 @@ impl View {
 pub struct Presentity {
     /// The one changed last comes last.
     pub publications: Vec<Publication>,
+    /// What its user has written once and for all (RFC 4827); whatever is published goes before it.
+    pub manipulated: Option<Arc<Published>>,
     /// By number, which grows.
     pub watches: Vec<(u64, Box<Watch>)>,
     pub next: u64,
@@ -89,7 +91,7 @@ const MAX_VIEWS: usize = 16;
 
 impl Presentity {
     pub fn is_empty(&self) -> bool {
-        self.publications.is_empty() && self.watches.is_empty()
+        self.publications.is_empty() && self.watches.is_empty() && self.manipulated.is_none()
     }
 
     pub fn position(&self, number: u64) -> Option<usize> {
@@ -121,8 +123,9 @@ impl Presentity {
         let view = match seen {
             Seen::Everything => {
                 let registered = registered();
+                let counted = self.publications.iter().filter(|p| p.counts(&registered)).map(|p| &*p.document);
                 let documents: SmallVec<[&Published; 4]> =
-                    self.publications.iter().filter(|p| p.counts(&registered)).map(|p| &*p.document).collect();
+                    self.manipulated.as_deref().into_iter().chain(counted).collect();
                 let mut body = Vec::with_capacity(1024);
                 compose(aor, &documents, &registered, &mut body);
                 View::of(body)

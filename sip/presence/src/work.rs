@@ -13,7 +13,7 @@ use sip_ims::service::Outcome;
 use sip_proto::Hop;
 use sip_proto::subscription::{EndReason, NotifierEvent};
 
-use crate::book::RULES;
+use crate::book::{MANIPULATED, RULES};
 use crate::counts::add;
 use crate::lists::LISTS;
 use crate::presentity::{Presentity, Publication};
@@ -353,15 +353,17 @@ impl Presence {
         }
     }
 
-    /// A document of an application usage has changed; `done` runs when the watchers it is about are judged anew.
-    pub fn rules_changed(self: &Arc<Self>, usage: &str, key: &str, done: Done<()>) {
-        if !RULES.contains(&usage) && !LISTS.contains(&usage) {
+    /// A document of an application usage has changed; `done` runs when it is in force: the watchers it is about judged anew, lists
+    /// composed anew, what it publishes composed.
+    pub fn document_changed(self: &Arc<Self>, usage: &str, key: &str, done: Done<()>) {
+        if !RULES.contains(&usage) && !LISTS.contains(&usage) && usage != MANIPULATED {
             return done(Ok(()));
         }
         let (me, usage, key) = (self.clone(), usage.to_owned(), key.to_owned());
         let (collection, name) = (usage.clone(), key.clone());
         let read = move |document: Result<Option<sip_ims::ports::Document>, _>| {
             done(document.map(|document| {
+                me.manipulate(&usage, &key, document.as_ref());
                 for list in me.lists.enter(&usage, &key, document.as_ref()) {
                     me.relist(&list);
                 }

@@ -53,6 +53,17 @@ impl Documents for SqlStore {
             Ok(Ok(rows.into_iter().map(document).collect::<Result<_, _>>()?))
         });
     }
+
+    fn count(&self, collection: &str, done: Done<u64>) {
+        let collection = collection.to_owned();
+        self.reader.submit(collection.len(), done, async move |c: &mut AnyConnection| {
+            let row = query("SELECT COUNT(*) FROM document WHERE collection = $1")
+                .bind(collection.as_str())
+                .fetch_one(c)
+                .await?;
+            Ok(Ok(row.try_get::<i64, _>(0)?.unsigned_abs()))
+        });
+    }
 }
 
 async fn put(
