@@ -78,7 +78,9 @@ mod tests {
 
     fn conditions(lines: &[(HeaderName, &str)]) -> Conditions {
         let mut headers = HeaderMap::new();
-        lines.iter().for_each(|(name, value)| drop(headers.append(name, value.parse().unwrap())));
+        for (name, value) in lines {
+            headers.append(name, value.parse().unwrap());
+        }
         Conditions::of(&headers)
     }
 

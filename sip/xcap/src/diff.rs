@@ -47,6 +47,25 @@ impl Change {
         }
     }
 
+    /// Whether the resource is there.
+    pub fn is_there(&self) -> bool {
+        match self {
+            Change::Document { new, .. } => new.is_some(),
+            Change::Element { content, .. } => content.is_some(),
+            Change::Attribute { value, .. } => value.is_some(),
+        }
+    }
+
+    /// The same, with no more than that an element is there (RFC 5874 §3).
+    pub fn without_content(self) -> Change {
+        match self {
+            Change::Element { sel, content: Some(_) } => {
+                Change::Element { sel, content: Some(Content { xml: String::new(), declarations: Vec::new() }) }
+            }
+            other => other,
+        }
+    }
+
     fn declarations(&self) -> &[(Option<String>, String)] {
         match self {
             Change::Element { content: Some(content), .. } => &content.declarations,

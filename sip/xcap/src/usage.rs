@@ -131,8 +131,8 @@ fn field(way: &[&Element], attribute: &str, namespace: &str) -> String {
 }
 
 /// Notes each value of an attribute that was there before among the children of that name.
-fn repeated<'d>(
-    way: &[&'d Element],
+fn repeated(
+    way: &[&Element],
     is: impl Fn(&Element) -> bool,
     attribute: &str,
     namespace: &str,

@@ -81,7 +81,7 @@ fn date_time(text: &str) -> Option<()> {
     }
     let year: u32 = year.parse().ok()?;
     let month = two(month, 1..=12)?;
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let days = match month {
         2 if leap => 29,
         2 => 28,
