@@ -643,7 +643,8 @@ mod tests {
         let ask = |value: &[u8]| a.http(&[b"Basic eDp5", value], "PUT", "/x?y", NOW).map(|user| user.id.clone());
         assert_eq!(a.http(&[b"Basic eDp5"], "PUT", "/x?y", NOW), Err(Refusal::Missing));
         assert_eq!(ask(b"Digest x"), Err(Refusal::Malformed));
-        for challenge in a.http_challenges(&Refusal::Missing, NOW) {
+        for pick in [0, 1] {
+            let challenge = a.http_challenges(&Refusal::Missing, NOW).swap_remove(pick);
             let good = answer("alice", "wonderland", "/x?y", 1, &challenge);
             assert_eq!(ask(&good).as_deref(), Ok("alice"));
             assert_eq!(ask(&good), Err(Refusal::Stale));
