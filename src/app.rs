@@ -225,7 +225,8 @@ pub fn run(
     let (stop, stopped) = watch::channel(false);
     let public = http::public::sip(sip.carriers.clone())
         .merge(http::smsgw::router(sms.push.clone()))
-        .merge(http::xcap::open(&xcap, authenticator, &config.xcap, &metrics))
+        .merge(http::xcap::open(&xcap, authenticator.clone(), &config.xcap, &metrics))
+        .merge(http::content::open(&config, &cluster_secret(&store)?, authenticator, &metrics, runtime.handle())?)
         .merge(developers(&config, &store, registry.clone(), &sms, &metrics)?);
     let admin = http::admin::Admin {
         token: secrets::admin_token(&config)?,

@@ -27,6 +27,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("media-rtp", 3),
     ("media-webrtc", 3),
     ("media-msrp", 3),
+    ("media-content", 3),
     ("gw-smpp", 3),
     ("gw-pim", 3),
     ("sip-ims", 2),

@@ -80,7 +80,14 @@ impl Config {
         within("telemetry.hep.queue", self.telemetry.hep.queue as u64, 16, 1 << 20);
         within("telemetry.trace.events", self.telemetry.trace.events as u64, 1_024, 1 << 24);
         within("telemetry.trace.disk", self.telemetry.trace.disk.0, 0, 1 << 40);
-        within("content.max_file", self.content.max_file.0, 1, 1 << 40);
+        let content = &self.content;
+        within("content.max_file", content.max_file.0, 1, 1 << 40);
+        within("content.icap", content.icap.len() as u64, 0, 0);
+        within("content.refused_types", content.refused_types.len() as u64, 0, 1_000);
+        within("content.keep_days", u64::from(content.keep_days), 1, 3_650);
+        within("content.daily_quota", content.daily_quota.0, 1, 1 << 50);
+        within("content.max_uploads", content.max_uploads as u64, 1, 10_000);
+        within("content.rate", u64::from(content.rate), 1, 10_000);
         for (i, link) in self.smpp.link.iter().enumerate() {
             within(&format!("smpp.link[{i}].window"), u64::from(link.window), 1, 1_000);
             within(&format!("smpp.link[{i}].system_id"), link.system_id.len() as u64, 1, 15);

@@ -399,19 +399,56 @@ pub enum SmppBind {
     Receiver,
 }
 
+/// `[content]`: files that users send each other, at `/content/`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Content {
+    pub enabled: bool,
+    /// Where files lie, for all nodes the same; empty: `content` in `data_dir`.
+    pub folder: PathBuf,
     /// `host:port` of clamd (INSTREAM); empty: no scan.
     pub clamd: String,
-    /// URL of an ICAP service; empty: none.
+    /// URL of an ICAP service; empty: none. Not built yet: must be empty.
     pub icap: String,
+    /// What becomes of a file that the scanner cannot look at.
+    pub unscanned: WhenUnscanned,
+    /// Types that do not pass: `application/x-msdownload`, `video/*`. At most 1,000.
+    pub refused_types: Vec<String>,
+    /// 1 byte to 1 TiB.
     pub max_file: Size,
+    /// Days for which a file is kept, 1 to 3,650.
+    pub keep_days: u32,
+    /// What one user may upload in a day, through each node.
+    pub daily_quota: Size,
+    /// Uploads at the same time, of all users, 1 to 10,000; each holds up to 4 MiB.
+    pub max_uploads: usize,
+    /// Requests a second of one user, 1 to 10,000; four times as many at once.
+    pub rate: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenUnscanned {
+    #[default]
+    Refuse,
+    Pass,
 }
 
 impl Default for Content {
     fn default() -> Content {
-        Content { clamd: String::new(), icap: String::new(), max_file: Size::mib(100) }
+        Content {
+            enabled: true,
+            folder: PathBuf::new(),
+            clamd: String::new(),
+            icap: String::new(),
+            unscanned: WhenUnscanned::Refuse,
+            refused_types: Vec::new(),
+            max_file: Size::mib(100),
+            keep_days: 7,
+            daily_quota: Size::mib(2048),
+            max_uploads: 64,
+            rate: 20,
+        }
     }
 }
 

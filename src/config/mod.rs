@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 pub use doors::{
     Admin, Billing, CertificateFiles, Content, Http, Media, Msrp, Oauth2, Smpp, SmppBind, SmppEsme, SmppLink,
-    SmppTimers, Sms, Tls, Webhooks, Xmpp, XmppRoute,
+    SmppTimers, Sms, Tls, Webhooks, WhenUnscanned, Xmpp, XmppRoute,
 };
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};
 pub use presence::{Capabilities, CapabilitiesFrom, Presence, Watchers};

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod camara;
 pub mod client;
+pub mod content;
 pub mod etag;
 pub mod guard;
 pub mod oauth2;

@@ -1,7 +1,7 @@
 //! `/xcap-root/`: users' documents (RFC 4825, docs/xcap.md). HTTP here; what requests do is in [`crate::xcap`].
 
 mod caller;
-mod rate;
+pub(super) mod rate;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -98,6 +98,15 @@ async fn serve(
         _ => "other",
     };
     *door.counts.lock().entry((name, response.status().as_u16())).or_default() += 1;
+    response
+}
+
+/// 401, with these challenges.
+pub(super) fn challenged(challenges: &[Vec<u8>]) -> Response {
+    let mut response = StatusCode::UNAUTHORIZED.into_response();
+    for value in challenges.iter().filter_map(|c| HeaderValue::from_bytes(c).ok()) {
+        response.headers_mut().append(header::WWW_AUTHENTICATE, value);
+    }
     response
 }
 
@@ -303,13 +312,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
             Refusal::Status(status) => status.into_response(),
-            Refusal::Unauthenticated(challenges) => {
-                let mut response = StatusCode::UNAUTHORIZED.into_response();
-                for value in challenges.iter().filter_map(|c| HeaderValue::from_bytes(c).ok()) {
-                    response.headers_mut().append(header::WWW_AUTHENTICATE, value);
-                }
-                response
-            }
+            Refusal::Unauthenticated(challenges) => challenged(&challenges),
             Refusal::Only(methods) => (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, methods)]).into_response(),
             Refusal::MediaType(wanted) => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, [(header::ACCEPT, wanted)]).into_response()

@@ -12,7 +12,7 @@ const GUESSES: u32 = 2;
 /// Buckets of one kind that are kept; beyond it those that are full again are forgotten.
 const MAX_BUCKETS: usize = 100_000;
 
-pub(super) struct Rates {
+pub(in crate::http) struct Rates {
     users: Mutex<Buckets<Box<str>>>,
     all: Mutex<Bucket>,
     guesses: Mutex<Buckets<IpAddr>>,

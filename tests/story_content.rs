@@ -1,0 +1,330 @@
+//! Files over HTTP (GSMA RCC.07): curl uploads, breaks off, goes on and downloads; clamd says what does not pass.
+
+mod harness;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use harness::{PASSWORD, Process, Server, Setup, eventually, wait_for_tcp};
+
+const SOON: Duration = Duration::from_secs(30);
+const TID: &str = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6";
+
+fn setup(content: &str) -> Setup {
+    let mut setup = Setup::with_users(&["alice", "bob"]);
+    setup.sections = format!("[content]\nrate = 1000\n{content}");
+    setup
+}
+
+/// Bytes that repeat nowhere.
+fn bytes(len: usize) -> Vec<u8> {
+    let mut state = 88_172_645_463_325_252u64;
+    let mut all = Vec::with_capacity(len + 8);
+    while all.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        all.extend_from_slice(&state.to_le_bytes());
+    }
+    all.truncate(len);
+    all
+}
+
+/// A user with curl, in a folder of files.
+struct Client<'s> {
+    server: &'s Server,
+    credentials: String,
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The value at an XPath of the document, as xmllint reads it.
+    fn at(&self, path: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("answer.xml");
+        fs::write(&file, &self.body).unwrap();
+        let done = Command::new("xmllint").args(["--nonet", "--xpath", &format!("string({path})")]).arg(&file).output();
+        let done = done.expect("xmllint runs");
+        assert!(done.status.success(), "{}\n{}", String::from_utf8_lossy(&done.stderr), self.text());
+        String::from_utf8(done.stdout).unwrap().trim().to_owned()
+    }
+
+    fn of_file(&self, what: &str) -> String {
+        self.at(&format!("//*[local-name()='file-info'][@type='file']/*[local-name()={what}"))
+    }
+
+    fn link(&self) -> String {
+        self.of_file("'data']/@url")
+    }
+}
+
+impl<'s> Client<'s> {
+    fn of(server: &'s Server, user: &str) -> Client<'s> {
+        Client { server, credentials: format!("{user}:{PASSWORD}") }
+    }
+
+    /// Without credentials: a link is enough.
+    fn nobody(server: &'s Server) -> Client<'s> {
+        Client { server, credentials: String::new() }
+    }
+
+    fn root(&self) -> String {
+        format!("http://127.0.0.1:{}/content/", self.server.http)
+    }
+
+    fn command(&self, arguments: &[&str], url: &str) -> Command {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--max-time", "120"]);
+        if !self.credentials.is_empty() {
+            curl.args(["--digest", "-u", &self.credentials]);
+        }
+        curl.args(arguments).arg(url);
+        curl
+    }
+
+    fn ask(&self, arguments: &[&str], url: &str) -> Answer {
+        let dir = tempfile::tempdir().unwrap();
+        let (head, body) = (dir.path().join("head"), dir.path().join("body"));
+        let mut curl = self.command(arguments, url);
+        let done = curl.arg("-D").arg(&head).arg("-o").arg(&body).output().expect("curl runs");
+        assert!(done.status.success(), "curl {arguments:?} {url}: {}", String::from_utf8_lossy(&done.stderr));
+        let heads = fs::read_to_string(head).unwrap();
+        // After a challenge, and 100 Continue, the answer.
+        let head = heads.trim_end().rsplit("\r\n\r\n").next().unwrap().to_owned();
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+        Answer { status, head, body: fs::read(body).unwrap_or_default() }
+    }
+
+    fn get(&self, url: &str) -> Answer {
+        self.ask(&[], url)
+    }
+
+    fn form<'a>(tid: &'a str, file: &'a str) -> [String; 4] {
+        ["-F".into(), format!("tid={tid}"), "-F".into(), format!("File=@{file}")]
+    }
+
+    fn upload(&self, tid: &str, file: &Path, kind: &str) -> Answer {
+        let form = Client::form(tid, &format!("{};type={kind}", file.display()));
+        self.ask(&form.each_ref().map(String::as_str), &self.root())
+    }
+}
+
+fn written(server: &Server, name: &str, bytes: &[u8]) -> PathBuf {
+    let file = server.path().join(name);
+    fs::write(&file, bytes).unwrap();
+    file
+}
+
+#[test]
+fn a_file_goes_from_alice_to_bob() {
+    let server = setup("").start();
+    let alice = Client::of(&server, "alice");
+    // RCC.07: first an empty request, which shows whether the way in is open.
+    assert_eq!(alice.ask(&["-X", "POST", "-d", "", "-H", "Content-Type:"], &alice.root()).status, 204);
+    let photo = bytes(9_000_001);
+    let file = written(&server, "a photo & more.jpg", &photo);
+    let small = written(&server, "small.png", &photo[..5_000]);
+    let (tid, thumbnail, whole) = (
+        format!("tid={TID}"),
+        format!("Thumbnail=@{};type=image/png", small.display()),
+        format!("File=@{};type=image/jpeg", file.display()),
+    );
+    let told = alice.ask(&["-F", &tid, "-F", &thumbnail, "-F", &whole], &alice.root());
+    assert_eq!(told.status, 200, "{}", told.text());
+    assert!(told.head.to_lowercase().contains("content-type: application/vnd.gsma.rcs-ft-http+xml"), "{}", told.head);
+    assert_eq!(told.of_file("'file-size']"), "9000001");
+    assert_eq!(told.of_file("'file-name']"), "a photo & more.jpg");
+    assert_eq!(told.of_file("'content-type']"), "image/jpeg");
+
+    // Bob needs the link and nothing else.
+    let bob = Client::nobody(&server);
+    let link = told.link();
+    let got = bob.get(&link);
+    assert_eq!((got.status, got.body == photo), (200, true));
+    let head = got.head.to_lowercase();
+    for line in ["content-type: image/jpeg", "content-length: 9000001", "accept-ranges: bytes", "nosniff", "attachment"]
+    {
+        assert!(head.contains(line), "{line}: {head}");
+    }
+    let some = bob.ask(&["-r", "4194300-4194310"], &link);
+    assert_eq!((some.status, some.body), (206, photo[4_194_300..=4_194_310].to_vec()));
+    assert!(some.head.to_lowercase().contains("content-range: bytes 4194300-4194310/9000001"), "{}", some.head);
+    assert_eq!(bob.ask(&["-r", "9000001-"], &link).status, 416);
+    // curl itself goes on with a download that it has the half of.
+    let half = written(&server, "half", &photo[..4_000_000]);
+    let on = bob.command(&["-C", "-", "-o", half.to_str().unwrap()], &link).status().unwrap();
+    assert!(on.success() && fs::read(&half).unwrap() == photo);
+    let thumbnail = told.at("//*[local-name()='file-info'][@type='thumbnail']/*[local-name()='data']/@url");
+    assert!(bob.get(&thumbnail).body == photo[..5_000]);
+
+    // What was not signed.
+    assert_eq!(bob.get(&thumbnail.replace("/thumbnail", "/file")).status, 403);
+    assert_eq!(bob.get(&link.replace("until=1", "until=2")).status, 403);
+    assert_eq!(bob.get(&format!("{}1/00000000000000000000000000000000/file?until=9&sig=AA", alice.root())).status, 403);
+    assert_eq!(bob.upload(TID, &file, "image/jpeg").status, 401);
+    // The same name of an upload, of somebody else, is another file.
+    let asked = format!("{}?tid={TID}&get_download_info", alice.root());
+    assert_eq!(Client::of(&server, "bob").get(&asked).status, 404);
+    // Alice's answer was lost: she asks again.
+    assert_eq!(alice.get(&asked).link(), link);
+    assert_eq!(server.metric("isthmus_content_uploads_total{fate=\"stored\"}"), 1.0);
+}
+
+#[test]
+fn a_broken_upload_goes_on_after_a_crash() {
+    let mut server = setup("").start();
+    let film = bytes(40 << 20);
+    let file = written(&server, "film.mp4", &film);
+    let form = Client::form(TID, &format!("{};type=video/mp4", file.display()));
+    let alice = Client::of(&server, "alice");
+    let mut arguments = vec!["--limit-rate", "12M"];
+    arguments.extend(form.iter().map(String::as_str));
+    let mut curl = alice.command(&arguments, &alice.root());
+    let mut sending = Process::start("curl", server.path(), &mut curl);
+    let received = |server: &Server| server.metric("isthmus_content_received_bytes_total");
+    eventually("a part has come", SOON, || received(&server) > 9e6);
+    sending.kill();
+    let asked = format!("{}?tid={TID}&get_upload_info", alice.root());
+    let last = |server: &Server| {
+        let told = Client::of(server, "alice").get(&asked);
+        assert_eq!(told.status, 200, "{}", told.text());
+        told.at("//*[local-name()='file-range']/@end").parse::<usize>().unwrap()
+    };
+    // What came before the connection broke is kept, to the last byte.
+    eventually("the server has seen it", SOON, || {
+        server.metric("isthmus_content_uploads_total{fate=\"broken\"}") == 1.0
+    });
+    let first = last(&server);
+    assert_eq!(first + 1, received(&server) as usize);
+    assert_eq!(alice.get(&asked.replace("upload", "download")).status, 404);
+
+    // A piece of the rest, and then the server dies.
+    let put = |server: &Server, from: usize, to: usize, of: usize| {
+        let told = Client::of(server, "alice").get(&asked);
+        let rest = written(server, "rest", &film[from..to]);
+        let range = format!("Content-Range: bytes {from}-{}/{of}", to - 1);
+        let data = format!("@{}", rest.display());
+        let arguments = ["-X", "PUT", "-H", "Content-Type: video/mp4", "-H", &range, "--data-binary", &data];
+        Client::nobody(server).ask(&arguments, &told.at("//*[local-name()='data']/@url"))
+    };
+    let second = first + 1 + (10 << 20);
+    assert_eq!(put(&server, first + 1, second, film.len()).status, 204);
+    server.restart();
+    assert_eq!(last(&server) + 1, second);
+    // Not there, not so large, and not beyond the end.
+    assert_eq!(put(&server, second + 1, film.len(), film.len()).status, 409);
+    assert_eq!(put(&server, second, film.len(), 1 << 40).status, 413);
+    assert_eq!(put(&server, second, film.len(), film.len() - 1).status, 400);
+    let told = put(&server, second, film.len(), film.len());
+    assert_eq!(told.status, 200, "{}", told.text());
+    assert_eq!(told.of_file("'file-size']"), film.len().to_string());
+    let bob = Client::nobody(&server);
+    assert!(bob.get(&told.link()).body == film);
+    assert_eq!(Client::of(&server, "alice").get(&asked.replace("upload", "download")).link(), told.link());
+}
+
+#[test]
+fn what_is_too_large_or_of_a_refused_type_does_not_come_in() {
+    let server =
+        setup("max_file = \"1 MiB\"\ndaily_quota = \"3 MiB\"\nrefused_types = [\"application/x-msdownload\"]\n")
+            .start();
+    let alice = Client::of(&server, "alice");
+    let (most, more) = (written(&server, "most", &bytes(1 << 20)), written(&server, "more", &bytes((1 << 20) + 1)));
+    let refused = alice.upload("1", &most, "application/x-msdownload");
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    assert_eq!(alice.upload("2", &more, "image/png").status, 413);
+    // A tebibyte is refused by what it says of itself.
+    let claim = format!("{};headers=\"Content-Length: 1099511627776\"", most.display());
+    let form = Client::form("3", &claim);
+    assert_eq!(alice.ask(&form.each_ref().map(String::as_str), &alice.root()).status, 413);
+    assert_eq!(alice.upload("4", &most, "image/png").status, 200);
+    // What was too large has counted too.
+    assert_eq!(alice.upload("5", &most, "image/png").status, 429);
+    assert_eq!(Client::of(&server, "bob").upload("5", &most, "image/png").status, 200);
+    // Not a form, no name, no file.
+    assert_eq!(alice.ask(&["-d", "a=b"], &alice.root()).status, 415);
+    assert_eq!(alice.ask(&["-F", &format!("File=@{}", most.display())], &alice.root()).status, 400);
+    assert_eq!(alice.ask(&["-F", "tid=7"], &alice.root()).status, 400);
+}
+
+/// clamd with one signature of its own: it needs no download.
+struct Clamd {
+    process: Process,
+    address: String,
+}
+
+impl Clamd {
+    fn start(dir: &Path, port: u16, virus: &[u8]) -> Clamd {
+        let database = dir.join("signatures");
+        fs::create_dir(&database).unwrap();
+        // Name, type of file (any), offset (any), bytes.
+        let hex: String = virus.iter().map(|b| format!("{b:02x}")).collect();
+        fs::write(database.join("own.ndb"), format!("Isthmus.Test:0:*:{hex}\n")).unwrap();
+        let config = format!(
+            "Foreground yes\nTCPSocket {port}\nTCPAddr 127.0.0.1\nDatabaseDirectory {}\nTemporaryDirectory {}\nLogVerbose yes\n",
+            database.display(),
+            dir.display()
+        );
+        fs::write(dir.join("clamd.conf"), config).unwrap();
+        let mut command = Command::new("clamd");
+        command.arg("-c").arg(dir.join("clamd.conf"));
+        let process = Process::start("clamd", dir, &mut command);
+        wait_for_tcp(port);
+        Clamd { process, address: format!("127.0.0.1:{port}") }
+    }
+}
+
+/// The test file that every scanner knows (eicar.org), put together here so that no scanner finds it in this source.
+fn eicar() -> Vec<u8> {
+    let (a, b) = (r"X5O!P%@AP[4\PZX54(P^)7CC)7}$", "EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*");
+    format!("{a}{b}").into_bytes()
+}
+
+#[test]
+fn the_scanner_stops_what_it_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let ports = harness::Ports::claim();
+    let mut clamd = Clamd::start(dir.path(), ports.next(), &eicar());
+    let server = setup(&format!("clamd = \"{}\"\n", clamd.address)).start();
+    let alice = Client::of(&server, "alice");
+    // Behind six megabytes, in the second part.
+    let infected: Vec<u8> = [bytes(6 << 20), eicar()].concat();
+    let (bad, good, other) = (
+        written(&server, "bad", &infected),
+        written(&server, "good", &bytes(5 << 20)),
+        written(&server, "other", &bytes(1_000)),
+    );
+    let refused = alice.upload("1", &bad, "image/png");
+    assert_eq!(refused.status, 403);
+    assert!(refused.text().contains("Isthmus.Test"), "{}", refused.text());
+    for info in ["get_download_info", "get_upload_info"] {
+        let status = alice.get(&format!("{}?tid=1&{info}", alice.root())).status;
+        assert!(matches!(status, 403 | 404), "{info}: {status}");
+    }
+    eventually("a line for the auditor", SOON, || {
+        server
+            .process
+            .output()
+            .lines()
+            .any(|l| l.contains("audit") && l.contains("Isthmus.Test") && !l.contains("alice"))
+    });
+    let passed = alice.upload("2", &good, "image/png");
+    assert_eq!(passed.status, 200, "{}", passed.text());
+    assert_eq!(alice.get(&passed.link()).body, fs::read(&good).unwrap());
+    // Without a scanner nothing passes but what it has seen.
+    clamd.process.kill();
+    assert_eq!(alice.upload("3", &other, "image/png").status, 403);
+    assert_eq!(alice.upload("4", &good, "image/png").status, 200);
+    assert_eq!(alice.upload("5", &bad, "image/png").status, 403);
+}
