@@ -34,6 +34,7 @@ use tokio::sync::watch;
 
 use crate::billing::Office;
 use crate::bus::{LocalBus, NatsBus, NatsError};
+use crate::chat::{self, Chat, Ends};
 use crate::chronicle::Ledger;
 use crate::cluster::Cluster;
 use crate::config::{self, Auth, BusEngine, Config, ConfigError, DigestAlgorithm, Oauth2, StoreEngine, TrustedPeer};
@@ -173,6 +174,7 @@ pub fn run(
         metrics: metrics.clone(),
         cluster: cluster.clone(),
         media: msrp.as_ref().map(|m| m.anchor.clone() as Arc<dyn Media>),
+        ends: msrp.as_ref().map(|m| Ends { switch: m.switch.clone(), doors: m.told }),
     };
     let Services { sip, home, registrar, presence, authenticator, pager, courier, ip_sm_gw, names, wake } =
         open_sip(&config, &pems, &store, around, runtime.handle())?;
@@ -470,6 +472,7 @@ struct Around {
     metrics: Arc<Metrics>,
     cluster: Arc<Cluster>,
     media: Option<Arc<dyn Media>>,
+    ends: Option<Ends>,
 }
 
 /// What answers SIP, tied together.
@@ -495,7 +498,7 @@ fn open_sip(
     around: Around,
     runtime: &Handle,
 ) -> Result<Services, AppError> {
-    let Around { directory, filters, chronicle, metrics, cluster, media } = around;
+    let Around { directory, filters, chronicle, metrics, cluster, media, ends } = around;
     let sip = &config.sip;
     // Bound before anything is written into a Via, so that port 0 is known by its real number.
     let bound = Bound::new(&carrier_config(config, pems)?, runtime.clone())?;
@@ -570,6 +573,20 @@ fn open_sip(
     // In front of the pager: a short message is not kept as a text for a number that nobody has here.
     services.splice(1..1, gateway.clone().map(|g| g as Arc<dyn Service>));
     services.splice(1..1, presence.clone().map(|p| p as Arc<dyn Service>));
+    let chat = ends.map(|ends| {
+        let parts = chat::Parts {
+            home: home.clone(),
+            location: registrar.clone(),
+            next_hops: names.clone(),
+            documents: store.documents(),
+            chronicle: chronicle.clone(),
+            metrics: &metrics,
+            runtime: runtime.clone(),
+        };
+        Chat::open(config, ends, parts)
+    });
+    let chat = chat.transpose()?;
+    services.splice(0..0, chat.iter().flat_map(Chat::services));
     services.push(presence::capabilities(config, home.clone(), registrar.clone(), presence.clone(), &metrics));
     let parts = SipParts {
         home: home.clone(),
@@ -590,6 +607,9 @@ fn open_sip(
         authenticator.attach(Arc::new(vectors), driver.clone());
     }
     registrar.attach(driver.clone());
+    if let Some(chat) = &chat {
+        chat.attach(config, driver.clone(), &pager);
+    }
     if let Some(presence) = &presence {
         presence.attach(driver.clone());
     }

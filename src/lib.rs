@@ -9,6 +9,7 @@ pub mod app;
 pub mod billing;
 pub mod bus;
 pub mod cdr;
+mod chat;
 pub mod chronicle;
 pub mod cluster;
 pub mod config;

@@ -32,6 +32,8 @@ pub enum MsrpError {
 pub struct Msrp {
     pub switch: Arc<Switch>,
     pub anchor: Arc<Anchor>,
+    /// Where the doors are, as peers reach them.
+    pub told: AnchorConfig,
     doors: Vec<JoinHandle<()>>,
 }
 
@@ -78,7 +80,7 @@ impl Msrp {
         let doors = doors.map(|(door, secure)| runtime.spawn(switch.clone().listen(door, secure))).collect();
         runtime.spawn(keep_time(anchor.clone()));
         to_metrics(metrics, &switch, &anchor);
-        Ok(Some(Msrp { switch, anchor, doors }))
+        Ok(Some(Msrp { switch, anchor, told, doors }))
     }
 
     /// Closes the doors and every connection.
@@ -126,7 +128,7 @@ fn to_metrics(metrics: &Metrics, switch: &Arc<Switch>, anchor: &Arc<Anchor>) {
     let s = switch.clone();
     metrics.source(Family::counter("isthmus_msrp_total", "What the MSRP switch did, by kind."), move |out| {
         type Of = fn(&Counts) -> &AtomicU64;
-        let kinds: [(&str, Of); 11] = [
+        let kinds: [(&str, Of); 13] = [
             ("connections", |c| &c.connections),
             ("connections_refused", |c| &c.connections_refused),
             ("connections_cut", |c| &c.connections_cut),
@@ -138,6 +140,8 @@ fn to_metrics(metrics: &Metrics, switch: &Arc<Switch>, anchor: &Arc<Anchor>) {
             ("reports", |c| &c.reports),
             ("refused", |c| &c.refused),
             ("failed", |c| &c.failed),
+            ("received", |c| &c.received),
+            ("sent", |c| &c.sent),
         ];
         for (kind, of) in kinds {
             out.push(&[("kind", kind)], of(s.counts()).load(Relaxed) as f64);

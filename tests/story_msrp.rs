@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::msrp::{Frame, Stream};
+use harness::msrp::{Frame, Stream, dissected};
 use harness::sipp::Running;
 use harness::{DOMAIN, Peer, Server, Setup, Sipp, eventually};
 
@@ -132,40 +132,6 @@ fn paths(of: &[String; 2]) -> [&str; 2] {
     [&of[0], &of[1]]
 }
 
-/// tshark's MSRP dissector reads everything that a stream got from the server, each as a packet: one line for each, which says
-/// method or status, Message-ID and flag.
-fn dissected(server: &Server, stream: &Stream) -> Vec<String> {
-    /// What fits into a packet; of longer chunks there is nothing else to see.
-    const PACKET: usize = 60_000;
-    let hex = server.path().join("msrp.hex");
-    let capture = server.path().join("msrp.pcap");
-    let mut text = String::new();
-    let frames = stream.received.iter().filter(|f| f.len() <= PACKET);
-    for (i, row) in frames.clone().flat_map(|f| f.chunks(16).enumerate()) {
-        let octets: String = row.iter().map(|b| format!(" {b:02x}")).collect();
-        text.push_str(&format!("{:06x}{octets}\n", i * 16));
-    }
-    std::fs::write(&hex, text).unwrap();
-    let made = Command::new("text2pcap").args(["-q", "-T", "2855,40000"]).arg(&hex).arg(&capture).output();
-    assert!(made.expect("text2pcap; tests/run installs it").status.success());
-    let fields = ["msrp.method", "msrp.status.code", "msrp.messageid", "msrp.cnt.flg", "_ws.malformed"];
-    let read = Command::new("tshark")
-        .args(["-r", &capture.to_string_lossy(), "-T", "fields", "-E", "separator=|", "-E", "occurrence=a"])
-        .args(fields.iter().flat_map(|field| ["-e", field]))
-        .output()
-        .expect("tshark; tests/run installs it");
-    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
-    let lines: Vec<String> = String::from_utf8_lossy(&read.stdout).lines().map(str::to_owned).collect();
-    assert_eq!(lines.len(), frames.count(), "one line for each: {lines:?}");
-    for line in &lines {
-        let told: Vec<&str> = line.split('|').collect();
-        let [method, status, message_id, flag, malformed] = told[..] else { panic!("{line}") };
-        assert!(method.is_empty() != status.is_empty() && malformed.is_empty(), "{line}");
-        assert!(["$", "+", "#"].contains(&flag) && message_id.is_empty() == method.is_empty(), "{line}");
-    }
-    lines
-}
-
 #[test]
 fn a_chat_goes_through_with_its_message_ids_and_ends_with_the_call() {
     let (server, [door, _]) = started("");
@@ -217,9 +183,9 @@ fn a_chat_goes_through_with_its_message_ids_and_ends_with_the_call() {
     let trace = server.command(&["trace", "chat-1", "--config", "isthmus.toml"]);
     assert!(trace.contains("its messages go through this server") && trace.contains("its messages end"), "{trace}");
 
-    let told = dissected(&server, &chat.alice).join("\n");
+    let told = dissected(server.path(), &chat.alice).join("\n");
     assert!(told.contains("SEND||456s9wlk3|$|") && told.contains("|200||$|") && told.contains("REPORT|"), "{told}");
-    let told = dissected(&server, &chat.bob).join("\n");
+    let told = dissected(server.path(), &chat.bob).join("\n");
     assert!(told.contains("SEND||87652491|$|") && told.contains("|200||$|"), "{told}");
 }
 
@@ -293,7 +259,7 @@ fn a_long_message_is_interrupted_for_a_response_and_arrives_whole() {
     assert!(chunks >= 2, "interrupted, so in more than one chunk");
     assert_eq!(chat.alice.next().what, "200 OK");
     session.hang_up();
-    dissected(&server, &chat.bob);
+    dissected(server.path(), &chat.bob);
 }
 
 #[test]
@@ -366,7 +332,7 @@ fn what_is_wrong_is_answered_or_closed() {
 
     session.hang_up();
     chat.alice.closed(CLOSED);
-    dissected(&server, &chat.alice);
+    dissected(server.path(), &chat.alice);
 }
 
 #[test]
@@ -574,5 +540,5 @@ fn a_caller_behind_kamailio_as_relay_is_reached_over_tls() {
     assert_eq!((reported.what.as_str(), reported.header("Message-ID")), ("REPORT", "relayed1"));
     session.hang_up();
     bob.closed(CLOSED);
-    dissected(&server, &bob);
+    dissected(server.path(), &bob);
 }

@@ -233,7 +233,31 @@ impl Config {
         if !(1..=10_000_000).contains(&self.msrp.max_sessions) {
             say("msrp.max_sessions", "must be 1 to 10,000,000".to_owned());
         }
+        found.extend(self.conference());
         found.extend(self.collisions());
+        found
+    }
+
+    fn conference(&self) -> Vec<Problem> {
+        let c = &self.conference;
+        let mut found = Vec::new();
+        let mut say = |key: &str, what: &str| found.push(Problem::new(key, what.to_owned()));
+        let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if c.factory.is_empty() || !c.factory.bytes().all(fine) || c.factory.starts_with("chat-") {
+            say("conference.factory", "must be letters, digits, '-', '_' or '.', and not begin with \"chat-\"");
+        }
+        if !(1..=1_000_000).contains(&c.max_rooms) {
+            say("conference.max_rooms", "must be 1 to 1,000,000");
+        }
+        if !(2..=10_000).contains(&c.max_members) {
+            say("conference.max_members", "must be 2 to 10,000");
+        }
+        if !(1..=16 << 20).contains(&c.max_message.0) {
+            say("conference.max_message", "must be 1 byte to 16 MiB");
+        }
+        if !(60..=315_360_000).contains(&c.keep) {
+            say("conference.keep", "must be 60 to 315360000");
+        }
         found
     }
 

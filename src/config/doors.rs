@@ -69,6 +69,36 @@ impl Default for Msrp {
     }
 }
 
+/// `[conference]`: chat rooms (RFC 7701). They need a door of `[msrp]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Conference {
+    pub enabled: bool,
+    /// User part of the address that opens a room, `sip:<factory>@<domain>`.
+    pub factory: String,
+    /// 1 to 1,000,000.
+    pub max_rooms: usize,
+    /// Sessions in one room, 2 to 10,000.
+    pub max_members: usize,
+    /// Longest message in a room, in bytes, up to 16 MiB.
+    pub max_message: Size,
+    /// Seconds that an empty room is kept, 60 to 315,360,000.
+    pub keep: u64,
+}
+
+impl Default for Conference {
+    fn default() -> Conference {
+        Conference {
+            enabled: true,
+            factory: "conference-factory".to_owned(),
+            max_rooms: 10_000,
+            max_members: 100,
+            max_message: Size::kib(256),
+            keep: 30 * 86_400,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Media {

@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use doors::{
-    Admin, Billing, CertificateFiles, Content, Http, Media, Msrp, Oauth2, Smpp, SmppBind, SmppEsme, SmppLink,
-    SmppTimers, Sms, Tls, Webhooks, WhenUnscanned, Xmpp, XmppRoute,
+    Admin, Billing, CertificateFiles, Conference, Content, Http, Media, Msrp, Oauth2, Smpp, SmppBind, SmppEsme,
+    SmppLink, SmppTimers, Sms, Tls, Webhooks, WhenUnscanned, Xmpp, XmppRoute,
 };
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};
 pub use presence::{Capabilities, CapabilitiesFrom, Presence, Watchers};
@@ -44,6 +44,7 @@ pub struct Config {
     pub sms_over_ip: SmsOverIp,
     pub tls: Tls,
     pub msrp: Msrp,
+    pub conference: Conference,
     pub media: Media,
     pub http: Http,
     pub oauth2: Oauth2,
@@ -76,6 +77,7 @@ impl Default for Config {
             sms_over_ip: SmsOverIp::default(),
             tls: Tls::default(),
             msrp: Msrp::default(),
+            conference: Conference::default(),
             media: Media::default(),
             http: Http::default(),
             oauth2: Oauth2::default(),

@@ -151,11 +151,13 @@ pub struct Messaging {
     pub expiry: u64,
     /// Messages kept for one user, 1 to 100,000.
     pub per_user: usize,
+    /// Chats (MSRP sessions) with users who are away are answered, and what is said in them is kept.
+    pub chats: bool,
 }
 
 impl Default for Messaging {
     fn default() -> Messaging {
-        Messaging { expiry: 7 * 86_400, per_user: 1_000 }
+        Messaging { expiry: 7 * 86_400, per_user: 1_000, chats: true }
     }
 }
 

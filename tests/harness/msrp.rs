@@ -3,6 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long a story waits for what must come.
@@ -185,6 +187,40 @@ impl Stream {
         });
         Some(Frame { id: id.to_owned(), what: what.to_owned(), headers: headers.collect(), body, flag })
     }
+}
+
+/// tshark's MSRP dissector reads everything that a stream got from the server, each as a packet: one line for each, which says
+/// method or status, Message-ID and flag.
+pub fn dissected(folder: &Path, stream: &Stream) -> Vec<String> {
+    /// What fits into a packet; of longer chunks there is nothing else to see.
+    const PACKET: usize = 60_000;
+    let hex = folder.join("msrp.hex");
+    let capture = folder.join("msrp.pcap");
+    let mut text = String::new();
+    let frames = stream.received.iter().filter(|f| f.len() <= PACKET);
+    for (i, row) in frames.clone().flat_map(|f| f.chunks(16).enumerate()) {
+        let octets: String = row.iter().map(|b| format!(" {b:02x}")).collect();
+        text.push_str(&format!("{:06x}{octets}\n", i * 16));
+    }
+    std::fs::write(&hex, text).unwrap();
+    let made = Command::new("text2pcap").args(["-q", "-T", "2855,40000"]).arg(&hex).arg(&capture).output();
+    assert!(made.expect("text2pcap; tests/run installs it").status.success());
+    let fields = ["msrp.method", "msrp.status.code", "msrp.messageid", "msrp.cnt.flg", "_ws.malformed"];
+    let read = Command::new("tshark")
+        .args(["-r", &capture.to_string_lossy(), "-T", "fields", "-E", "separator=|", "-E", "occurrence=a"])
+        .args(fields.iter().flat_map(|field| ["-e", field]))
+        .output()
+        .expect("tshark; tests/run installs it");
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    let lines: Vec<String> = String::from_utf8_lossy(&read.stdout).lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), frames.count(), "one line for each: {lines:?}");
+    for line in &lines {
+        let told: Vec<&str> = line.split('|').collect();
+        let [method, status, message_id, flag, malformed] = told[..] else { panic!("{line}") };
+        assert!(method.is_empty() != status.is_empty() && malformed.is_empty(), "{line}");
+        assert!(["$", "+", "#"].contains(&flag) && message_id.is_empty() == method.is_empty(), "{line}");
+    }
+    lines
 }
 
 fn find(bytes: &[u8], what: &[u8], from: usize) -> Option<usize> {

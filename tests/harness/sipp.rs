@@ -55,6 +55,10 @@ impl Sipp {
                 ("MORE", String::new()),
                 ("TYPE", "text/plain".into()),
                 ("NUMBER", " [call_number]".into()),
+                ("FINAL", "486 Busy Here".into()),
+                ("CONTENT", "application/sdp".into()),
+                ("BEFORE", String::new()),
+                ("AFTER", String::new()),
                 // What is watched.
                 ("EVENT", "reg".into()),
                 ("ACCEPT", "application/reginfo+xml".into()),

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use crate::connection::Connection;
+use crate::local::Local;
 use crate::tls::Fingerprint;
 
 /// The two ends of a session, as an index: 0 or 1.
@@ -51,6 +52,8 @@ pub(crate) struct Leg {
     pub(crate) state: Mutex<LegState>,
     /// Told when `state` changes.
     pub(crate) changed: Notify,
+    /// What stands here, when it is no peer.
+    pub(crate) local: Option<Box<Local>>,
 }
 
 #[derive(Default)]
@@ -65,6 +68,13 @@ pub(crate) struct LegState {
 
 /// Message-IDs that are remembered as stopped.
 pub(crate) const MAX_STOPPED: usize = 16;
+
+/// Where what is sent to a side goes.
+pub(crate) enum Far {
+    /// With the peer's path.
+    Connection(Arc<Connection>, Box<[u8]>),
+    Local,
+}
 
 /// How a leg stands.
 #[derive(Default)]
@@ -107,7 +117,7 @@ impl Bridge {
     }
 
     /// The connection of a side, and its path; waits while it is expected.
-    pub(crate) async fn reach(&self, side: Side) -> Option<(Arc<Connection>, Box<[u8]>)> {
+    pub(crate) async fn reach(&self, side: Side) -> Option<Far> {
         let leg = self.leg(side);
         loop {
             let changed = leg.changed.notified();
@@ -117,8 +127,9 @@ impl Bridge {
             {
                 let state = leg.state.lock();
                 match (&state.link, &state.peer) {
+                    (Link::Awaited, _) if leg.local.is_some() => return Some(Far::Local),
                     (Link::Up(connection), Some(peer)) if state.ready => {
-                        return Some((connection.clone(), peer.path.clone()));
+                        return Some(Far::Connection(connection.clone(), peer.path.clone()));
                     }
                     (Link::Down | Link::Closed, _) => return None,
                     _ => {}
@@ -126,6 +137,13 @@ impl Bridge {
             }
             changed.await;
         }
+    }
+}
+
+impl fmt::Debug for Peer {
+    /// Without the URIs: who knows one may speak.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("connect", &self.connect).finish_non_exhaustive()
     }
 }
 

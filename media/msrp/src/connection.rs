@@ -56,7 +56,7 @@ pub(crate) struct Writer {
 
 /// The connection is gone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Gone;
+pub struct Gone;
 
 impl Connection {
     pub(crate) fn new(

@@ -21,6 +21,10 @@ pub struct Counts {
     pub reports: AtomicU64,
     /// Requests answered 4xx or 5xx.
     pub refused: AtomicU64,
+    /// Messages that ended here.
+    pub received: AtomicU64,
+    /// Messages that began here.
+    pub sent: AtomicU64,
     /// SEND requests of ours that nobody answered, or that the far end refused.
     pub failed: AtomicU64,
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncRead;
 
-use crate::bridge::{Bridge, Link, MAX_STOPPED, Side};
+use crate::assembly::Told;
+use crate::bridge::{Bridge, Far, Link, MAX_STOPPED, Side};
 use crate::buffer::Buffer;
 use crate::connection::{About, Connection, Gone, ReadHalf};
 use crate::counts::Counts;
@@ -97,6 +98,8 @@ struct Course {
     from: Box<[u8]>,
     answer: Answer,
     relay: Option<Relay>,
+    /// A chunk that ends here.
+    gather: Option<Gather>,
     /// Whose connection this is, once it is answered.
     binds: Option<(Arc<Bridge>, Side)>,
 }
@@ -225,6 +228,7 @@ impl Inbound<'_> {
                 from,
                 answer: Answer::Always(400),
                 relay: None,
+                gather: None,
                 binds: None,
             },
             _ => Course {
@@ -233,6 +237,7 @@ impl Inbound<'_> {
                 from: Box::default(),
                 answer: Answer::Never,
                 relay: None,
+                gather: None,
                 binds: None,
             },
         }
@@ -247,6 +252,7 @@ impl Inbound<'_> {
             from: first(head.to_path()),
             answer: Answer::to(wants, status),
             relay: None,
+            gather: None,
             binds: None,
         };
         let (bridge, side) = match self.session(head) {
@@ -260,13 +266,28 @@ impl Inbound<'_> {
                 self.report(&bridge, side, head).await;
                 return course(200);
             }
-            Method::Auth | Method::Nickname | Method::Other => return course(501),
+            Method::Nickname => {
+                bridge.ready(side);
+                let status = match &bridge.leg(side.other()).local {
+                    Some(local) => local.end.nickname(head.other("Use-Nickname").and_then(quoted).as_deref()),
+                    None => 501,
+                };
+                // RFC 7701 §7.1: such a request has no Failure-Report, and is always answered.
+                return Course { answer: Answer::Always(status), ..course(status) };
+            }
+            Method::Auth | Method::Other => return course(501),
         }
         // Without a body it binds the connection, or keeps it open (RFC 4975 §7.1): our neighbour's concern, and not its peer's.
         if head.value(Name::ContentType).is_none() {
             return Course { binds: Some((bridge, side)), ..course(200) };
         }
         bridge.ready(side);
+        if bridge.leg(side.other()).local.is_some() {
+            return match gather(&bridge, side, head) {
+                Ok(gather) => Course { gather: Some(gather), ..course(200) },
+                Err(status) => course(status),
+            };
+        }
         match self.relay(&bridge, side, head, wants).await {
             Ok(relay) => {
                 if let Some(length) = head.byte_range().and_then(|r| r.len()).filter(|l| *l <= UNINTERRUPTED as u64) {
@@ -328,8 +349,8 @@ impl Inbound<'_> {
         }
         let reached = tokio::time::timeout(REACH_WAIT, bridge.reach(side.other())).await;
         let (target, to_path) = match reached {
-            Ok(Some(reached)) => reached,
-            Ok(None) => return Err(481),
+            Ok(Some(Far::Connection(target, path))) => (target, path),
+            Ok(Some(Far::Local) | None) => return Err(481),
             Err(_) => return Err(408),
         };
         let (mut headers, mut content) = (Vec::new(), Vec::new());
@@ -364,6 +385,16 @@ impl Inbound<'_> {
             return;
         }
         let Some(course) = &mut self.course else { return };
+        if let Some(Gather { bridge, side, .. }) = &course.gather
+            && let Some(local) = &bridge.leg(side.other()).local
+        {
+            let taken = local.assembly.lock().piece(body);
+            if let Err(refused) = taken {
+                course.gather = None;
+                course.answer = course.answer.with(refused.status());
+            }
+            return;
+        }
         let Some(relay) = &mut course.relay else { return };
         let status = match relay.refusal(body, self.switch.max_message()) {
             None => match relay.forward(self.switch, &mut self.reader, body, end).await {
@@ -389,7 +420,10 @@ impl Inbound<'_> {
 
     async fn end(&mut self, piece: &[u8], flag: Flag) -> Result<(), End> {
         self.piece(piece, Some(flag)).await;
-        let Some(course) = self.course.take() else { return Ok(()) };
+        let Some(mut course) = self.course.take() else { return Ok(()) };
+        if let Some(gather) = course.gather.take() {
+            self.gathered(&mut course, gather, flag).await;
+        }
         if let Some(status) = course.answer.status() {
             if status != 200 {
                 Counts::add(&self.switch.counts().refused, 1);
@@ -404,6 +438,28 @@ impl Inbound<'_> {
             bridge.ready(side);
         }
         Ok(())
+    }
+
+    /// A chunk of a message that ends here is complete; the message with it, perhaps.
+    async fn gathered(&self, course: &mut Course, gather: Gather, flag: Flag) {
+        let Gather { bridge, side, wants_success } = gather;
+        let Some(local) = &bridge.leg(side.other()).local else { return };
+        let whole = local.assembly.lock().end(flag);
+        let Some(whole) = whole else { return };
+        Counts::add(&self.switch.counts().received, 1);
+        let (message_id, total) = (whole.message_id.clone(), whole.body.len() as u64);
+        let status = local.end.clone().received(whole).await;
+        course.answer = course.answer.with(status);
+        let path = bridge.leg(side).state.lock().peer.as_ref().map(|p| p.path.clone());
+        let Some(path) = path.filter(|_| wants_success && status == 200) else { return };
+        let range = ByteRange { start: 1, end: Some(total), total: Some(total) };
+        let id = TransactionId::new(rand::random());
+        let told = self.connection.write(|lane, out| {
+            lane.interject(Instant::now(), out);
+            write::report(out, &id, &path, bridge.uri(side), &message_id, range, 200);
+        });
+        // A phone that is gone needs no report.
+        let _ = told.await;
     }
 
     /// The connection ended in the middle of a message: the other side is told that no more comes.
@@ -423,8 +479,11 @@ impl Inbound<'_> {
                 _ => None,
             }
         };
+        Counts::add(&self.switch.counts().reports, u64::from(reached.is_some()));
+        if let (Some(local), Some(status)) = (&bridge.leg(other).local, head.status()) {
+            return local.end.reported(head.message_id(), status);
+        }
         let Some((target, to_path)) = reached else { return };
-        Counts::add(&self.switch.counts().reports, 1);
         let id = TransactionId::new(rand::random());
         let sent = target.write(|lane, out| {
             lane.interject(Instant::now(), out);
@@ -467,6 +526,40 @@ impl Inbound<'_> {
             }
         }
     }
+}
+
+/// A chunk of a message that ends here.
+struct Gather {
+    bridge: Arc<Bridge>,
+    side: Side,
+    wants_success: bool,
+}
+
+fn gather(bridge: &Arc<Bridge>, side: Side, head: &Head<'_>) -> Result<Gather, u16> {
+    let leg = bridge.leg(side.other());
+    let local = leg.local.as_ref().filter(|_| matches!(leg.state.lock().link, Link::Awaited)).ok_or(481u16)?;
+    let told = Told {
+        message_id: head.message_id(),
+        content_type: head.value(Name::ContentType).unwrap_or_default(),
+        range: head.byte_range().unwrap_or(ByteRange::WHOLE),
+    };
+    local.assembly.lock().begin(Instant::now(), &told).map_err(|refused| refused.status())?;
+    Ok(Gather { bridge: bridge.clone(), side, wants_success: head.success_report() })
+}
+
+/// What stands between double quotes, its escapes undone.
+fn quoted(value: &[u8]) -> Option<String> {
+    let inside = std::str::from_utf8(value).ok()?.strip_prefix('"')?.strip_suffix('"')?;
+    let mut text = String::with_capacity(inside.len());
+    let mut rest = inside.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => text.push(rest.next()?),
+            '"' => return None,
+            c => text.push(c),
+        }
+    }
+    Some(text)
 }
 
 impl Relay {

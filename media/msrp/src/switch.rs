@@ -14,11 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::bridge::{Bridge, Leg, LegState, Link, Peer, Side};
+use crate::bridge::{Bridge, Leg, Link, Peer, Side};
 use crate::connection::{About, Connection, Member, ReadHalf, WriteHalf};
 use crate::counts::Counts;
 use crate::head::FailureReport;
 use crate::lane::{Chunk, Lane};
+use crate::local::Local;
 use crate::passage::{self, End};
 use crate::tls::{Fingerprint, Tls, TlsError};
 use crate::uri::MsrpUri;
@@ -136,16 +137,27 @@ impl Switch {
 
     /// Makes a session with a URI of ours for each side. `name` is for logs and traces.
     pub fn open(&self, name: &str, caller: Address, callee: Address) -> Result<Arc<Bridge>, Full> {
+        self.insert(name, caller, callee, None)
+    }
+
+    /// `local`: what stands at the callee's side.
+    pub(crate) fn insert(
+        &self,
+        name: &str,
+        caller: Address,
+        callee: Address,
+        local: Option<Box<Local>>,
+    ) -> Result<Arc<Bridge>, Full> {
         let ids: [[u8; SESSION_ID]; 2] = std::array::from_fn(|_| letters(rand::random()));
-        let leg = |address: Address, id: &[u8]| {
+        let leg = |address: Address, id: &[u8], local: Option<Box<Local>>| {
             let scheme = if address.secure { "msrps" } else { "msrp" };
             let mut uri = format!("{scheme}://{}/", address.at).into_bytes();
             uri.extend_from_slice(id);
             uri.push(b';');
             uri.extend_from_slice(address.transport.as_bytes());
-            Leg { uri: uri.into(), state: Mutex::new(LegState::default()), changed: tokio::sync::Notify::new() }
+            Leg::new(uri, local)
         };
-        let legs = [leg(caller, &ids[0]), leg(callee, &ids[1])];
+        let legs = [leg(caller, &ids[0], None), leg(callee, &ids[1], local)];
         let bridge = Arc::new(Bridge { legs, name: name.into() });
         let mut sessions = self.sessions.write();
         if sessions.len() >= 2 * self.config.sessions {
@@ -408,6 +420,9 @@ impl Switch {
             }
         };
         leg.changed.notify_waiters();
+        if let Some(local) = &leg.local {
+            local.end.down();
+        }
         if let Link::Up(connection) = link {
             let bridge = bridge.clone();
             // Reports of what failed go first.
@@ -422,6 +437,9 @@ impl Switch {
     pub(crate) fn failed(&self, about: About, status: u16) {
         let About::Chunk { bridge, from, message_id, range, wants } = about else { return };
         Counts::add(&self.counts.failed, 1);
+        if let Some(local) = &bridge.leg(from).local {
+            return local.end.reported(&message_id, status);
+        }
         if wants == FailureReport::No || status == 408 && wants == FailureReport::Partial {
             return;
         }

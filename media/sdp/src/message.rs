@@ -81,17 +81,65 @@ impl<'a> Messages<'a> {
         })
     }
 
+    /// The same inside of a CPIM message, where nothing said means anything (RFC 4975 §8.6).
+    pub fn accepts_wrapped(types: &[u8], media_type: &[u8]) -> bool {
+        types.is_empty() || accepts(types, media_type)
+    }
+
     /// Whether a body of this type may be sent as a message of its own (RFC 4975 §8.6). Parameters do not count.
     pub fn accepts(&self, media_type: &[u8]) -> bool {
-        let essence = |text: &'a [u8]| text.split(|&b| b == b';').next().unwrap_or_default();
-        let wanted = media_type.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
-        let kind = wanted.split(|&b| b == b'/').next().unwrap_or_default();
-        self.accept_types.split(|&b| b == b' ').map(essence).any(|entry| {
-            entry == b"*"
-                || entry.eq_ignore_ascii_case(wanted)
-                || entry.strip_suffix(b"/*").is_some_and(|k| k.eq_ignore_ascii_case(kind))
-        })
+        accepts(self.accept_types, media_type)
     }
+}
+
+/// Whether a list of types and ranges takes in a type.
+fn accepts(types: &[u8], media_type: &[u8]) -> bool {
+    fn essence(text: &[u8]) -> &[u8] {
+        text.split(|&b| b == b';').next().unwrap_or_default()
+    }
+    let wanted = essence(media_type).trim_ascii();
+    let kind = wanted.split(|&b| b == b'/').next().unwrap_or_default();
+    types.split(|&b| b == b' ').map(essence).any(|entry| {
+        entry == b"*"
+            || entry.eq_ignore_ascii_case(wanted)
+            || entry.strip_suffix(b"/*").is_some_and(|k| k.eq_ignore_ascii_case(kind))
+    })
+}
+
+/// What we say of ourselves where a session ends here.
+#[derive(Clone, Debug)]
+pub struct Own<'a> {
+    pub at: Anchored<'a>,
+    /// `message/cpim text/plain`.
+    pub accept_types: &'a str,
+    /// Of what stands inside of those; empty: nothing is said.
+    pub accept_wrapped_types: &'a str,
+    /// Bytes.
+    pub max_size: u64,
+    /// Further attributes: `chatroom:nickname private-messages`.
+    pub more: &'a [&'a str],
+}
+
+/// Appends a media section of ours.
+pub fn write(own: &Own<'_>, out: &mut Vec<u8>) {
+    // Writing into a Vec cannot fail.
+    let protocol = if own.at.secure { "TCP/TLS/MSRP" } else { "TCP/MSRP" };
+    let _ = write!(out, "m=message {} {protocol} *\r\n", own.at.port);
+    connection(own.at.address, out);
+    let _ = write!(out, "a=accept-types:{}\r\n", own.accept_types);
+    if !own.accept_wrapped_types.is_empty() {
+        let _ = write!(out, "a=accept-wrapped-types:{}\r\n", own.accept_wrapped_types);
+    }
+    let _ = write!(out, "a=max-size:{}\r\n", own.max_size);
+    for line in own.more {
+        let _ = write!(out, "a={line}\r\n");
+    }
+    attributes(&own.at, out);
+}
+
+/// Appends a media section that refuses another (RFC 3264 §6).
+pub fn write_refusal(section: &Section<'_>, out: &mut Vec<u8>) {
+    media_line(section, None, out);
 }
 
 /// What an anchor puts in the place of a peer's own address.

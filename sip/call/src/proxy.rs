@@ -325,7 +325,8 @@ impl Proxy {
         let Access::Digest(authenticator) = &parts.access else {
             return Ok(claimed.map_or(Caller::Foreign, Caller::User));
         };
-        if routed.sealed {
+        let in_dialog = message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
+        if routed.sealed || in_dialog && parts.services.iter().any(|s| s.knows(message)) {
             return Ok(claimed.map_or(Caller::Foreign, Caller::User));
         }
         let ours = from.as_ref().is_some_and(|uri| {
@@ -547,6 +548,11 @@ impl Proxy {
     fn ack(&mut self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>) {
         let call_id = message.call_id().unwrap_or_default();
         let tag = message.value(HeaderName::To).and_then(derived::tag);
+        if tag.is_some()
+            && let Some(service) = self.parts.services.iter().find(|s| s.knows(message))
+        {
+            return service.acknowledged(message);
+        }
         // The ACK for a final response that we sent without state ends here.
         if tag.is_none() || tag == Some(&step.endpoint.local_tag(call_id)) {
             return;

@@ -51,8 +51,18 @@ pub fn contact(home: &Home, flow: &Flow) -> Vec<u8> {
 
 /// The next NOTIFY of a dialog without its Via, which the [`Outlet`](crate::service::Outlet) writes. `None`: the dialog is over.
 pub fn write_notify(dialog: &mut Dialog, room: usize, more: impl FnOnce(&mut Writer<'_>)) -> Option<Vec<u8>> {
+    write_in_dialog(dialog, Method::Notify, room, more)
+}
+
+/// The next request of a dialog, as [`write_notify`].
+pub fn write_in_dialog(
+    dialog: &mut Dialog,
+    method: Method,
+    room: usize,
+    more: impl FnOnce(&mut Writer<'_>),
+) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(room + 512);
-    dialog.write_request(Method::Notify, &mut out, |_| {}, more).ok()?;
+    dialog.write_request(method, &mut out, |_| {}, more).ok()?;
     const VIA: &[u8] = b"Via: \r\n";
     let first = memchr::memchr(b'\n', &out)? + 1;
     debug_assert!(out[first..].starts_with(VIA), "a request begins with its Via");

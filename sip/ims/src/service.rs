@@ -81,6 +81,18 @@ pub trait Service: Send + Sync {
         Verdict::Pass
     }
 
+    /// Whether a request or ACK belongs to a dialog of which this service is an end: then it was let in once, and is not
+    /// asked for credentials again. Called for messages with a tag in To, before their sender is known.
+    fn knows(&self, message: &Message<'_>) -> bool {
+        let _ = message;
+        false
+    }
+
+    /// The ACK of a dialog that the service [knows](Service::knows).
+    fn acknowledged(&self, message: &Message<'_>) {
+        let _ = message;
+    }
+
     /// A request that a service took in [`Service::unreached`], on a status of 408, was taken by a phone after all: its 2xx
     /// came late, within the life of its transaction.
     fn reached_late(&self, transaction: Transaction) {

@@ -408,7 +408,7 @@ fn speaks_of_messages(message: &Message<'_>) -> bool {
 }
 
 /// The session description in a message: its body, or a part of it.
-fn description<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
+pub(crate) fn description<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
     let content_type = MediaType::parse(message.value(HeaderName::ContentType)?)?;
     multipart::find(&content_type, message.body(), "application/sdp").map(|p| p.body)
 }

@@ -156,16 +156,33 @@ impl Courier {
             Order::Committed { put, result: Ok(id) } => self.committed(put, id),
             Order::Committed { put, result: Err(error) } => self.turned_away(&put, &error),
             Order::TakenLate { id, put } => self.taken_late(id, put),
-            Order::Kept(aor) => {
-                self.rounds.waiting.add(&aor);
-                if self.rounds.is_there(&aor) {
-                    self.schedule.wake(aor);
+            Order::Kept(aor) => self.kept(aor),
+            Order::KeptOfSession { aor, call_id, stored } => {
+                let rounds = self.rounds.clone();
+                add(&rounds.counts.kept, 1);
+                rounds.chronicle.note(&Note {
+                    trace: &call_id,
+                    event: NoteEvent::MessageKept,
+                    status: 200,
+                    from: b"",
+                    to: b"",
+                });
+                if let Some(notice) = stored {
+                    tokio::spawn(async move { rounds.tell(notice).await });
                 }
+                self.kept(aor);
             }
             Order::Read { aor, by, request } => {
                 let rounds = self.rounds.clone();
                 tokio::spawn(async move { rounds.share(&aor, by, &request).await });
             }
+        }
+    }
+
+    fn kept(&mut self, aor: Aor) {
+        self.rounds.waiting.add(&aor);
+        if self.rounds.is_there(&aor) {
+            self.schedule.wake(aor);
         }
     }
 

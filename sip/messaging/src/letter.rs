@@ -155,6 +155,55 @@ fn write_kept(message: &Message<'_>, request: &Request<'_>, aor: &Aor, unix: u64
     });
 }
 
+/// What is known of the sender and the addressee of messages that came through a session.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    /// The From of the INVITE, with its tag.
+    pub from: Box<[u8]>,
+    /// Its To.
+    pub to: Box<[u8]>,
+    pub call_id: Box<[u8]>,
+    /// The identity that was believed, as the value of P-Asserted-Identity.
+    pub asserted: Option<Box<[u8]>>,
+    pub aor: Aor,
+}
+
+/// The stored form of a message that came through a session. `number`: its place in the session.
+pub fn from_session(
+    ends: &Ends,
+    number: u32,
+    [content_type, body]: [&[u8]; 2],
+    unix: u64,
+    config: &Config,
+) -> Result<QueuedMessage, NotKept> {
+    let mut out = Vec::with_capacity(body.len() + 512);
+    let uri = ["sip:", ends.aor.as_str()].concat();
+    build::Request::new(Method::Message, uri.as_bytes()).write(&mut out, |w| {
+        w.text(HeaderName::From, &ends.from);
+        w.text(HeaderName::To, &ends.to);
+        // One for each: a phone may take a second request with a Call-ID that it knows for a part of what is over.
+        w.header(HeaderName::CallId, |t| {
+            t.extend_from_slice(format!("{number}.").as_bytes());
+            t.extend_from_slice(&ends.call_id);
+        });
+        w.cseq(1, Method::Message);
+        w.header(HeaderName::Date, |t| Date::from_unix(unix).write(t));
+        if let Some(asserted) = &ends.asserted {
+            w.text(HeaderName::PAssertedIdentity, asserted);
+        }
+        w.body(content_type, body);
+    });
+    let Ok(message) = Message::parse(&out) else { return Err(NotKept::Bad { status: 400, reason: "Bad Request" }) };
+    if is_composing(&message) {
+        return Err(NotKept::Fleeting);
+    }
+    let (key, expires_at) = (key(&message), unix + u64::from(config.expiry));
+    if out.len() > MAX_QUEUED_MESSAGE {
+        return Err(NotKept::Bad { status: 413, reason: "Message Too Large" });
+    }
+    Ok(QueuedMessage { aor: ends.aor.clone(), key, body: out, expires_at: expires_at as i64 })
+}
+
 /// Headers between two neighbours, and credentials; not for the addressee, or not true any more later.
 fn belongs_to_the_way(name: HeaderName) -> bool {
     use HeaderName::*;

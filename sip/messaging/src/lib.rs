@@ -1,4 +1,5 @@
-//! Pager-mode messages (RFC 3428) for users who are away: kept durably, delivered in order when they come back.
+//! Messages: pager mode (RFC 3428) for users who are away, kept durably and delivered in order when they come back; sessions that
+//! pass through ([`Anchor`]); sessions that end here: chats with users who are away, and chat rooms ([`Agent`], [`Conferences`]).
 //!
 //! A MESSAGE to somebody who is there is the proxy's business. One that reached nobody comes to the [`Pager`], which
 //! writes it to the store and has it answered with 202 once the commit is on disk. The [`Courier`] delivers: one message
@@ -8,7 +9,10 @@
 //!
 //! Start at [`Pager`] for what is accepted, at [`Courier`] for when and how it is delivered.
 
+mod agent;
 mod anchor;
+mod away;
+mod conference;
 mod config;
 mod counts;
 mod courier;
@@ -20,6 +24,7 @@ mod round;
 mod schedule;
 mod sweep;
 mod telling;
+mod terms;
 mod waiting;
 
 #[cfg(test)]
@@ -27,7 +32,9 @@ mod fakes;
 #[cfg(test)]
 mod through_the_stack;
 
+pub use agent::{Agent, AgentParts, Sessions};
 pub use anchor::{Anchor, AnchorConfig};
+pub use conference::{ConferenceConfig, ConferenceParts, Conferences, Counts as ConferenceCounts, read_list};
 pub use config::{Config, Devices};
 pub use counts::Counts;
 pub use courier::{Courier, CourierParts, NextHops};

@@ -1,7 +1,7 @@
 //! The service: takes messages that reached nobody, has them committed, and hears of registrations.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sip_cpim::{Fate, Outcome};
 use sip_ims::Aor;
@@ -13,6 +13,8 @@ use sip_proto::transport::Transmit;
 use sip_proto::{HeaderName, Message, Method};
 use tokio::sync::mpsc;
 
+use crate::agent::{Agent, Invited};
+use crate::away::{self, Away};
 use crate::config::Config;
 use crate::counts::Counts;
 use crate::late::Late;
@@ -28,6 +30,7 @@ pub struct Pager {
     counts: Arc<Counts>,
     late: Arc<Late>,
     orders: mpsc::UnboundedSender<Order>,
+    sessions: OnceLock<Arc<Agent>>,
 }
 
 /// What the pager leaves for the [`Courier`](crate::Courier) to do. Ends when the pager is dropped.
@@ -53,6 +56,8 @@ pub(crate) enum Order {
     TakenLate { id: MessageId, put: Put },
     /// A message for this user was committed without a request that waits for it.
     Kept(Aor),
+    /// The same, of a session: its sender may want to hear of it.
+    KeptOfSession { aor: Aor, call_id: Box<[u8]>, stored: Option<Notice> },
     /// A user has read something on one device: the others are to know. `request`: in the form that is kept.
     Read { aor: Aor, by: SocketAddr, request: Vec<u8> },
 }
@@ -86,7 +91,12 @@ impl Pager {
             late: late.clone(),
             queue: queue.clone(),
         };
-        (Arc::new(Pager { config, queue, waiting, counts, late, orders }), inbox)
+        (Arc::new(Pager { config, queue, waiting, counts, late, orders, sessions: OnceLock::new() }), inbox)
+    }
+
+    /// Has chats with users who are away answered, and what is said in them kept. Once.
+    pub fn answer_by(&self, agent: Arc<Agent>) {
+        let _ = self.sessions.set(agent);
     }
 
     /// A user has registered, or refreshed a registration. `aor`: canonical `user@domain`. Never blocks for long.
@@ -121,6 +131,31 @@ impl Pager {
     }
 }
 
+impl Pager {
+    /// An INVITE to a chat that reached nobody: we take part in their place.
+    fn unreached_chat(
+        &self,
+        step: &mut Step<'_>,
+        request: &Request<'_>,
+        aor: &Aor,
+        server: Option<ServerId>,
+    ) -> Verdict {
+        let Some(agent) = self.sessions.get().filter(|a| a.has_room()) else { return Verdict::Pass };
+        if request.profile.is_none() && !self.config.strangers {
+            return Verdict::Pass;
+        }
+        let Some(offered) = away::keeps(request) else { return Verdict::Pass };
+        let party = Arc::new(Away::new(request, aor, &self.config, self.queue.clone(), self.orders.clone()));
+        let invited =
+            Invited { party, terms: away::terms(&self.config), user: away::USER.to_owned(), features: "", first: None };
+        match agent.answer(step, request, server, &offered, invited) {
+            Ok(()) => Verdict::Taken,
+            // Whoever asked goes on as if nobody kept chats.
+            Err(_) => Verdict::Pass,
+        }
+    }
+}
+
 impl Service for Pager {
     fn name(&self) -> &'static str {
         "pager"
@@ -142,6 +177,9 @@ impl Service for Pager {
     fn unreached(&self, step: &mut Step<'_>, request: &Request<'_>, server: Option<ServerId>, status: u16) -> Verdict {
         let message = request.message;
         let Some(aor) = &request.callee else { return Verdict::Pass };
+        if message.method() == Method::Invite {
+            return self.unreached_chat(step, request, aor, server);
+        }
         if message.method() != Method::Message || request.profile.is_none() && !self.config.strangers {
             return Verdict::Pass;
         }

@@ -163,7 +163,7 @@ impl Proxy {
                 _ => {}
             }
             if matches!(status, 408 | 430 | 480)
-                && !fork.invite
+                && (!fork.invite || request.method() == Method::Invite)
                 && fork.callee.is_some()
                 && let Some(uri) = Uri::parse(request.request_uri())
             {

@@ -1,0 +1,168 @@
+//! Asking others in: REFER to the focus (RFC 4579 §5.5), and the list of an INVITE.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sip_ims::Aor;
+use sip_ims::notify::write_notify;
+use sip_ims::service::{Outcome, Request, Step, Verdict};
+use sip_proto::build::Writer;
+use sip_proto::dialog::Dialog;
+use sip_proto::refer::{Order, Referral, SIPFRAG};
+use sip_proto::subscription::NotifierEvent;
+use sip_proto::uri::Uri;
+use sip_proto::{HeaderName, Hop, Method};
+use tokio::sync::oneshot;
+
+use super::Who;
+use super::member::{Joining, Member};
+use super::room::Room;
+use crate::agent::{Call, reply};
+use crate::terms::Offered;
+
+/// Seconds that an invited user has to answer.
+const PATIENCE: u32 = 180;
+
+/// Where the sender of a REFER hears how it went.
+enum Ear {
+    /// In the session that it came in.
+    Session(Box<[u8]>),
+    /// In a dialog of its own.
+    Dialog(Box<Dialog>, Hop),
+}
+
+/// A REFER to the focus: asks somebody in, or with `method=BYE` has somebody leave. `session`: the one it came in.
+pub fn refer(room: &Arc<Room>, step: &mut Step<'_>, request: &Request<'_>, session: Option<&[u8]>) -> Verdict {
+    match refer_to(room, step, request, session) {
+        Ok(()) => {}
+        Err(status) => reply(step, request, status, |_| {}),
+    }
+    Verdict::Taken
+}
+
+fn refer_to(room: &Arc<Room>, step: &mut Step<'_>, request: &Request<'_>, session: Option<&[u8]>) -> Result<(), u16> {
+    let message = request.message;
+    let order = Order::read(message).map_err(|_| 400u16)?;
+    let who = room.rooms().who(request)?;
+    if !room.is_in(&who) && !room.is_creator(&who) {
+        return Err(403);
+    }
+    let uri = order.refer_to.0.uri().filter(Uri::is_sip).ok_or(400u16)?;
+    let aor = room.rooms().parts.home.aor(&uri).ok_or(404u16)?;
+    let leave = uri.params().get("method").is_some_and(|m| m.eq_ignore_ascii_case(b"BYE"));
+    if leave && !room.is_creator(&who) {
+        return Err(403);
+    }
+    let tag = step.endpoint.local_tag(message.call_id().unwrap_or_default());
+    let ear = match session {
+        Some(key) => Ear::Session(key.into()),
+        None => {
+            let mut dialog = Dialog::uas(message, &tag).map_err(|_| 400u16)?;
+            dialog.responded(message, 202);
+            Ear::Dialog(Box::new(dialog), Hop::Flow(*request.flow))
+        }
+    };
+    reply(step, request, 202, |w| {
+        w.text(HeaderName::Contact, &sip_ims::notify::contact(&room.rooms().parts.home, request.flow));
+        if !order.subscription {
+            w.text(HeaderName::ReferSub, b"false");
+        }
+    });
+    let report = order.subscription.then(|| (Referral::start(Instant::now(), &order, PATIENCE).0, ear));
+    if leave {
+        room.expel(&format!("sip:{aor}"));
+        if let Some((referral, ear)) = report {
+            let room = room.clone();
+            room.rooms().parts.runtime.clone().spawn(async move {
+                let ear = &mut { ear };
+                let referral = told(&room, ear, referral).await;
+                told(&room, ear, referral.progress(Instant::now(), 200, b"").0).await;
+            });
+        }
+    } else {
+        ask(room, aor, &who, report.map(|(referral, ear)| Report { referral, ear }));
+    }
+    Ok(())
+}
+
+/// How the sender of a REFER is told.
+pub struct Report {
+    referral: Referral,
+    ear: Ear,
+}
+
+/// Asks a user of ours into the room, and lets them in from now on.
+pub fn ask(room: &Arc<Room>, aor: Aor, by: &Who, report: Option<Report>) {
+    room.allow(&format!("sip:{aor}"));
+    let (room, by) = (room.clone(), by.clone());
+    let runtime = room.rooms().parts.runtime.clone();
+    runtime.spawn(async move {
+        let mut report = report;
+        if let Some(Report { referral, ear }) = report.take() {
+            let mut ear = ear;
+            let referral = told(&room, &mut ear, referral).await;
+            let status = call(&room, aor, &by).await;
+            told(&room, &mut ear, referral.progress(Instant::now(), status, b"").0).await;
+        } else {
+            call(&room, aor, &by).await;
+        }
+    });
+}
+
+async fn call(room: &Arc<Room>, aor: Aor, by: &Who) -> u16 {
+    let who = Who { uri: format!("sip:{aor}").into(), display: "".into(), known: true };
+    let member = Member::new(room.clone(), who, b"", &Offered::default(), Joining::DialedOut, Vec::new());
+    let call = Call {
+        to: aor,
+        from: format!("<{}>", room.uri),
+        user: room.id().to_owned(),
+        features: ";isfocus",
+        terms: room.terms(),
+        party: member,
+        subject: room.subject(),
+        referred_by: format!("<{}>", by.uri).into_bytes().into(),
+    };
+    match room.rooms().parts.agent.call(call).await {
+        Ok(()) => 200,
+        Err(status) => status,
+    }
+}
+
+/// Sends a NOTIFY with the state of a referral, and waits for its answer.
+async fn told(room: &Arc<Room>, ear: &mut Ear, referral: Referral) -> Referral {
+    let (ended, outcome) = oneshot::channel::<Outcome>();
+    let now = Instant::now();
+    let more = |w: &mut Writer<'_>| {
+        w.header(HeaderName::Event, |out| referral.write_event(out));
+        w.header(HeaderName::SubscriptionState, |out| referral.write_state(now, out));
+        let mut body = Vec::new();
+        referral.write_body(&mut body);
+        w.body(SIPFRAG, &body);
+    };
+    let agent = &room.rooms().parts.agent;
+    match ear {
+        Ear::Session(key) => agent.request_within(key, Method::Notify, more, move |outcome| _ = ended.send(outcome)),
+        Ear::Dialog(dialog, hop) => {
+            if let (Some(bytes), Some(outlet)) = (write_notify(dialog, 256, more), agent.outlet()) {
+                outlet.request(*hop, bytes, Box::new(move |outcome| _ = ended.send(outcome)));
+            }
+        }
+    }
+    let status = match outcome.await {
+        Ok(Outcome::Response { status, .. }) => status,
+        _ => 408,
+    };
+    referral.step(Instant::now(), NotifierEvent::Answered { status, retry_after: None }).0
+}
+
+impl Room {
+    /// Has a user leave, with every device, and not come back unasked.
+    fn expel(self: &Arc<Self>, uri: &str) {
+        let theirs: Vec<Arc<Member>> = {
+            let mut state = self.state.lock();
+            state.row.allowed.remove(uri);
+            state.members.iter().filter(|m| *m.who.uri == *uri).cloned().collect()
+        };
+        theirs.iter().for_each(|m| m.hang_up());
+    }
+}

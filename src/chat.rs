@@ -1,0 +1,130 @@
+//! Sessions of messages that end in this server: chats with users who are away, and chat rooms, tied together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use media_msrp::Switch;
+use sip_ims::Home;
+use sip_ims::ports::{Documents, StoreError};
+use sip_ims::service::{Chronicle, Location, Outlet, Service};
+use sip_messaging::{
+    Agent, AgentParts, AnchorConfig, ConferenceConfig, ConferenceCounts, ConferenceParts, Conferences, NextHops, Pager,
+    Sessions,
+};
+use tokio::runtime::Handle;
+
+use crate::app::unix_now;
+use crate::config::{Auth, Config};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Family;
+
+/// Where sessions go.
+#[derive(Clone)]
+pub struct Ends {
+    pub switch: Arc<Switch>,
+    pub doors: AnchorConfig,
+}
+
+/// What the services for such sessions work with.
+pub struct Parts<'a> {
+    pub home: Arc<Home>,
+    pub location: Arc<dyn Location>,
+    pub next_hops: Arc<dyn NextHops>,
+    pub documents: Arc<dyn Documents>,
+    pub chronicle: Arc<dyn Chronicle>,
+    pub metrics: &'a Metrics,
+    pub runtime: Handle,
+}
+
+/// The agent and the rooms.
+pub struct Chat {
+    agent: Arc<Agent>,
+    conferences: Option<Arc<Conferences>>,
+}
+
+impl Chat {
+    /// Rooms are in memory before the first INVITE. Blocks.
+    pub fn open(config: &Config, ends: Ends, parts: Parts<'_>) -> Result<Chat, StoreError> {
+        let agent = Agent::new(AgentParts {
+            doors: ends.doors,
+            home: parts.home.clone(),
+            switch: ends.switch,
+            location: parts.location,
+            next_hops: parts.next_hops,
+            chronicle: parts.chronicle,
+            unix: Arc::new(unix_now),
+            runtime: parts.runtime.clone(),
+            strangers: config.sip.auth == Auth::None,
+        });
+        let a = agent.clone();
+        let family = Family::gauge("isthmus_chat_sessions", "Sessions of messages that end in this server, now.");
+        parts.metrics.source(family, move |out| out.push(&[], a.sessions() as f64));
+        let conference = &config.conference;
+        if !conference.enabled {
+            return Ok(Chat { agent, conferences: None });
+        }
+        let rooms = Conferences::new(
+            ConferenceConfig {
+                factory: conference.factory.clone(),
+                rooms: conference.max_rooms,
+                members: conference.max_members,
+                max_message: conference.max_message.0 as usize,
+                keep: conference.keep,
+            },
+            ConferenceParts {
+                agent: agent.clone(),
+                home: parts.home,
+                documents: parts.documents,
+                unix: Arc::new(unix_now),
+                runtime: parts.runtime.clone(),
+            },
+        );
+        let rooms = Arc::new(rooms);
+        parts.runtime.block_on(rooms.load())?;
+        to_metrics(parts.metrics, &rooms);
+        Ok(Chat { agent, conferences: Some(rooms) })
+    }
+
+    /// In the order in which they are asked.
+    pub fn services(&self) -> Vec<Arc<dyn Service>> {
+        let mut services: Vec<Arc<dyn Service>> = vec![Arc::new(Sessions(self.agent.clone()))];
+        services.extend(self.conferences.clone().map(|c| c as Arc<dyn Service>));
+        services
+    }
+
+    /// Ties it to the stack, and to the pager that keeps what is said to users who are away.
+    pub fn attach(&self, config: &Config, outlet: Arc<dyn Outlet>, pager: &Pager) {
+        self.agent.attach(outlet);
+        if config.messaging.chats {
+            pager.answer_by(self.agent.clone());
+        }
+        if let Some(conferences) = &self.conferences {
+            conferences.start();
+        }
+    }
+}
+
+fn to_metrics(metrics: &Metrics, rooms: &Arc<Conferences>) {
+    let r = rooms.clone();
+    metrics.source(Family::gauge("isthmus_chat_rooms", "Chat rooms and who is in them, now."), move |out| {
+        out.push(&[("what", "rooms")], r.rooms() as f64);
+        out.push(&[("what", "members")], r.members() as f64);
+    });
+    let r = rooms.clone();
+    metrics.source(Family::counter("isthmus_chat_rooms_total", "What happened in chat rooms, by kind."), move |out| {
+        type Of = fn(&ConferenceCounts) -> &AtomicU64;
+        let kinds: [(&str, Of); 8] = [
+            ("opened", |c| &c.opened),
+            ("joined", |c| &c.joined),
+            ("left", |c| &c.left),
+            ("refused", |c| &c.refused),
+            ("messages", |c| &c.messages),
+            ("private", |c| &c.private),
+            ("copies", |c| &c.copies),
+            ("congested", |c| &c.congested),
+        ];
+        for (kind, of) in kinds {
+            out.push(&[("kind", kind)], of(r.counts()).load(Relaxed) as f64);
+        }
+    });
+}
