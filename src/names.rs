@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use sip_call::Names;
-use sip_messaging::NextHops;
+use sip_ims::service::NextHops;
 use sip_net::driver::Driver;
 use sip_net::{Question, Resolver};
 use sip_proto::uri::{Scheme, Uri};

@@ -397,6 +397,9 @@ fn documents_are_listed_by_key_in_pages(subject: Subject) {
     let keys = |list: Vec<Document>| list.into_iter().map(|d| d.key).collect::<Vec<_>>();
     assert_eq!(keys(list("", 9)), ["Z", "a", "b", "é"]);
     assert_eq!(keys(list("Z", 2)), ["a", "b"]);
+    let versions = wait(|done| documents.versions("c", "a", 9, done)).unwrap();
+    let expected: Vec<_> = list("a", 9).into_iter().map(|d| (d.key, d.version)).collect();
+    assert_eq!(versions, expected);
 }
 
 fn charging_records_are_read_by_time_in_order(subject: Subject) {

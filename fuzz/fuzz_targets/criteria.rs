@@ -33,6 +33,10 @@ fuzz_target!(|bytes: &[u8]| {
         registered: None,
         service: "pager".to_owned(),
         default_handling: Default::default(),
+        registration: Vec::new(),
+        include_request: false,
+        include_response: false,
+        service_info: String::new(),
     };
     let filter = Filter::new(rule).expect("the condition was read");
     let _ = filter.meets(&Occasion {

@@ -3,7 +3,7 @@
 use gw_sms::registry::{Entry, Kind, Wrong};
 use serde::Deserialize;
 use sip_ims::Aor;
-use sip_ims::criteria::{self, Case, DefaultHandling, EVERYBODY, Rule};
+use sip_ims::criteria::{self, Case, DefaultHandling, EVERYBODY, Rule, Stage};
 
 /// As written. Every condition that is given must hold.
 #[derive(Clone, Debug, Deserialize)]
@@ -32,6 +32,15 @@ pub struct Filter {
     pub service: String,
     #[serde(default)]
     pub default_handling: DefaultHandling,
+    /// For the method REGISTER: at which stages; none: at each.
+    #[serde(default)]
+    pub registration: Vec<Stage>,
+    #[serde(default)]
+    pub include_request: bool,
+    #[serde(default)]
+    pub include_response: bool,
+    #[serde(default)]
+    pub service_info: String,
 }
 
 /// A text, or a list of texts.
@@ -92,6 +101,10 @@ impl Filter {
             registered: self.registered,
             service: self.service.clone(),
             default_handling: self.default_handling,
+            registration: self.registration.clone(),
+            include_request: self.include_request,
+            include_response: self.include_response,
+            service_info: self.service_info.clone(),
         })
     }
 }

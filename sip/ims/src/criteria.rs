@@ -62,6 +62,34 @@ pub struct Rule {
     pub service: String,
     #[serde(default)]
     pub default_handling: DefaultHandling,
+    /// Of filters with the method REGISTER: at which stages of a registration; empty: at each (TS 29.228 `RegistrationType`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registration: Vec<Stage>,
+    /// The phone's REGISTER, and the answer to it, go along to the application server (TS 29.228 `IncludeRegisterRequest`,
+    /// `IncludeRegisterResponse`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub include_request: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub include_response: bool,
+    /// Goes along to the application server; at most [`MAX_SERVICE_INFO`] bytes (TS 29.228 `ServiceInfo`).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service_info: String,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// Longest service information, in bytes.
+pub const MAX_SERVICE_INFO: usize = 2048;
+
+/// What a REGISTER does to a registration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    Initial,
+    Refresh,
+    End,
 }
 
 impl Rule {
@@ -256,6 +284,10 @@ pub(crate) mod tests {
             registered: None,
             service: service.to_owned(),
             default_handling: DefaultHandling::Continue,
+            registration: Vec::new(),
+            include_request: false,
+            include_response: false,
+            service_info: String::new(),
         }
     }
 

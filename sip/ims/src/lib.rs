@@ -17,6 +17,8 @@ pub mod media;
 pub mod notify;
 pub mod ports;
 pub mod service;
+pub mod subscriptions;
+pub mod summary;
 pub mod user;
 pub mod vectors;
 

@@ -1,10 +1,12 @@
 //! What the notifiers of every event package share (RFC 6665 §4.2): naming a subscription, judging a SUBSCRIBE's Accept,
 //! writing a NOTIFY, and reading its answer.
 
+use std::net::IpAddr;
+
 use sip_proto::build::Writer;
 use sip_proto::dialog::Dialog;
 use sip_proto::headers::{RetryAfter, list};
-use sip_proto::{Flow, HeaderName, Message, Method, derived};
+use sip_proto::{Flow, HeaderName, Message, Method, Transport, derived};
 
 use crate::home::Home;
 use crate::service::Outcome;
@@ -41,10 +43,15 @@ fn covers(range: &[u8], media_type: &[u8]) -> bool {
 /// Our end of a dialog that came over this flow, as the value of Contact: an address without a user, so that nobody takes
 /// it for one.
 pub fn contact(home: &Home, flow: &Flow) -> Vec<u8> {
+    contact_for(home, flow.transport, flow.remote.ip())
+}
+
+/// The same for a dialog that we set up.
+pub fn contact_for(home: &Home, transport: Transport, remote: IpAddr) -> Vec<u8> {
     let mut contact = b"<sip:".to_vec();
-    contact.extend_from_slice(home.sent_by(flow.transport, flow.remote.ip()));
+    contact.extend_from_slice(home.sent_by(transport, remote));
     contact.extend_from_slice(b";transport=");
-    contact.extend_from_slice(flow.transport.uri_token().as_bytes());
+    contact.extend_from_slice(transport.uri_token().as_bytes());
     contact.push(b'>');
     contact
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sip_proto::Flow;
 
 use crate::identity::Aor;
+use crate::summary::Summary;
 use crate::user::User;
 
 /// Runs once when the work is durable, or has failed. Must not block: it holds up the store's writer.
@@ -302,6 +303,19 @@ pub trait Documents: Send + Sync {
 
     /// How many documents a collection has.
     fn count(&self, collection: &str, done: Done<u64>);
+
+    /// As [`Documents::list`], without the bodies.
+    fn versions(&self, collection: &str, after: &str, limit: u32, done: Done<Vec<(String, Version)>>);
+}
+
+/// What waits in users' mailboxes: set by whatever keeps messages (a mail service, voice mail, an operator), told to the phones
+/// that watch (RFC 3842).
+pub trait Mailboxes: Send + Sync {
+    /// What is known; nothing waits for whom nothing was set.
+    fn summary(&self, aor: &Aor, done: Done<Summary>);
+
+    /// `done` runs after the commit is on disk; the watchers are told soon after, at every node.
+    fn set_summary(&self, aor: &Aor, summary: Summary, done: Done<()>);
 }
 
 /// One line of the charging log.

@@ -36,6 +36,11 @@ impl Reading {
         self.state.lock().again.extend(again);
     }
 
+    /// This one is to be read with the next reading, whether anybody has changed it or not.
+    pub fn want(&self, aor: &str) {
+        self.state.lock().again.insert(aor.into());
+    }
+
     /// To be called with the address-of-record locked, after its change was queued for the store: a reading that began
     /// before sees this, and one that begins later sees the change in the store.
     pub fn touch(&self, aor: &str) {

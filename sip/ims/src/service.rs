@@ -172,6 +172,12 @@ pub trait Outlet: Send + Sync {
     fn request(&self, hop: Hop, bytes: Vec<u8>, done: OnOutcome);
 }
 
+/// Looks up where a URI leads (RFC 3263).
+pub trait NextHops: Send + Sync {
+    /// `done` gets the hops for a URI, best first; none if there is no way. It may run inside the call.
+    fn next_hops(&self, uri: &[u8], done: Box<dyn FnOnce(Vec<Hop>) + Send>);
+}
+
 /// A connection that another node of the cluster holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Elsewhere {

@@ -320,6 +320,10 @@ mod tests {
         fn count(&self, _: &str, _: Done<u64>) {
             unreachable!("nobody counts them");
         }
+
+        fn versions(&self, _: &str, _: &str, _: u32, _: Done<Vec<(String, Version)>>) {
+            unreachable!("nobody lists them");
+        }
     }
 
     const KEYS: ([u8; 16], [u8; 16]) = ([0x46; 16], [0xcd; 16]);

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sip_ims::ports::{MessageId, StoreError};
-use sip_ims::service::{Chronicle, Location, Note, NoteEvent, Outlet};
+use sip_ims::service::{Chronicle, Location, NextHops, Note, NoteEvent, Outlet};
 use sip_ims::{Aor, Home};
-use sip_proto::{HeaderName, Hop};
+use sip_proto::HeaderName;
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -19,12 +19,6 @@ use crate::counts::add;
 use crate::pager::{Inbox, Order, Put, status_of};
 use crate::round::{Memory, Rounds};
 use crate::schedule::{Ended, Schedule};
-
-/// Looks up where a URI leads (RFC 3263).
-pub trait NextHops: Send + Sync {
-    /// `done` gets the hops for a URI, best first; none if there is no way. It may run inside the call.
-    fn next_hops(&self, uri: &[u8], done: Box<dyn FnOnce(Vec<Hop>) + Send>);
-}
 
 /// What the courier works with.
 pub struct CourierParts {

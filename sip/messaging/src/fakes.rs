@@ -8,14 +8,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sip_ims::ports::{Done, MessageId, MessageQueue, QueuedMessage, StoreError};
 use sip_ims::service::{
-    Caller, Chronicle, Location, Note, NoteEvent, OnOutcome, Outcome, Outlet, Reach, Request, Transaction,
+    Caller, Chronicle, Location, NextHops, Note, NoteEvent, OnOutcome, Outcome, Outlet, Reach, Request, Transaction,
 };
 use sip_ims::{Aor, CallSettings, DigestSecrets, Home, User};
 use sip_proto::build::{Response, Writer};
 use sip_proto::uri::Uri;
 use sip_proto::{Flow, FlowId, Hop, Message, Transport};
-
-use crate::courier::NextHops;
 
 /// Tue, 14 Nov 2023 22:13:20 GMT.
 pub const NOW: u64 = 1_700_000_000;

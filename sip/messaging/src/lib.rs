@@ -37,5 +37,5 @@ pub use anchor::{Anchor, AnchorConfig};
 pub use conference::{ConferenceConfig, ConferenceParts, Conferences, Counts as ConferenceCounts, read_list};
 pub use config::{Config, Devices};
 pub use counts::Counts;
-pub use courier::{Courier, CourierParts, NextHops};
+pub use courier::{Courier, CourierParts};
 pub use pager::{Inbox, Pager};

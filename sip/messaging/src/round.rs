@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use sip_ims::ports::{MessageId, MessageQueue, QueuedMessage};
-use sip_ims::service::{Chronicle, Location, Note, NoteEvent, Outcome, Outlet, Reach};
+use sip_ims::service::{Chronicle, Location, NextHops, Note, NoteEvent, Outcome, Outlet, Reach};
 use sip_ims::{Aor, Home, answer};
 use sip_proto::headers::{NameAddr, RetryAfter, list};
 use sip_proto::{HeaderName, Hop, Message, Transport};
@@ -16,7 +16,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Devices;
 use crate::counts::{Counts, add};
-use crate::courier::NextHops;
 use crate::late::Late;
 use crate::letter::Letter;
 use crate::notice;

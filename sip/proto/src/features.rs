@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use crate::headers::{Event, Params, list, unquoted};
-use crate::message::Message;
+use crate::message::{Message, is_token};
 use crate::method::Method;
 use crate::name::HeaderName;
 
@@ -45,7 +45,7 @@ const BASE: [&str; 21] = [
 pub fn is_feature(name: &[u8]) -> bool {
     let base = || BASE.iter().any(|tag| name.eq_ignore_ascii_case(tag.as_bytes()));
     let identity = || name.eq_ignore_ascii_case(b"+sip.instance") || name.to_ascii_lowercase().starts_with(b"+sip.pns");
-    if name.starts_with(b"+") { !identity() } else { base() }
+    if name.starts_with(b"+") { !identity() && name.iter().all(|b| is_token(*b)) } else { base() }
 }
 
 fn features<'a>(params: Params<'a>) -> impl Iterator<Item = (&'a [u8], Cow<'a, [u8]>)> {

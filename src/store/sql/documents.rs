@@ -64,6 +64,21 @@ impl Documents for SqlStore {
             Ok(Ok(row.try_get::<i64, _>(0)?.unsigned_abs()))
         });
     }
+
+    fn versions(&self, collection: &str, after: &str, limit: u32, done: Done<Vec<(String, Version)>>) {
+        let (collection, after) = (collection.to_owned(), after.to_owned());
+        self.reader.submit(after.len(), done, async move |c: &mut AnyConnection| {
+            let rows =
+                query("SELECT key, version FROM document WHERE collection = $1 AND key > $2 ORDER BY key LIMIT $3")
+                    .bind(collection.as_str())
+                    .bind(after.as_str())
+                    .bind(i64::from(limit))
+                    .fetch_all(c)
+                    .await?;
+            let one = |row: AnyRow| Ok((row.try_get(0)?, Version(row.try_get::<i64, _>(1)? as u64)));
+            Ok(Ok(rows.into_iter().map(one).collect::<Result<_, sqlx::Error>>()?))
+        });
+    }
 }
 
 async fn put(

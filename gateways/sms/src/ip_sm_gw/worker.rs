@@ -4,9 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sip_ims::service::{Location, Outcome, Outlet, Transaction};
+use sip_ims::service::{Location, NextHops, Outcome, Outlet, Transaction};
 use sip_ims::{Aor, Directory, Home, User};
-use sip_messaging::NextHops;
 use sip_proto::Hop;
 use sip_proto::headers::{NameAddr, list};
 use tokio::sync::mpsc;

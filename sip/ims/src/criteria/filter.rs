@@ -6,7 +6,7 @@ use sip_proto::uri::Uri;
 use sip_proto::{HeaderName, Message, Method, multipart};
 
 use super::pattern::{Pattern, expression_of};
-use super::{BadRule, DefaultHandling, MAX_CONDITIONS, Order, Rule};
+use super::{BadRule, DefaultHandling, MAX_CONDITIONS, MAX_SERVICE_INFO, Order, Rule, Stage};
 
 /// Longest name of a service or URI of an application server, in bytes.
 const MAX_SERVICE: usize = 256;
@@ -55,9 +55,23 @@ impl Filter {
         if rule.method.len() > MAX_CONDITIONS || !rule.method.iter().all(token) {
             return Err(bad("method", format!("must be at most {MAX_CONDITIONS} SIP methods")));
         }
-        if matches!(server, Server::Uri(_)) && rule.method.iter().any(|m| m == "REGISTER") {
-            let text = "third-party registration towards an application server elsewhere is not done".to_owned();
-            return Err(bad("method", text));
+        let registers = rule.method.iter().any(|m| m == "REGISTER");
+        if registers && !matches!(server, Server::Uri(_)) {
+            return Err(bad("method", "the services of this house know of registrations without a filter".to_owned()));
+        }
+        let extended = rule.include_request
+            || rule.include_response
+            || !rule.service_info.is_empty()
+            || !rule.registration.is_empty();
+        if extended && !registers {
+            return Err(bad("method", "REGISTER is missing, which the other keys are about".to_owned()));
+        }
+        let sound = |text: &str| text.len() <= MAX_SERVICE_INFO && text.chars().all(|c| !c.is_control());
+        if !sound(&rule.service_info) {
+            return Err(bad(
+                "service_info",
+                format!("longer than {MAX_SERVICE_INFO} bytes, or with control characters"),
+            ));
         }
         let host = |b: u8| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b);
         if rule.to_domain.len() > 255 || !rule.to_domain.bytes().all(host) {
@@ -102,6 +116,12 @@ impl Filter {
 
     pub fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// Whether its server is to be told of registrations at this stage.
+    pub fn is_for_registration(&self, stage: Stage) -> bool {
+        self.known.contains(&Method::Register)
+            && (self.rule.registration.is_empty() || self.rule.registration.contains(&stage))
     }
 
     pub fn default_handling(&self) -> DefaultHandling {
@@ -240,10 +260,33 @@ mod tests {
         assert_eq!(refused(&|r| r.header = list(&["a"; MAX_CONDITIONS + 1])), "header");
         assert_eq!(
             refused(&|r| {
-                r.service = "sip:as.test".into();
                 r.method = list(&["REGISTER"]);
             }),
             "method"
         );
+        assert_eq!(refused(&|r| r.include_request = true), "method");
+        assert_eq!(
+            refused(&|r| {
+                r.service = "sip:as.test".into();
+                r.method = list(&["REGISTER"]);
+                r.service_info = "a\nb".into();
+            }),
+            "service_info"
+        );
+    }
+
+    #[test]
+    fn registrations_are_for_those_who_want_the_method() {
+        let filter = |methods: &[&str], stages: &[Stage]| {
+            let mut rule = rule("*", 1, "sip:as.test");
+            rule.method = list(methods);
+            rule.registration = stages.to_vec();
+            Filter::new(rule).unwrap()
+        };
+        assert!(!filter(&[], &[]).is_for_registration(Stage::Initial));
+        assert!(!filter(&["INVITE"], &[]).is_for_registration(Stage::Initial));
+        assert!(filter(&["INVITE", "REGISTER"], &[]).is_for_registration(Stage::End));
+        let some = filter(&["REGISTER"], &[Stage::Initial, Stage::End]);
+        assert!(some.is_for_registration(Stage::Initial) && !some.is_for_registration(Stage::Refresh));
     }
 }

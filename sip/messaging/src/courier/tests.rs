@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use sip_ims::service::{Caller, Service, Step, Transaction, Verdict};
 use sip_proto::endpoint::{Endpoint, EndpointConfig, ServerId};
 use sip_proto::transaction::Timing;
-use sip_proto::{Outbox, Transport};
+use sip_proto::{Hop, Outbox, Transport};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;

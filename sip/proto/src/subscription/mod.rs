@@ -4,9 +4,11 @@
 //! event package fills it. `step` consumes a state and gives the next.
 
 mod notifier;
+mod rates;
 mod subscriber;
 
 pub use notifier::{Grant, Notifier, NotifierEvent, NotifierStep, TooBrief};
+pub use rates::Rates;
 pub use subscriber::{Resubscribe, Subscriber, SubscriberEvent, SubscriberStep};
 
 /// The answer to a SUBSCRIBE for a package that is not served here (RFC 6665 §4.2.1.1), with Allow-Events.

@@ -43,6 +43,8 @@ pub struct Notifier {
     sending: Sending,
     /// Least time between two NOTIFYs; ends and the answer to a SUBSCRIBE do not wait.
     pace: Duration,
+    /// Longest time between two NOTIFYs while it is active.
+    patience: Option<Duration>,
     last: Option<Instant>,
 }
 
@@ -103,7 +105,7 @@ impl Notifier {
             (_, true) => State::Active { until },
             (_, false) => State::Pending { until },
         };
-        Notifier { state, sending: Sending::Idle, pace, last: None }.notify(now, true)
+        Notifier { state, sending: Sending::Idle, pace, patience: None, last: None }.notify(now, true)
     }
 
     /// A subscription that another process, or an earlier life of this one, granted: `seconds` are left, and what it heard last
@@ -111,7 +113,7 @@ impl Notifier {
     pub fn resumed(now: Instant, seconds: u32, authorised: bool, pace: Duration, at: Instant) -> Notifier {
         let until = now + Duration::from_secs(seconds.into());
         let state = if authorised { State::Active { until } } else { State::Pending { until } };
-        Notifier { state, sending: Sending::Later { at }, pace, last: None }
+        Notifier { state, sending: Sending::Later { at }, pace, patience: None, last: None }
     }
 
     pub fn step(mut self, now: Instant, event: NotifierEvent) -> (Notifier, NotifierStep) {
@@ -154,6 +156,7 @@ impl Notifier {
                     self.sending = Sending::Idle;
                     self.notify(now, true)
                 }
+                _ if self.is_overdue(now) => self.notify(now, true),
                 _ => (self, NotifierStep::default()),
             },
         }
@@ -222,12 +225,28 @@ impl Notifier {
         self.pace = pace;
     }
 
+    /// Changes the longest time between two NOTIFYs, after which one goes though nothing has changed (RFC 6446 §6).
+    pub fn set_patience(&mut self, patience: Option<Duration>) {
+        self.patience = patience;
+    }
+
+    /// When a NOTIFY is due though nothing may have changed.
+    fn overdue_at(&self) -> Option<Instant> {
+        (self.sending == Sending::Idle && self.is_active()).then_some(())?;
+        Some(self.last? + self.patience?)
+    }
+
+    /// A NOTIFY is due whether anything has changed or not.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.overdue_at().is_some_and(|at| now >= at)
+    }
+
     /// When [`NotifierEvent::Deadline`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         let until = self.until()?;
         match self.sending {
             Sending::Later { at } => Some(until.min(at)),
-            _ => Some(until),
+            _ => Some(self.overdue_at().map_or(until, |at| until.min(at))),
         }
     }
 

@@ -91,6 +91,26 @@ fn changes_are_joined_while_a_notify_is_under_way_and_paced_after() {
 }
 
 #[test]
+fn an_impatient_watcher_hears_though_nothing_has_changed() {
+    let t = Instant::now();
+    let (mut n, _) = Notifier::start(t, 600, true, PACE);
+    n.set_patience(Some(secs(20)));
+    let (n, ..) = feed(n, t, &[OK]);
+    assert_eq!(
+        (n.deadline(), n.is_overdue(t + secs(19)), n.is_overdue(t + secs(20))),
+        (Some(t + secs(20)), false, true)
+    );
+    assert_eq!(feed(n.clone(), t + secs(19), &[NotifierEvent::Deadline]).1, 0);
+    let (n, sent, _) = feed(n, t + secs(20), &[NotifierEvent::Deadline]);
+    assert_eq!((sent, n.is_overdue(t + secs(60))), (1, false), "one at a time");
+    let (n, ..) = feed(n, t + secs(21), &[OK]);
+    assert_eq!(n.deadline(), Some(t + secs(40)));
+    let (mut n, _) = Notifier::start(t, 600, false, PACE);
+    n.set_patience(Some(secs(20)));
+    assert_eq!(feed(n, t, &[OK]).0.deadline(), Some(t + secs(600)), "who waits is told nothing");
+}
+
+#[test]
 fn a_subscription_that_is_not_refreshed_ends_with_a_last_notify() {
     let t = Instant::now();
     let (n, _) = Notifier::start(t, 600, true, PACE);
