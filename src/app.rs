@@ -17,6 +17,7 @@ use sip_ims::criteria::Filters;
 use sip_ims::media::Media;
 use sip_ims::ports::{Bus, BusError, StoreError, UserChange};
 use sip_ims::service::{Chronicle, Service};
+use sip_ims::subscriptions::Subscriptions;
 use sip_ims::vectors::HomeVectors;
 use sip_ims::{Aor, Directory, Home};
 use sip_messaging::{Courier, CourierParts, Pager};
@@ -176,7 +177,7 @@ pub fn run(
         media: msrp.as_ref().map(|m| m.anchor.clone() as Arc<dyn Media>),
         ends: msrp.as_ref().map(|m| Ends { switch: m.switch.clone(), doors: m.told }),
     };
-    let Services { sip, home, registrar, presence, authenticator, pager, courier, ip_sm_gw, names, wake } =
+    let Services { sip, home, registrar, presence, abroad, authenticator, pager, courier, ip_sm_gw, names, wake } =
         open_sip(&config, &pems, &store, around, runtime.handle())?;
     let local = sip.carriers.local_addrs().to_vec();
     if trace.is_on() || capture.is_some() {
@@ -238,6 +239,7 @@ pub fn run(
         registrations: store.registrations(),
         registry,
         xcap,
+        mailboxes: Arc::new(presence::Summaries::new(store.documents(), cluster.bus().clone())),
         location: Some(registrar.clone()),
         metrics,
         trace: trace.clone(),
@@ -265,7 +267,7 @@ pub fn run(
             let _ = until_stop.wait_for(|stop| *stop).await;
         }));
     }
-    runtime.spawn(keep_time(registrar.clone(), presence.clone()));
+    runtime.spawn(keep_time(registrar.clone(), presence.clone(), abroad));
     let removed = Removed { registrar: registrar.clone(), domain: config.domain.clone() };
     runtime.spawn(follower.run(move |change| removed.see(change)));
     if config.billing.automatic {
@@ -481,6 +483,8 @@ struct Services {
     home: Arc<Home>,
     registrar: Arc<Registrar>,
     presence: Option<Arc<Presence>>,
+    /// What we watch at other servers.
+    abroad: Arc<Subscriptions>,
     authenticator: Option<Arc<Authenticator>>,
     pager: Arc<Pager>,
     courier: Courier,
@@ -522,6 +526,7 @@ fn open_sip(
     let (pager, inbox) = Pager::new(pager_config(config), messages);
     let wake = Arc::new(OnceLock::<Arc<Dispatcher>>::new());
     let present = Arc::new(OnceLock::<Arc<Presence>>::new());
+    let names = Arc::new(Located::default());
     let registrar = Arc::new(Registrar::new(
         registrar_config(config, secret),
         sip_registrar::Parts {
@@ -551,15 +556,16 @@ fn open_sip(
                 let neighbours = neighbours.clone();
                 Arc::new(move |flow, points| neighbours.penalise(flow, points))
             },
+            filters: filters.clone(),
         },
     ));
     provision::wait(|done| registrar.load(unix_now(), done))?;
-    let presence = presence::open(config, store, home.clone(), registrar.clone(), &metrics, secret)?;
+    let abroad = presence::elsewhere(home.clone(), names.clone(), &metrics);
+    let presence = presence::open(config, store, home.clone(), registrar.clone(), &metrics, secret, abroad.clone())?;
     if let Some(presence) = &presence {
         // Made once, so it is empty.
         let _ = present.set(presence.clone());
     }
-    let names = Arc::new(Located::default());
     let closed: Arc<dyn Fn(&Flow) + Send + Sync> = {
         let registrar = registrar.clone();
         Arc::new(move |flow| registrar.flow_closed(Instant::now(), unix_now(), flow))
@@ -587,6 +593,7 @@ fn open_sip(
     });
     let chat = chat.transpose()?;
     services.splice(0..0, chat.iter().flat_map(Chat::services));
+    services.push(abroad.clone());
     services.push(presence::capabilities(config, home.clone(), registrar.clone(), presence.clone(), &metrics));
     let parts = SipParts {
         home: home.clone(),
@@ -606,10 +613,12 @@ fn open_sip(
         let vectors = HomeVectors::new(directory, store.documents(), Box::new(secrets::random));
         authenticator.attach(Arc::new(vectors), driver.clone());
     }
+    abroad.attach(driver.clone());
     registrar.attach(driver.clone());
     if let Some(chat) = &chat {
         chat.attach(config, driver.clone(), &pager);
     }
+    registrar.join(sip_registrar::Ims { subscriptions: abroad.clone(), next_hops: names.clone(), unix: unix_now });
     if let Some(presence) = &presence {
         presence.attach(driver.clone());
     }
@@ -628,7 +637,7 @@ fn open_sip(
         },
     );
     let ip_sm_gw = gateway.zip(gateway_inbox);
-    Ok(Services { sip: stack, home, registrar, presence, authenticator, pager, courier, ip_sm_gw, names, wake })
+    Ok(Services { sip: stack, home, registrar, presence, abroad, authenticator, pager, courier, ip_sm_gw, names, wake })
 }
 
 /// Where our users' short messages go.
@@ -660,6 +669,7 @@ fn registrar_config(config: &Config, key: [u8; 32]) -> RegistrarConfig {
         default_expires: registrar.default_expires,
         max_contacts: registrar.max_contacts,
         flow_timer: registrar.flow_timer,
+        reg_event: registrar.reg_event,
         node: config.node_name(),
         key,
         ..RegistrarConfig::default()
@@ -675,7 +685,7 @@ fn pager_config(config: &Config) -> sip_messaging::Config {
 }
 
 /// Bindings and subscriptions run out by the second.
-async fn keep_time(registrar: Arc<Registrar>, presence: Option<Arc<Presence>>) {
+async fn keep_time(registrar: Arc<Registrar>, presence: Option<Arc<Presence>>, abroad: Arc<Subscriptions>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
@@ -684,6 +694,7 @@ async fn keep_time(registrar: Arc<Registrar>, presence: Option<Arc<Presence>>) {
         if let Some(presence) = &presence {
             presence.tick(Instant::now(), unix_now());
         }
+        abroad.tick(Instant::now());
     }
 }
 

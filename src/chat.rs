@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use media_msrp::Switch;
 use sip_ims::Home;
 use sip_ims::ports::{Documents, StoreError};
-use sip_ims::service::{Chronicle, Location, Outlet, Service};
+use sip_ims::service::{Chronicle, Location, NextHops, Outlet, Service};
 use sip_messaging::{
-    Agent, AgentParts, AnchorConfig, ConferenceConfig, ConferenceCounts, ConferenceParts, Conferences, NextHops, Pager,
-    Sessions,
+    Agent, AgentParts, AnchorConfig, ConferenceConfig, ConferenceCounts, ConferenceParts, Conferences, Pager, Sessions,
 };
 use tokio::runtime::Handle;
 

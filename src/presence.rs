@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use sip_ims::Home;
 use sip_ims::answer;
-use sip_ims::ports::{Bus, BusError, Done, StoreError, Subscription};
-use sip_ims::service::Location;
+use sip_ims::ports::{Bus, BusError, Document, Documents, Done, Expect, Mailboxes, StoreError, Subscription, Version};
+use sip_ims::service::{Location, NextHops};
+use sip_ims::subscriptions::{self, Subscriptions};
+use sip_ims::summary::Summary;
+use sip_ims::{Aor, Home};
 use sip_presence::capabilities::{Answers, Capabilities};
-use sip_presence::lists::LISTS;
 use sip_presence::rules::Handling;
-use sip_presence::{MANIPULATED, Parts, Presence, RULES};
+use sip_presence::{Parts, Presence, SUMMARIES};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -30,6 +31,7 @@ pub fn open(
     location: Arc<dyn Location>,
     metrics: &Arc<Metrics>,
     key: [u8; 32],
+    abroad: Arc<Subscriptions>,
 ) -> Result<Option<Arc<Presence>>, StoreError> {
     if !config.presence.enabled {
         return Ok(None);
@@ -39,12 +41,22 @@ pub fn open(
         location,
         store: Arc::new(Timed::new(metrics.clone(), store.presence())),
         documents: store.documents(),
+        abroad: Some(abroad).filter(|_| config.presence.foreign_members),
     };
     let presence = Presence::new(settings(config, key), parts);
     read_documents(store, &presence)?;
     provision::wait(|done| presence.load(Instant::now(), unix_now(), done))?;
     to_metrics(metrics, &presence);
     Ok(Some(presence))
+}
+
+/// Our own subscriptions to other servers.
+pub fn elsewhere(home: Arc<Home>, next_hops: Arc<dyn NextHops>, metrics: &Metrics) -> Arc<Subscriptions> {
+    let all = Subscriptions::new(subscriptions::Parts { home, next_hops, clock: Instant::now });
+    let counted = all.clone();
+    let family = Family::gauge("isthmus_subscriptions_elsewhere", "Our own subscriptions to other servers.");
+    metrics.source(family, move |s| s.push(&[], counted.len() as f64));
+    all
 }
 
 /// Tells what users' phones can do.
@@ -86,6 +98,9 @@ fn settings(config: &Config, key: [u8; 32]) -> sip_presence::Config {
         publications_per_user: presence.publications_per_user,
         publications: presence.publications,
         subscriptions_per_user: presence.subscriptions_per_user,
+        subscriptions_per_watcher: presence.subscriptions_per_watcher,
+        lists_per_user: presence.lists_per_user,
+        lists: presence.lists,
         subscriptions: presence.subscriptions,
         pace: Duration::from_secs(presence.notify_interval.into()),
         own_domain: handling(presence.own_domain),
@@ -98,14 +113,12 @@ fn settings(config: &Config, key: [u8; 32]) -> sip_presence::Config {
 
 fn read_documents(store: &Store, presence: &Presence) -> Result<(), StoreError> {
     let documents = store.documents();
-    for usage in RULES.into_iter().chain(LISTS).chain([MANIPULATED]) {
+    for usage in Presence::usages() {
         let mut after = String::new();
         loop {
             let page = provision::wait(|done| documents.list(usage, &after, PAGE, done))?;
             for document in &page {
-                presence.book().enter(usage, &document.key, Some(document));
-                presence.lists().enter(usage, &document.key, Some(document));
-                presence.manipulate(usage, &document.key, Some(document));
+                presence.enter_document(usage, &document.key, Some(document));
             }
             match page.last() {
                 Some(last) if page.len() == PAGE as usize => after = last.key.clone(),
@@ -135,6 +148,7 @@ pub fn follow(
             judged.document_changed(usage, key, ignored());
         }),
     )?;
+    runtime.spawn(look_again(presence.clone()));
     let Some(store) = store else { return Ok(vec![rules]) };
     let (out, name) = (bus.clone(), node.to_owned());
     // A topic of ours is one, and a name is no longer than a hint may be.
@@ -149,6 +163,8 @@ pub fn follow(
             }
         }),
     )?;
+    let wanted = hint.clone();
+    presence.share(move || wanted.notify_one());
     runtime.spawn(take_over(presence.clone(), hint));
     Ok(vec![rules, changed])
 }
@@ -165,6 +181,58 @@ fn ignored() -> Done<()> {
             tracing::warn!(%error, "a document of presence was not re-read");
         }
     })
+}
+
+/// Finds the documents whose hint was lost: a page of each usage a second.
+async fn look_again(presence: Arc<Presence>) {
+    let mut places: Vec<(&'static str, String)> = Presence::usages().map(|usage| (usage, String::new())).collect();
+    loop {
+        tokio::time::sleep(BETWEEN).await;
+        for (usage, after) in &mut places {
+            let (done, next) = answer();
+            presence.look_for_changes(usage, after, PAGE, done);
+            match next.await {
+                Ok(next) => *after = next.unwrap_or_default(),
+                Err(StoreError::Closed) => return,
+                Err(error) => tracing::warn!(%error, usage, "documents not looked at"),
+            }
+        }
+    }
+}
+
+/// The documents behind the mailboxes' summaries, whose watchers [`Presence`] tells.
+pub struct Summaries {
+    documents: Arc<dyn Documents>,
+    bus: Arc<dyn Bus>,
+}
+
+impl Summaries {
+    pub fn new(documents: Arc<dyn Documents>, bus: Arc<dyn Bus>) -> Summaries {
+        Summaries { documents, bus }
+    }
+}
+
+impl Mailboxes for Summaries {
+    fn summary(&self, aor: &Aor, done: Done<Summary>) {
+        let read = move |found: Result<Option<Document>, StoreError>| match found {
+            Ok(None) => done(Ok(Summary::default())),
+            Ok(Some(document)) => done(Summary::parse(&document.body).ok_or(StoreError::Damaged)),
+            Err(error) => done(Err(error)),
+        };
+        self.documents.get(SUMMARIES, aor.as_str(), Box::new(read));
+    }
+
+    fn set_summary(&self, aor: &Aor, summary: Summary, done: Done<()>) {
+        let (bus, key) = (self.bus.clone(), aor.to_string());
+        let stored = move |result: Result<Version, StoreError>| {
+            if result.is_ok() {
+                announce_document(&*bus, SUMMARIES, &key);
+            }
+            done(result.map(drop));
+        };
+        let body = summary.to_text().into_bytes();
+        self.documents.put(SUMMARIES, aor.as_str(), Expect::Anything, body, Box::new(stored));
+    }
 }
 
 /// Reads what other nodes have published at each hint, and once a second.

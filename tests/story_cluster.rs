@@ -10,6 +10,7 @@ mod postgres;
 
 use std::time::Duration;
 
+use harness::presence::{document, hears, store};
 use harness::{DOMAIN, Peer, Phone, Server, Setup, Sipp, eventually, header, sipp::Outcome};
 
 const USERS: [&str; 4] = ["alice", "bob", "carol", "dave"];
@@ -142,6 +143,93 @@ fn user_publishes_at_one_node_and_is_watched_at_the_other() {
     hears("what was published after that", "<tuple id=\"t\"><status><basic>closed</basic>");
     a.restart();
     eventually("the first node knows of it", Duration::from_secs(20), || a.metric("isthmus_publications") == 1.0);
+}
+
+fn publishes(server: &Server, note: &str) {
+    let sipp = Sipp::new(server, "publish", server.ports.next()).set("USER", "alice").set("CODE", 200);
+    let lines = "Event: presence\nContent-Type: application/pidf+xml\nExpires: 600";
+    let body = document("alice", "t", "open", &format!("<note>{note}</note>"));
+    sipp.set("LINES", lines).set("BODY", body).users(&["alice"]).succeed();
+}
+
+fn watches(server: &Server, watcher: &str) -> Sipp {
+    let sipp = Sipp::new(server, "watch", server.ports.next()).set("USER", "alice").users(&[watcher]);
+    let sipp = sipp.set("EVENT", "presence").set("ACCEPT", "application/pidf+xml");
+    sipp.limit(Duration::from_secs(150))
+}
+
+fn watched(server: &Server, subscriptions: f64) {
+    eventually(&format!("{subscriptions} subscriptions"), Duration::from_secs(30), || {
+        server.metric("isthmus_presence_subscriptions") == subscriptions
+    });
+}
+
+#[test]
+fn subscription_is_refreshed_told_and_ended_at_the_other_node() {
+    let Cluster { a, b, nats: _nats, _postgres } = Cluster::start();
+    let sipp = Sipp::new(&a, "watch_moves", a.ports.next()).set("USER", "alice").users(&["bob"]);
+    let sipp = sipp.set("EVENT", "presence").set("ACCEPT", "application/pidf+xml").set("OTHER", b.sip);
+    let bob = sipp.set("NOTE", "moved").limit(Duration::from_secs(120)).start();
+    watched(&b, 1.0);
+    watched(&a, 0.0);
+    publishes(&a, "moved");
+    let seen = bob.succeed(1);
+    let told = seen.received().into_iter().find(|m| m.contains("<note>moved</note>")).unwrap();
+    assert!(header(told, "Contact").is_some_and(|c| c.contains(&format!(":{}", b.sip))), "{told}");
+    watched(&b, 0.0);
+    // A dialog that no node knows is none.
+    let stranger = Peer::new(a.ports.next());
+    let more = "Event: presence\r\nExpires: 600\r\n";
+    let uri = format!("sip:127.0.0.1:{}", b.sip);
+    let request = stranger.request("SUBSCRIBE", &uri, ["eve", "alice"], "nowhere1", more, "");
+    let request = String::from_utf8(request).unwrap().replace("sip:eve@isthmus.test", "sip:eve@elsewhere.test");
+    let request = request.replace(&format!("To: <sip:alice@{DOMAIN}>"), &format!("To: <sip:alice@{DOMAIN}>;tag=none"));
+    stranger.send(b.sip, request.as_bytes());
+    let answer = stranger.receive_with("nowhere1", Duration::from_secs(10)).expect("an answer");
+    assert!(answer.starts_with("SIP/2.0 481"), "{answer}");
+}
+
+#[test]
+fn subscriptions_of_a_node_that_has_died_go_to_the_other() {
+    let Cluster { mut a, b, nats: _nats, _postgres } = Cluster::start();
+    let (bob, carol) = (watches(&a, "bob").start(), watches(&a, "carol").start());
+    for watcher in [&bob, &carol] {
+        hears(watcher, "that nobody is there", |m| m.contains("<basic>closed</basic>"));
+    }
+    // They have seen each other.
+    publishes(&b, "before");
+    hears(&bob, "what was published at the other node", |m| m.contains("<note>before</note>"));
+    watched(&a, 2.0);
+    a.process.kill();
+    // After 20 s of silence.
+    eventually("the other node has them", Duration::from_secs(90), || {
+        b.metric("isthmus_presence_subscriptions") == 2.0
+    });
+    publishes(&b, "after");
+    for watcher in [&bob, &carol] {
+        let told = hears(watcher, "what was published after that", |m| m.contains("<note>after</note>"));
+        assert!(header(&told, "Contact").is_some_and(|c| c.contains(&format!(":{}", b.sip))), "{told}");
+    }
+    // It comes back, and they stay where they are.
+    a.restart();
+    watched(&a, 0.0);
+    watched(&b, 2.0);
+}
+
+#[test]
+fn rules_stored_at_one_node_count_at_the_other_though_no_hint_comes() {
+    let Cluster { a, b, mut nats, _postgres } = Cluster::start();
+    let watcher = Sipp::new(&b, "watch", b.ports.next()).set("USER", "alice").users(&["bob"]).set("EVENT", "presence");
+    let watcher = watcher.set("ACCEPT", "application/pidf+xml").limit(Duration::from_secs(120)).start();
+    hears(&watcher, "that nobody is there", |m| m.contains("<basic>closed</basic>"));
+    nats.kill();
+    let blocked = "<ruleset xmlns=\"urn:ietf:params:xml:ns:common-policy\"><rule id=\"r\"><conditions><identity>\
+        <many/></identity></conditions><actions><sub-handling xmlns=\"urn:ietf:params:xml:ns:pres-rules\">block</sub-handling>\
+        </actions></rule></ruleset>";
+    store(&a, "alice", "pres-rules", blocked);
+    let seen = watcher.succeed(1);
+    let last = seen.received().into_iter().rfind(|m| m.starts_with("NOTIFY")).unwrap();
+    assert!(header(last, "Subscription-State").is_some_and(|s| s.starts_with("terminated;reason=rejected")), "{last}");
 }
 
 #[test]

@@ -3,13 +3,11 @@
 
 mod harness;
 
-use std::process::Command;
 use std::time::Duration;
 
-use harness::sipp::Running;
-use harness::{DOMAIN, Outcome, Ports, Server, Setup, Sipp, eventually, header};
+use harness::presence::{SOON, basic, document, hears, notifies, state, store};
+use harness::{DOMAIN, Ports, Server, Setup, Sipp, eventually, header};
 
-const SOON: Duration = Duration::from_secs(30);
 const PIDF: &str = "application/pidf+xml";
 const WINFO: &str = "application/watcherinfo+xml";
 
@@ -18,14 +16,6 @@ fn setup(users: &[&str]) -> Setup {
     setup.sections = "[presence]\nnotify_interval = 0\nmin_expires = 2\n".into();
     setup.registrar = "min_expires = 2\n".into();
     setup
-}
-
-/// A document with one tuple.
-fn document(user: &str, id: &str, basic: &str, more: &str) -> String {
-    format!(
-        "<?xml version=\"1.0\"?>\r\n<presence xmlns=\"urn:ietf:params:xml:ns:pidf\" entity=\"sip:{user}@{DOMAIN}\">\
-         <tuple id=\"{id}\"><status><basic>{basic}</basic></status>{more}</tuple></presence>"
-    )
 }
 
 struct Publish<'a> {
@@ -85,50 +75,12 @@ fn watching(server: &Server, scenario: &'static str, watcher: &str, user: &str, 
     sipp.set("EVENT", event).set("ACCEPT", accept).limit(Duration::from_secs(120))
 }
 
-/// The NOTIFYs that a running watcher has heard so far, each once.
-fn notifies(running: &Running) -> Vec<String> {
-    let log = std::fs::read(running.base.with_extension("msg")).unwrap_or_default();
-    let text = String::from_utf8_lossy(&log).into_owned();
-    let outcome =
-        Outcome { name: String::new(), counts: Default::default(), ended: None, errors: String::new(), messages: text };
-    let mut all: Vec<String> =
-        outcome.received().into_iter().filter(|m| m.starts_with("NOTIFY")).map(str::to_owned).collect();
-    all.dedup_by(|a, b| header(a, "CSeq") == header(b, "CSeq"));
-    all
-}
-
-/// Waits until the last NOTIFY is one like that.
-fn hears(running: &Running, what: &str, like: impl Fn(&str) -> bool) -> String {
-    eventually(what, SOON, || notifies(running).last().is_some_and(|m| like(m)));
-    notifies(running).pop().unwrap()
-}
-
-fn basic(message: &str) -> Vec<&str> {
-    message.split("<basic>").skip(1).filter_map(|p| p.split('<').next()).collect()
-}
-
-fn state(message: &str) -> &str {
-    header(message, "Subscription-State").unwrap_or_default()
-}
-
 /// Stores presence rules as an operator does.
 fn rules(server: &Server, user: &str, rules: &str) {
     let text = format!(
         "<ruleset xmlns=\"urn:ietf:params:xml:ns:common-policy\" xmlns:pr=\"urn:ietf:params:xml:ns:pres-rules\">{rules}</ruleset>"
     );
     store(server, user, "pres-rules", &text);
-}
-
-/// Stores a user's document of an XCAP application usage.
-fn store(server: &Server, user: &str, usage: &str, text: &str) {
-    let token = std::fs::read_to_string(server.path().join("data/admin.token")).expect("the admin token");
-    let done = Command::new("curl")
-        .args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", "PUT", "--data-binary", text])
-        .args(["-H", &format!("Authorization: Bearer {}", token.trim())])
-        .arg(format!("http://127.0.0.1:{}/admin/v1/users/{user}/documents/{usage}/index", server.admin))
-        .output()
-        .expect("curl runs");
-    assert_eq!(String::from_utf8_lossy(&done.stdout), "204", "{}", String::from_utf8_lossy(&done.stderr));
 }
 
 fn rule(watcher: &str, handling: &str, transformations: &str) -> String {
@@ -340,7 +292,10 @@ fn watcher_asks_for_changes_alone() {
 
 #[test]
 fn one_subscription_watches_a_whole_list() {
-    let mut server = setup(&["alice", "bob", "carol", "dave"]).start();
+    let mut setup = setup(&["alice", "bob", "carol", "dave"]);
+    // Members of other domains are story_presence_abroad's.
+    setup.sections.push_str("foreign_members = false\n");
+    let mut server = setup.start();
     rules(&server, "dave", &rule("bob", "allow", EVERYTHING));
     let named = |names: &[&str]| {
         let entry = |n: &&str| format!("<entry uri=\"sip:{n}@{DOMAIN}\"><display-name>{n}</display-name></entry>");
@@ -493,4 +448,126 @@ fn watcher_who_never_answers_is_dropped() {
     eventually("whoever says 481 is forgotten at once", Duration::from_secs(10), || {
         server.metric("isthmus_presence_subscriptions") == 0.0
     });
+}
+
+#[test]
+fn subscriptions_and_publications_have_their_bounds() {
+    let mut setup = setup(&["alice", "bob", "carol"]);
+    setup.sections.push_str(
+        "subscriptions_per_watcher = 1\nsubscriptions_per_user = 2\nsubscriptions = 3\npublications_per_user = 1\n",
+    );
+    let server = setup.start();
+    let refused = |watcher: &str, user: &str, code: u16| {
+        let seen = watching(&server, "watch_refused", watcher, user, false).set("CODE", code).succeed();
+        seen.received().last().copied().unwrap().to_owned()
+    };
+    let _bob = watching(&server, "watch", "bob", "alice", false).start();
+    let counted = |n: f64| eventually("it is taken", SOON, || server.metric("isthmus_presence_subscriptions") == n);
+    counted(1.0);
+    let answer = refused("bob", "carol", 403);
+    assert!(answer.starts_with("SIP/2.0 403 Too Many Subscriptions"), "{answer}");
+    let _carol = watching(&server, "watch", "carol", "alice", false).start();
+    counted(2.0);
+    let answer = refused("alice", "alice", 503);
+    assert!(header(&answer, "Retry-After").is_some(), "{answer}");
+    // What is refused is not counted.
+    let _alice = watching(&server, "watch", "alice", "bob", false).start();
+    counted(3.0);
+    Publish::of(&server, "alice").tag(&document("alice", "one", "open", ""));
+    let answer = Publish::of(&server, "alice").answered(503, &document("alice", "two", "open", ""));
+    assert!(header(&answer, "Retry-After").is_some(), "{answer}");
+    assert_eq!(server.metric("isthmus_publications"), 1.0);
+}
+
+#[test]
+fn lists_count_with_their_members() {
+    let mut setup = setup(&["alice", "bob"]);
+    setup.sections.push_str("subscriptions = 2\nlists_per_user = 1\n");
+    let server = setup.start();
+    let list = |name: &str, members: &[&str]| {
+        let entries: String = members.iter().map(|m| format!("<rl:entry uri=\"sip:{m}@{DOMAIN}\"/>")).collect();
+        format!("<service uri=\"sip:alice-{name}@{DOMAIN}\"><list>{entries}</list></service>")
+    };
+    let stores = |services: &str| {
+        let text = format!(
+            "<rls-services xmlns=\"urn:ietf:params:xml:ns:rls-services\" \
+             xmlns:rl=\"urn:ietf:params:xml:ns:resource-lists\">{services}</rls-services>"
+        );
+        store(&server, "alice", "rls-services", &text);
+    };
+    let watches = |name: &'static str, scenario| {
+        let sipp = watching(&server, scenario, "alice", name, false).set("EVENT", "presence\nSupported: eventlist");
+        sipp.set("ACCEPT", format!("{PIDF}, application/rlmi+xml, multipart/related"))
+    };
+    stores(&(list("all", &["a", "b", "c"]) + &list("more", &["a"])));
+    watches("alice-all", "watch_refused").set("CODE", 503).succeed();
+    watches("alice-more", "watch_refused").set("CODE", 404).succeed();
+    stores(&list("all", &["a", "b"]));
+    let alice = watches("alice-all", "watch").start();
+    hears(&alice, "of both", |m| m.matches("<resource uri=").count() == 2);
+}
+
+#[test]
+fn watcher_wants_to_hear_at_least_so_often() {
+    let server = setup(&["alice", "bob", "carol"]).start();
+    let asks = |watcher: &str, rates: &str| {
+        watching(&server, "watch", watcher, "alice", false).set("EVENT", format!("presence;{rates}")).start()
+    };
+    let (bob, carol) = (asks("bob", "min-rate=0.5"), asks("carol", "adaptive-min-rate=0.5;max-rate=2"));
+    let first = hears(&bob, "that nobody is there", |m| basic(m) == ["closed"]);
+    assert!(state(&first).ends_with(";min-rate=0.5"), "{first}");
+    let first = hears(&carol, "that nobody is there", |m| basic(m) == ["closed"]);
+    assert!(state(&first).ends_with(";max-rate=2;adaptive-min-rate=0.5"), "{first}");
+    // Nothing changes, and they hear of it.
+    for watcher in [&bob, &carol] {
+        eventually("three more that say the same", SOON, || notifies(watcher).len() >= 4);
+        assert!(notifies(watcher).iter().all(|m| basic(m) == ["closed"]));
+    }
+    Publish::of(&server, "alice").tag(&document("alice", "t", "open", ""));
+    hears(&bob, "what is new", |m| basic(m) == ["open"]);
+}
+
+#[test]
+fn thousand_watchers_miss_nothing_and_hear_it_in_order() {
+    const WATCHERS: u32 = 1000;
+    let mut setup = setup(&["alice"]);
+    setup.auth = "none";
+    let server = setup.start();
+    let sipp = Sipp::new(&server, "watch_until", server.ports.next()).set("USER", "alice").set("EVENT", "presence");
+    let sipp = sipp.set("ACCEPT", PIDF).set("UNTIL", "<note>5</note>").calls(WATCHERS).rate(200);
+    // SIPp keeps no more calls than that at once on its own.
+    let watchers = sipp.options(&["-l", "1000"]).limit(Duration::from_secs(240)).start();
+    let told = |times: u32| {
+        eventually(&format!("all were told {times} times"), Duration::from_secs(120), || {
+            let (_, text) = server.admin("/metrics");
+            let notified = text.lines().find_map(|l| l.strip_prefix("isthmus_presence_total{kind=\"notified\"} "));
+            notified.and_then(|n| n.parse::<f64>().ok()) >= Some(f64::from(times * WATCHERS))
+        });
+    };
+    told(1);
+    let mut tag = String::new();
+    for n in 1..=5 {
+        let publish = Sipp::new(&server, "publish_open", server.ports.next()).set("USER", "alice");
+        let lines = if tag.is_empty() { "Priority: normal".into() } else { format!("SIP-If-Match: {tag}") };
+        let body = document("alice", "t", "open", &format!("<note>{n}</note>"));
+        let outcome = publish.set("LINES", lines).set("BODY", body).succeed();
+        tag = header(outcome.received().last().unwrap(), "SIP-ETag").expect("an entity tag").to_owned();
+        told(n + 1);
+    }
+    let seen = watchers.succeed(WATCHERS);
+    let mut heard: std::collections::HashMap<&str, Vec<(u32, String)>> = Default::default();
+    for notify in seen.received().into_iter().filter(|m| m.starts_with("NOTIFY")) {
+        let number = header(notify, "CSeq").and_then(|v| v.split(' ').next()?.parse().ok()).unwrap();
+        let note = notify.split("<note>").nth(1).and_then(|n| n.split('<').next()).unwrap_or("0").to_owned();
+        let of = heard.entry(header(notify, "Call-ID").unwrap()).or_default();
+        // Sent again.
+        if of.iter().all(|(n, _)| *n != number) {
+            of.push((number, note));
+        }
+    }
+    assert_eq!(heard.len(), WATCHERS as usize);
+    for (watcher, all) in heard {
+        let expected: Vec<(u32, String)> = (0..=5).map(|n| (n + 1, n.to_string())).collect();
+        assert_eq!(all, expected, "{watcher}");
+    }
 }

@@ -65,6 +65,9 @@ impl Config {
         within("presence.publications_per_user", presence.publications_per_user as u64, 1, 1_000);
         within("presence.publications", presence.publications as u64, 1, 1_000_000_000);
         within("presence.subscriptions_per_user", presence.subscriptions_per_user as u64, 1, 1_000_000);
+        within("presence.subscriptions_per_watcher", presence.subscriptions_per_watcher as u64, 1, 1_000_000);
+        within("presence.lists_per_user", presence.lists_per_user as u64, 1, 10_000);
+        within("presence.lists", presence.lists as u64, 1, 1_000_000_000);
         within("presence.subscriptions", presence.subscriptions as u64, 1, 1_000_000_000);
         within("presence.notify_interval", u64::from(presence.notify_interval), 0, 3_600);
         let xcap = &self.xcap;

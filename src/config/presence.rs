@@ -23,7 +23,14 @@ pub struct Presence {
     pub publications: usize,
     /// Subscriptions to one user, 1 to 1,000,000.
     pub subscriptions_per_user: usize,
+    /// Subscriptions of one watcher, 1 to 1,000,000.
+    pub subscriptions_per_watcher: usize,
+    /// Lists of one user, 1 to 10,000.
+    pub lists_per_user: usize,
+    pub lists: usize,
     pub subscriptions: usize,
+    /// Members of lists in other domains are watched there.
+    pub foreign_members: bool,
     /// Seconds between two notifications of one watcher, at most 3,600 (RFC 3856 §6.10 recommends 5). That a handset is gone
     /// is told at once.
     pub notify_interval: u32,
@@ -61,7 +68,11 @@ impl Default for Presence {
             publications_per_user: 16,
             publications: 1_000_000,
             subscriptions_per_user: 10_000,
+            subscriptions_per_watcher: 1_000,
+            lists_per_user: 100,
+            lists: 1_000_000,
             subscriptions: 1_000_000,
+            foreign_members: true,
             notify_interval: 5,
             own_domain: Watchers::Allow,
             others: Watchers::Confirm,

@@ -118,6 +118,8 @@ pub struct Registrar {
     /// Seconds between the keep-alives of phones with an outbound flow (RFC 5626 §4.4), at most 86,400; over UDP never more
     /// than 29. 0: as they like.
     pub flow_timer: u32,
+    /// An S-CSCF that tells of a registration without the phone's own REGISTER is asked by its reg event package what the phones can do.
+    pub reg_event: bool,
 }
 
 impl Default for Registrar {
@@ -129,6 +131,7 @@ impl Default for Registrar {
             default_expires: 3_600,
             max_contacts: 10,
             flow_timer: 120,
+            reg_event: true,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The operators' listener: health, metrics, and the API behind a Bearer token.
 
 mod documents;
+mod mailbox;
 mod registrations;
 mod users;
 
@@ -16,7 +17,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use gw_sms::registry::{Registrations, Registry};
 use serde_json::{Value, json};
-use sip_ims::ports::UserStore;
+use sip_ims::ports::{Mailboxes, UserStore};
 use sip_ims::service::Location;
 use sip_ims::{Aor, Directory, answer};
 use subtle::ConstantTimeEq;
@@ -35,6 +36,7 @@ pub struct Admin {
     pub registry: Arc<Registry>,
     /// What users keep here.
     pub xcap: Arc<Xcap>,
+    pub mailboxes: Arc<dyn Mailboxes>,
     /// `None` until there is a registrar.
     pub location: Option<Arc<dyn Location>>,
     pub metrics: Arc<Metrics>,
@@ -53,6 +55,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
             "/users/{id}/documents/{usage}/{name}",
             get(documents::show).put(documents::put).delete(documents::remove),
         )
+        .route("/users/{id}/message-summary", get(mailbox::show).put(mailbox::put))
         .route("/trace/{id}", get(trace))
         .route("/{kind}", get(registrations::list))
         .route("/{kind}/{key}", get(registrations::show).put(registrations::put).delete(registrations::remove))

@@ -14,6 +14,7 @@ const SCSCF: &str = include_str!("scscf.cfg");
 const ON_PATH: &str = include_str!("server_on_path.cfg");
 const WATCHER: &str = include_str!("watcher.cfg");
 const PUBLISHER: &str = include_str!("publisher.cfg");
+const PRESENCE_SERVER: &str = include_str!("presence_server.cfg");
 const MSRP_RELAY: &str = include_str!("msrp_relay.cfg");
 
 /// Starts Kamailio as the home proxy of [`DOMAIN`].
@@ -79,7 +80,7 @@ pub fn msrp_relay(dir: &Path, [port, tls_port]: [u16; 2], client: &str) -> Proce
 
 /// Starts Kamailio as one that watches where `user` is registered.
 pub fn watcher(dir: &Path, port: u16, registrar: &str, user: &str) -> Process {
-    let tables = pua_tables(dir, "watcher");
+    let tables = text_tables(dir, "watcher", &["pua", "version"]);
     let sets = [
         ("PORT", &*port.to_string()),
         ("REGISTRAR", registrar),
@@ -92,16 +93,23 @@ pub fn watcher(dir: &Path, port: u16, registrar: &str, user: &str) -> Process {
 
 /// Starts Kamailio as the registrar of another network's edge, that publishes who is registered there to `server`.
 pub fn publisher(dir: &Path, port: u16, server: &str) -> Process {
-    let tables = pua_tables(dir, "publisher");
+    let tables = text_tables(dir, "publisher", &["pua", "version"]);
     let sets = [("PORT", &*port.to_string()), ("SERVER", server), ("DOMAIN", DOMAIN), ("TABLES", &tables)];
     start(PUBLISHER, "publisher", dir, &[], &sets)
 }
 
-/// Its pua module wants a database; these are empty tables of text, from its own package.
-fn pua_tables(dir: &Path, name: &str) -> String {
+/// Starts Kamailio as the presence server of another domain.
+pub fn presence_server(dir: &Path, domain: &str, port: u16) -> Process {
+    let tables = text_tables(dir, "presence", &["version", "presentity", "active_watchers", "watchers", "xcap"]);
+    let sets = [("DOMAIN", domain), ("PORT", &*port.to_string()), ("TABLES", &tables)];
+    start(PRESENCE_SERVER, "presence", dir, &[], &sets)
+}
+
+/// Some of its modules want a database; these are empty tables of text, from its own package.
+fn text_tables(dir: &Path, name: &str, wanted: &[&str]) -> String {
     let tables = dir.join(format!("{name}-tables"));
     std::fs::create_dir_all(&tables).unwrap();
-    for table in ["pua", "version"] {
+    for table in wanted {
         std::fs::copy(Path::new("/usr/share/kamailio/dbtext/kamailio").join(table), tables.join(table))
             .expect("a table of Kamailio's package");
     }

@@ -16,6 +16,7 @@ pub mod kamailio;
 pub mod linphone;
 pub mod msrp;
 pub mod ports;
+pub mod presence;
 pub mod process;
 pub mod raw;
 pub mod relay;

@@ -14,6 +14,14 @@ pub fn client(dir: &Path, accept: u16, connect: u16, host: &str) -> Process {
     start(dir, accept, connect, &lines)
 }
 
+/// The same, as who `name.pem` says.
+pub fn client_as(dir: &Path, accept: u16, connect: u16, host: &str, name: &str) -> Process {
+    let own = format!("cert = {0}/{name}.pem\nkey = {0}/{name}.key", dir.display());
+    let lines =
+        format!("client = yes\nCAfile = {}/ca.pem\nverifyChain = yes\ncheckHost = {host}\nsni = {host}", dir.display());
+    start(dir, accept, connect, &format!("{lines}\n{own}"))
+}
+
 /// Takes TLS at `accept`, as who `name.pem` says, and goes on over TCP to `connect`.
 pub fn server(dir: &Path, accept: u16, connect: u16, name: &str) -> Process {
     let lines = format!("cert = {0}/{name}.pem\nkey = {0}/{name}.key", dir.display());

@@ -500,6 +500,7 @@ fn hex(number: u64) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the test stands for the server, which has a clock")]
 mod tests {
     use sip_proto::endpoint::{Endpoint, EndpointConfig};
     use sip_proto::transaction::Timing;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use sip_ims::Home;
 use sip_ims::notify::write_in_dialog;
 use sip_ims::service::{
-    Chronicle, Location, Note, NoteEvent, Outcome, Outlet, Request, Service, Step, Transaction, Verdict,
+    Chronicle, Location, NextHops, Note, NoteEvent, Outcome, Outlet, Request, Service, Step, Transaction, Verdict,
 };
 use sip_proto::build::{Response, Writer};
 use sip_proto::dialog::{Dialog, DialogId};
@@ -20,7 +20,6 @@ use sip_proto::{Flow, HeaderName, Hop, Message, Method, derived};
 use tokio::runtime::Handle;
 
 use crate::anchor::AnchorConfig;
-use crate::courier::NextHops;
 use crate::terms::{Described, Offered, Terms};
 
 mod calling;

@@ -19,9 +19,14 @@ pub struct Config {
     pub publications_per_user: usize,
     /// Of all users.
     pub publications: usize,
-    /// Subscriptions to one user, and of one watcher.
+    /// Subscriptions to one user; beyond it 503.
     pub subscriptions_per_user: usize,
-    /// All together.
+    /// Subscriptions of one watcher; beyond it 403.
+    pub subscriptions_per_watcher: usize,
+    /// Lists of one user, and of all; what is beyond makes none.
+    pub lists_per_user: usize,
+    pub lists: usize,
+    /// All together; and members of lists that are watched. Beyond it 503.
     pub subscriptions: usize,
     /// Least time between two NOTIFYs of one subscription (RFC 3856 §6.10 recommends 5 s). The answer to a SUBSCRIBE, and the end of a
     /// handset's registration, do not wait.
@@ -49,6 +54,9 @@ impl Default for Config {
             publications_per_user: 16,
             publications: 1_000_000,
             subscriptions_per_user: 10_000,
+            subscriptions_per_watcher: 1_000,
+            lists_per_user: 100,
+            lists: 1_000_000,
             subscriptions: 1_000_000,
             pace: Duration::from_secs(5),
             own_domain: Handling::Allow,

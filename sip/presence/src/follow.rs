@@ -26,6 +26,15 @@ use crate::work::Ready;
 pub(crate) struct Followers {
     lists: Mutex<HashMap<Aor, HashMap<Aor, u32>>>,
     users: AtomicUsize,
+    /// Of all lists that are watched, once for each watch.
+    members: AtomicUsize,
+}
+
+impl Followers {
+    /// Members of the lists that are watched.
+    pub fn members(&self) -> usize {
+        self.members.load(Relaxed)
+    }
 }
 
 impl Presence {
@@ -36,7 +45,9 @@ impl Presence {
     }
 
     pub(crate) fn follow_members(&self, list: &Aor, watch: &Watch) {
+        self.follow_abroad(list, watch);
         let mut lists = self.followers.lists.lock();
+        self.followers.members.fetch_add(watch.members(), Relaxed);
         for member in self.users_of(watch) {
             *lists.entry(member).or_default().entry(list.clone()).or_default() += 1;
         }
@@ -44,7 +55,9 @@ impl Presence {
     }
 
     pub(crate) fn leave_members(&self, list: &Aor, watch: &Watch) {
+        self.leave_abroad(list, watch);
         let mut lists = self.followers.lists.lock();
+        self.followers.members.fetch_sub(watch.members(), Relaxed);
         for member in self.users_of(watch) {
             let Some(following) = lists.get_mut(&member) else { continue };
             if let Some(count) = following.get_mut(list) {
@@ -66,7 +79,7 @@ impl Presence {
         following.list.members.iter().filter_map(|m| self.user_of(m)).collect()
     }
 
-    fn user_of(&self, member: &Member) -> Option<Aor> {
+    pub(crate) fn user_of(&self, member: &Member) -> Option<Aor> {
         let aor: Aor = member.uri.strip_prefix("sip:")?.parse().ok()?;
         self.parts.home.is_domain(aor.domain().as_bytes()).then_some(aor)
     }
@@ -169,7 +182,7 @@ impl Presence {
     /// What the watcher of a list may see of a member now.
     fn state_of(&self, member: &Member, watcher: &Watcher, unix: u64) -> Seen {
         let state = match self.user_of(member) {
-            None => State::Unknown,
+            None => self.known_abroad(&watcher.uri, &member.uri),
             Some(user) => {
                 let decision = self.decide(&user, watcher, unix);
                 match decision.handling {

@@ -146,9 +146,11 @@ fn referred(uri: &str) -> Option<Source> {
 }
 
 /// The lists of all users.
-#[derive(Default)]
 pub struct Shelf {
     inner: RwLock<Inner>,
+    /// Lists of one user, and of all.
+    per_user: usize,
+    all: usize,
 }
 
 #[derive(Default)]
@@ -159,6 +161,10 @@ struct Inner {
 }
 
 impl Shelf {
+    pub fn new(per_user: usize, all: usize) -> Shelf {
+        Shelf { inner: RwLock::default(), per_user, all }
+    }
+
     /// What a URI stands for.
     pub fn list(&self, uri: &Aor) -> Option<Arc<List>> {
         self.inner.read().services.get(uri).cloned()
@@ -198,6 +204,7 @@ impl Shelf {
             let element = list.element(text.root()).filter(|e| e.is(RESOURCE_LISTS, "list"));
             element.map(members).unwrap_or_default()
         };
+        let mut made = 0;
         for (uri, source) in
             documents.values().flat_map(|l| if let Lists::Services(s) = l { s.as_slice() } else { &[] })
         {
@@ -206,8 +213,14 @@ impl Shelf {
                 Source::Referred { document, list } => referred(document, list),
             };
             // Whoever has a URI first keeps it.
-            let list = Arc::new(List { owner: owner.clone(), members });
-            inner.services.entry(uri.clone()).or_insert(list);
+            if !inner.services.contains_key(uri) {
+                if made >= self.per_user || inner.services.len() >= self.all {
+                    tracing::warn!(usage, "more lists than one user, or all of them, may have: the rest is none");
+                    break;
+                }
+                made += 1;
+                inner.services.insert(uri.clone(), Arc::new(List { owner: owner.clone(), members }));
+            }
             if !touched.contains(uri) {
                 touched.push(uri.clone());
             }
@@ -238,7 +251,7 @@ mod tests {
 
     #[test]
     fn services_have_their_lists_inside_or_by_reference() {
-        let shelf = Shelf::default();
+        let shelf = Shelf::new(100, 1000);
         let joe: Aor = "joe@example.com".parse().unwrap();
         let document = |body: &[u8]| Document { key: key_of(&joe, "index"), version: Version(1), body: body.to_vec() };
         let aor = |text: &str| text.parse::<Aor>().unwrap();
@@ -265,6 +278,17 @@ mod tests {
         assert_eq!(shelf.list(&aor("marketing@example.com")).unwrap().owner, joe);
         assert_eq!(shelf.enter("rls-services", &key_of(&joe, "index"), None).len(), 2);
         assert_eq!(shelf.list(&aor("mybuddies@example.com")), None);
+    }
+
+    #[test]
+    fn nobody_has_more_lists_than_the_bound() {
+        let joe: Aor = "joe@example.com".parse().unwrap();
+        let document = Document { key: key_of(&joe, "index"), version: Version(1), body: SERVICES.to_vec() };
+        for (per_user, all) in [(1, 1000), (100, 1)] {
+            let shelf = Shelf::new(per_user, all);
+            shelf.enter("rls-services", &key_of(&joe, "index"), Some(&document));
+            assert_eq!(shelf.inner.read().services.len(), 1);
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub const OMA_COMMON_POLICY: &str = "urn:oma:xml:xdm:common-policy";
 pub const PIDF_TYPE: &[u8] = b"application/pidf+xml";
 pub const PIDF_DIFF_TYPE: &[u8] = b"application/pidf-diff+xml";
 pub const RLMI_TYPE: &[u8] = b"application/rlmi+xml";
+pub const SUMMARY_TYPE: &[u8] = b"application/simple-message-summary";
 pub const WATCHERINFO_TYPE: &[u8] = b"application/watcherinfo+xml";
 
 /// The prefixes that a composed document binds, beside PIDF as its default namespace: the bit that stands for each.

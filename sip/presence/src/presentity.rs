@@ -56,7 +56,7 @@ pub struct View {
 }
 
 impl View {
-    fn of(body: Vec<u8>) -> Arc<View> {
+    pub fn of(body: Vec<u8>) -> Arc<View> {
         // Not secret: equal bodies are merely not sent again.
         let mut hash = SipHasher13::new();
         hash.write(&body);
@@ -113,6 +113,11 @@ impl Presentity {
     pub fn touch(&mut self, hurry: bool) {
         self.views.clear();
         self.changed = Some(self.changed.unwrap_or(false) || hurry);
+    }
+
+    /// What somebody is told may have changed, though nothing was published.
+    pub fn look_again(&mut self) {
+        self.changed = Some(self.changed.unwrap_or(false));
     }
 
     /// The document for watchers who see so much. `true`: it was composed now.

@@ -209,17 +209,17 @@ impl Presence {
         written.map_err(|error| {
             tracing::warn!(%error, "a publication could not be queued");
             // It has a transaction by now.
-            self.refuse(step, request, transaction, 503);
+            self.refuse(step, request, transaction, &No::Busy);
             No::Answered
         })
     }
 
     /// Answers within the step, in the transaction.
-    pub(crate) fn refuse(&self, step: &mut Step<'_>, request: &Request<'_>, transaction: Transaction, status: u16) {
-        let message = request.message;
+    pub(crate) fn refuse(&self, step: &mut Step<'_>, request: &Request<'_>, transaction: Transaction, no: &No) {
+        let (message, status) = (request.message, no.status());
         let tag = step.endpoint.local_tag(message.call_id().unwrap_or_default());
         let response = Response::to(message, status).source(request.flow.remote).tag(&tag);
-        step.endpoint.respond(step.now, transaction.id, status, step.out, |b| response.write(b, |w| No::Busy.write(w)));
+        step.endpoint.respond(step.now, transaction.id, status, step.out, |b| response.write(b, |w| no.write(w)));
     }
 
     /// On the store's thread.

@@ -22,6 +22,8 @@ pub enum No {
     ExtensionRequired,
     /// 489.
     BadEvent,
+    /// 403: the watcher has as many subscriptions as anybody may have.
+    TooMany,
     /// 503, with Retry-After: too much is there already, or under way.
     Busy,
     /// The answer has gone already.
@@ -31,13 +33,14 @@ pub enum No {
 /// Seconds until it makes sense to try a busy server again.
 const RETRY_AFTER: u64 = 5;
 /// The packages served here.
-pub const PACKAGES: &[u8] = b"presence, presence.winfo";
+pub const PACKAGES: &[u8] = b"presence, presence.winfo, message-summary";
 
 impl No {
     pub fn status(&self) -> u16 {
         match self {
             No::Status(status) => *status,
             No::Because(_) => 400,
+            No::TooMany => 403,
             No::MediaType => 415,
             No::NotAcceptable(_) => 406,
             No::TooBrief(_) => 423,
@@ -56,7 +59,7 @@ impl No {
             No::ExtensionRequired => w.text(HeaderName::Require, b"eventlist"),
             No::BadEvent => w.text(HeaderName::AllowEvents, PACKAGES),
             No::Busy => w.number(HeaderName::RetryAfter, RETRY_AFTER),
-            No::Status(_) | No::Because(_) | No::Answered => {}
+            No::Status(_) | No::Because(_) | No::TooMany | No::Answered => {}
         }
     }
 
@@ -65,7 +68,11 @@ impl No {
         if *self == No::Answered {
             return;
         }
-        let reason = if let No::Because(reason) = self { Some(reason.as_str()) } else { None };
+        let reason = match self {
+            No::Because(reason) => Some(reason.as_str()),
+            No::TooMany => Some("Too Many Subscriptions"),
+            _ => None,
+        };
         step.reply(request.flow, request.message, self.status(), reason, |w| self.write(w));
     }
 }

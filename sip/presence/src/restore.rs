@@ -16,7 +16,7 @@ use crate::presentity::Publication;
 use crate::rows::{self, Kept};
 use crate::rules::Handling;
 use crate::server::{Presence, seen};
-use crate::watch::{Package, Watch, pace, resume_at, seconds_left};
+use crate::watch::{Package, Watch, resume_at, seconds_left};
 
 impl Presence {
     /// Takes what the store holds into memory; `done` gets the number of rows. The watchers of this node are told the state
@@ -49,7 +49,7 @@ impl Presence {
         }
     }
 
-    fn restore_watch(&self, aor: &Aor, kept: Kept, expires_at: u64, now: Instant, unix: u64, at: Instant) {
+    pub(crate) fn restore_watch(&self, aor: &Aor, kept: Kept, expires_at: u64, now: Instant, unix: u64, at: Instant) {
         let Kept { key, package, mut dialog, watcher, hop, contact, event, reserved, since } = kept;
         let Some(hop) = hop.or_else(|| next_hop(dialog.next_hop())) else { return };
         dialog.skip_to(reserved);
@@ -58,21 +58,22 @@ impl Presence {
             // The list is no more.
             None => return,
         };
-        let decision = match matches!(package, Package::Winfo(_) | Package::List(_)) {
+        let decision = match matches!(package, Package::Winfo(_) | Package::List(_) | Package::Summary) {
             true => crate::rules::Decision { handling: Handling::Allow, permissions: None },
             false => self.decide(aor, &watcher, unix),
         };
         let authorised = !matches!(decision.handling, Handling::Confirm | Handling::Block);
         let left = seconds_left(expires_at, unix);
-        let watch = Watch {
+        let mut watch = Watch {
             key,
             package,
             watcher,
             dialog,
-            notifier: Notifier::resumed(now, left, authorised, pace(self.config.pace, &event), at),
+            notifier: Notifier::resumed(now, left, authorised, self.config.pace, at),
             hop,
             contact,
-            event,
+            event: event.clone(),
+            rates: None,
             seen: seen(&decision),
             told: 0,
             owed: true,
@@ -83,16 +84,14 @@ impl Presence {
             fetch: false,
             rejected: false,
         };
+        self.set_rates(&mut watch, now, &event);
         let mut shard = self.shard(aor.as_str());
         let (p, mut calendar) = shard.entry(aor);
         if self.dialogs(key).contains_key(&key) {
             return;
         }
         let due = watch.due(now, unix).unwrap_or(unix + 1);
-        self.follow_members(aor, &watch);
-        let number = p.add(watch);
-        self.dialogs(key).insert(key, (aor.clone(), number));
-        self.subscriptions.fetch_add(1, Relaxed);
+        self.admit(aor, p, watch);
         Presence::expect(&mut calendar, aor, p, due);
     }
 
@@ -112,6 +111,9 @@ impl Presence {
     }
 
     fn take_over(&self, owner: &str, rows: &[StateRow<'_>], unix: u64) {
+        if self.hear_beats(owner, rows) {
+            return;
+        }
         let Ok(aor) = owner.parse::<Aor>() else { return };
         let mut shard = self.shard(owner);
         if self.reading.is_stale(owner) {
@@ -148,6 +150,8 @@ impl Presence {
             }
         }
         shard.tidy(owner);
+        drop(shard);
+        self.settle(&aor, rows, unix);
     }
 }
 

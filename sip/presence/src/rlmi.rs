@@ -1,9 +1,11 @@
 //! The state of a list in one body: `multipart/related` with `application/rlmi+xml` at its root (RFC 4662 §5).
 
+use std::hash::Hasher as _;
 use std::sync::Arc;
 
 use sip_proto::multipart::{Boundary, Writer as Multipart};
 use sip_xml::Writer;
+use siphasher::sip::SipHasher13;
 
 use crate::names::{PIDF_TYPE, RLMI, RLMI_TYPE};
 use crate::presentity::View;
@@ -24,6 +26,8 @@ pub enum State {
     Active(Arc<View>),
     Pending,
     Rejected,
+    /// Elsewhere, and why.
+    Terminated(Box<str>),
 }
 
 impl Seen {
@@ -33,7 +37,12 @@ impl Seen {
             State::Unknown => 1,
             State::Pending => 2,
             State::Rejected => 3,
-            State::Active(view) => view.hash.max(4),
+            State::Active(view) => view.hash.max(16),
+            State::Terminated(reason) => {
+                let mut hash = SipHasher13::new();
+                hash.write(reason.as_bytes());
+                hash.finish().max(16)
+            }
         }
     }
 }
@@ -67,6 +76,7 @@ pub fn write(list: &str, domain: &str, version: u32, full: bool, members: &[&See
                     State::Active(_) => instance("active", None, Some(cid(n))),
                     State::Pending => instance("pending", None, None),
                     State::Rejected => instance("terminated", Some("rejected"), None),
+                    State::Terminated(reason) => instance("terminated", Some(reason), None),
                 }
             });
         }

@@ -65,6 +65,7 @@ pub fn write_watch(watch: &Watch, out: &mut Vec<u8>) {
         Package::Winfo(_) => 1,
         Package::Partial(_) => 4,
         Package::List(_) => 5,
+        Package::Summary => 8,
     };
     out.push(kind | u8::from(watch.watcher.anonymous) << 1);
     out.extend_from_slice(&watch.reserved.to_le_bytes());
@@ -78,8 +79,13 @@ pub fn write_watch(watch: &Watch, out: &mut Vec<u8>) {
     watch.dialog.write_row(out);
 }
 
+/// The dialog of a subscription's row; `None`: another kind of row.
+pub fn dialog_of(row: &StateRow<'_>) -> Option<DialogKey> {
+    u128::from_str_radix(row.key.strip_prefix('s')?, 16).ok().map(DialogKey)
+}
+
 pub fn read_watch(row: &StateRow<'_>) -> Option<Kept> {
-    let key = DialogKey(u128::from_str_radix(row.key.strip_prefix('s')?, 16).ok()?);
+    let key = dialog_of(row)?;
     let mut fields = Fields(row.body);
     (fields.byte()? == VERSION).then_some(())?;
     let flags = fields.byte()?;
@@ -93,11 +99,13 @@ pub fn read_watch(row: &StateRow<'_>) -> Option<Kept> {
     let watcher = Arc::new(Watcher { uri, number, anonymous: flags & 2 != 0 });
     let (event, contact) = (fields.text()?.into(), fields.text()?.into());
     let dialog = Dialog::from_row(fields.0)?;
-    let package = match flags & 5 {
+    let package = match flags & !2 {
         0 => Some(Package::Presence),
         4 => Some(Package::Partial(None)),
+        8 => Some(Package::Summary),
         1 => Some(Package::Winfo(Box::new(Untold::new()))),
-        _ => None,
+        5 => None,
+        _ => return None,
     };
     Some(Kept { key, package, dialog, watcher, hop, contact, event, reserved, since })
 }

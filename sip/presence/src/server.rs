@@ -9,6 +9,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use sip_ims::ports::{Documents, StateStore};
 use sip_ims::service::{Caller, Location, Outlet, Reach, Request, Service, Step, Verdict};
+use sip_ims::subscriptions::Subscriptions;
 use sip_ims::{Aor, Home, Reading};
 use sip_proto::features::Union;
 use sip_proto::headers::NameAddr;
@@ -18,16 +19,20 @@ use sip_proto::{HeaderName, Message, Method};
 use siphasher::sip::SipHasher13;
 use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher128};
 
+use crate::abroad::Abroad;
 use crate::book::Book;
 use crate::compose::Registered;
 use crate::config::Config;
 use crate::counts::Counts;
 use crate::follow::Followers;
 use crate::lists::Shelf;
+use crate::mailbox;
 use crate::presentity::{Handset, Presentity};
 use crate::rules::{Decision, Handling, Watcher, canonical};
 use crate::services;
-use crate::watch::{DialogKey, Seen};
+use crate::takeover::Takeover;
+use crate::versions::Versions;
+use crate::watch::{DialogKey, Seen, Watch};
 use crate::winfo;
 use crate::work::{Queue, unix_now};
 
@@ -37,6 +42,8 @@ pub struct Parts {
     pub location: Arc<dyn Location>,
     pub store: Arc<dyn StateStore>,
     pub documents: Arc<dyn Documents>,
+    /// Watches members of lists in other domains; `None`: nothing is known of them.
+    pub abroad: Option<Arc<Subscriptions>>,
 }
 
 /// See the crate's text. One for all shards of the stack.
@@ -49,7 +56,12 @@ pub struct Presence {
     hasher: RandomState,
     pub(crate) book: Book,
     pub(crate) lists: Shelf,
+    pub(crate) mailboxes: mailbox::Shelf,
+    pub(crate) versions: Versions,
+    watchers: Watchers,
     pub(crate) followers: Followers,
+    pub(crate) abroad: Abroad,
+    pub(crate) takeover: Takeover,
     pub(crate) outlet: OnceLock<Arc<dyn Outlet>>,
     pub(crate) queue: Queue,
     pub(crate) counts: Arc<Counts>,
@@ -72,20 +84,28 @@ pub(crate) struct Shard {
 
 const SHARDS: usize = 64;
 
+/// How many subscriptions each watcher has.
+#[derive(Default)]
+struct Watchers(Mutex<HashMap<Arc<str>, usize>>);
+
 /// Whose presentity a dialog watches, and the watch's number there.
 type Dialogs = HashMap<DialogKey, (Aor, u64)>;
 
 impl Presence {
     pub fn new(config: Config, parts: Parts) -> Arc<Presence> {
         Arc::new_cyclic(|me| Presence {
-            config,
             parts,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             dialogs: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             book: Book::default(),
-            lists: Shelf::default(),
+            lists: Shelf::new(config.lists_per_user, config.lists),
+            mailboxes: mailbox::Shelf::default(),
+            versions: Versions::default(),
+            watchers: Watchers::default(),
             followers: Followers::default(),
+            abroad: Abroad::default(),
+            takeover: Takeover::default(),
             outlet: OnceLock::new(),
             queue: Queue::default(),
             counts: Arc::default(),
@@ -94,6 +114,7 @@ impl Presence {
             unique: AtomicU64::new(0),
             reading: Reading::default(),
             me: me.clone(),
+            config,
         })
     }
 
@@ -118,12 +139,7 @@ impl Presence {
         &self.counts
     }
 
-    /// The rules of all users, to be filled before [`Presence::load`].
-    pub fn book(&self) -> &Book {
-        &self.book
-    }
-
-    /// The lists of all users, to be filled before [`Presence::load`].
+    /// The lists of all users.
     pub fn lists(&self) -> &Shelf {
         &self.lists
     }
@@ -197,7 +213,7 @@ impl Presence {
         }
         let mut shard = self.shard(aor.as_str());
         let Some((p, _)) = shard.get(aor.as_str()) else { return };
-        let live = |p: &Presentity| p.publications.iter().any(|b| b.expires_at > unix);
+        let live = |p: &Presentity| p.manipulated.is_some() || p.publications.iter().any(|b| b.expires_at > unix);
         if live(p) {
             let view = self.view(aor, p, &seen(&decision), unix);
             drop(shard);
@@ -262,6 +278,17 @@ impl Presence {
         }
     }
 
+    /// Takes a watch in, whose dialog is new.
+    pub(crate) fn admit(&self, aor: &Aor, p: &mut Presentity, watch: Watch) -> u64 {
+        self.follow_members(aor, &watch);
+        let (key, watcher) = (watch.key, watch.watcher.uri.clone());
+        *self.watchers.0.lock().entry(watcher).or_default() += 1;
+        let number = p.add(watch);
+        self.dialogs(key).insert(key, (aor.clone(), number));
+        self.subscriptions.fetch_add(1, Relaxed);
+        number
+    }
+
     /// Forgets a watch; its row is gone already.
     pub(crate) fn remove(&self, aor: &Aor, p: &mut Presentity, number: u64) {
         let Some(at) = p.position(number) else { return };
@@ -269,6 +296,18 @@ impl Presence {
         self.leave_members(aor, &watch);
         self.dialogs(watch.key).remove(&watch.key);
         self.subscriptions.fetch_sub(1, Relaxed);
+        let mut watchers = self.watchers.0.lock();
+        if let Some(count) = watchers.get_mut(&watch.watcher.uri) {
+            *count -= 1;
+            if *count == 0 {
+                watchers.remove(&watch.watcher.uri);
+            }
+        }
+    }
+
+    /// Whether a watcher has as many subscriptions as anybody may have.
+    pub(crate) fn has_too_many(&self, watcher: &str) -> bool {
+        self.watchers.0.lock().get(watcher).is_some_and(|count| *count >= self.config.subscriptions_per_watcher)
     }
 
     /// Something happened to a watch: those who watch the watchers are told.

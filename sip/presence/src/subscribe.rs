@@ -1,7 +1,8 @@
-//! SUBSCRIBE to presence (RFC 3856) and to watcher information (RFC 3857), from its first check to its answer.
+//! SUBSCRIBE to presence (RFC 3856), to watcher information (RFC 3857) and to mailboxes (RFC 3842), from its first check to its answer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use sip_ims::Aor;
 use sip_ims::notify::{accepts, asks_for, contact};
@@ -9,21 +10,40 @@ use sip_ims::ports::{StateChange, StateRow, StoreError};
 use sip_ims::service::{Caller, Request, Step, Transaction, Verdict};
 use sip_proto::dialog::Dialog;
 use sip_proto::headers::{Event, delta_seconds, has_token};
-use sip_proto::subscription::{EndReason, Notifier, NotifierEvent};
-use sip_proto::{HeaderName, Hop, Message, derived, edit};
+use sip_proto::subscription::{EndReason, Notifier, NotifierEvent, Rates};
+use sip_proto::{Flow, HeaderName, Hop, Message, derived, edit};
 
 use crate::counts::add;
-use crate::names::{PIDF_DIFF_TYPE, PIDF_TYPE, WATCHERINFO_TYPE};
+use crate::names::{PIDF_DIFF_TYPE, PIDF_TYPE, SUMMARY_TYPE, WATCHERINFO_TYPE};
 use crate::presentity::Presentity;
 use crate::reply::No;
 use crate::rows;
 use crate::rules::{Decision, Handling};
 use crate::server::{Presence, seen};
-use crate::watch::{DialogKey, Package, RESERVE, Watch, pace};
+use crate::watch::{DialogKey, Package, RESERVE, Watch};
 use crate::winfo::{self, Untold};
 
 /// Bytes of an Event header that are kept for each subscription.
 const MAX_EVENT: usize = 256;
+
+/// The packages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Presence,
+    Winfo,
+    Summary,
+}
+
+impl Kind {
+    fn of(package: &[u8]) -> Option<Kind> {
+        match package {
+            b"presence" => Some(Kind::Presence),
+            b"presence.winfo" => Some(Kind::Winfo),
+            b"message-summary" => Some(Kind::Summary),
+            _ => None,
+        }
+    }
+}
 
 /// What the store's thread needs to finish a SUBSCRIBE.
 struct Finish {
@@ -40,22 +60,18 @@ impl Presence {
     pub(crate) fn subscribe(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict {
         let message = request.message;
         let Some(event) = message.value(HeaderName::Event).and_then(Event::parse) else { return Verdict::Pass };
-        let winfo = match event.package {
-            b"presence" => false,
-            b"presence.winfo" => true,
-            _ => return Verdict::Pass,
-        };
+        let Some(kind) = Kind::of(event.package) else { return Verdict::Pass };
         let in_dialog = message.value(HeaderName::To).and_then(derived::tag).is_some();
         let result = match (in_dialog, &request.callee) {
             (true, _) => match self.known(message) {
                 Some((aor, number)) => self.refresh(step, request, &aor, number),
                 // A dialog with somebody behind us.
                 None if request.callee.is_some() => return Verdict::Pass,
-                None => Err(No::Status(481)),
+                None => self.take_later(step, request),
             },
             // RFC 5627: a GRUU names a device, which may know more of itself.
             (false, Some(_)) if request.uri.gr().is_some() => return Verdict::Pass,
-            (false, Some(aor)) => self.try_subscribe(step, request, aor, winfo),
+            (false, Some(aor)) => self.try_subscribe(step, request, aor, kind),
             (false, None) => return Verdict::Pass,
         };
         match result {
@@ -73,39 +89,47 @@ impl Presence {
         self.dialogs(key).get(&key).cloned()
     }
 
-    fn try_subscribe(&self, step: &mut Step<'_>, request: &Request<'_>, aor: &Aor, winfo: bool) -> Result<(), No> {
+    fn try_subscribe(&self, step: &mut Step<'_>, request: &Request<'_>, aor: &Aor, kind: Kind) -> Result<(), No> {
         let (message, flow) = (request.message, request.flow);
         // A user's address is the user's, whatever documents say.
-        let list = self.package_of_list(aor).filter(|_| !winfo && request.profile.is_none());
+        let list = self.package_of_list(aor).filter(|_| kind == Kind::Presence && request.profile.is_none());
         if list.is_none() && request.profile.is_none() && !self.config.open {
             return Err(No::Status(404));
         }
         if list.is_some() && !has_token(message, HeaderName::Supported, "eventlist") {
             return Err(No::ExtensionRequired);
         }
-        let media_type = if winfo { WATCHERINFO_TYPE } else { PIDF_TYPE };
+        let media_type = match kind {
+            Kind::Presence => PIDF_TYPE,
+            Kind::Winfo => WATCHERINFO_TYPE,
+            Kind::Summary => SUMMARY_TYPE,
+        };
         if !accepts(message, media_type) {
             return Err(No::NotAcceptable(media_type));
         }
         let seconds = self.granted(message)?;
         let watcher = self.watcher(request);
         let own_list = list.as_ref().and_then(|l| if let Package::List(f) = l { Some(&f.list.owner) } else { None });
-        let decision = match winfo {
+        let decision = match kind {
             // RFC 4662 §4.4: who made it.
             _ if own_list.is_some() => {
                 let own = watcher.uri.strip_prefix("sip:") == own_list.map(Aor::as_str);
                 Decision { handling: if own { Handling::Allow } else { Handling::Block }, permissions: None }
             }
-            false => self.decide(aor, &watcher, step.unix),
-            // RFC 3857 §4.6: only the user itself, and nodes of the core.
-            true => {
+            Kind::Presence => self.decide(aor, &watcher, step.unix),
+            // RFC 3857 §4.6, RFC 3842 §3.7: only the user itself, and nodes of the core.
+            Kind::Winfo | Kind::Summary => {
                 let own = watcher.uri.strip_prefix("sip:") == Some(aor.as_str());
-                let allowed = own || matches!(request.caller, Caller::Trusted);
+                let allowed =
+                    own || matches!(request.caller, Caller::Trusted) || kind == Kind::Summary && self.config.open;
                 Decision { handling: if allowed { Handling::Allow } else { Handling::Block }, permissions: None }
             }
         };
         if decision.handling == Handling::Block {
             return Err(No::Status(403));
+        }
+        if self.has_too_many(&watcher.uri) {
+            return Err(No::TooMany);
         }
         let event = message.value(HeaderName::Event).unwrap_or_default();
         if event.len() > MAX_EVENT {
@@ -116,16 +140,18 @@ impl Presence {
         dialog.responded(message, 200);
         let key = self.dialog_key(message);
         let authorised = decision.handling != Handling::Confirm;
-        let (notifier, _) = Notifier::start(step.now, seconds, authorised, pace(self.config.pace, event));
+        let (notifier, rates) = self.notifier(step.now, seconds, authorised, kind, event);
         let partial = asks_for(message, PIDF_DIFF_TYPE);
         let watch = Watch {
             key,
-            package: match (list, winfo, partial) {
-                (Some(list), ..) => list,
-                (None, true, _) => Package::Winfo(Box::new(Untold::new())),
-                (None, false, true) => Package::Partial(None),
-                (None, false, false) => Package::Presence,
+            package: match (list, kind) {
+                (Some(list), _) => list,
+                (None, Kind::Winfo) => Package::Winfo(Box::new(Untold::new())),
+                (None, Kind::Summary) => Package::Summary,
+                (None, Kind::Presence) if partial => Package::Partial(None),
+                (None, Kind::Presence) => Package::Presence,
             },
+            rates,
             watcher: Arc::new(watcher),
             dialog,
             notifier,
@@ -163,6 +189,7 @@ impl Presence {
         let key = watch.key;
         if p.watches.len() >= self.config.subscriptions_per_user
             || self.subscriptions.load(Relaxed) >= self.config.subscriptions
+            || self.followers.members() + watch.members() > self.config.subscriptions
         {
             return Err(No::Busy);
         }
@@ -171,24 +198,36 @@ impl Presence {
             return Err(No::Status(482));
         }
         let due = watch.due(step.now, step.unix).unwrap_or(step.unix + 64);
-        self.follow_members(aor, &watch);
-        let number = p.add(watch);
-        self.dialogs(key).insert(key, (aor.clone(), number));
-        self.subscriptions.fetch_add(1, Relaxed);
-        let result = self.commit_watch(step, request, aor, p, number, seconds, true);
-        if result.is_err() {
-            if let Some((_, watch)) = p.watches.pop() {
-                self.leave_members(aor, &watch);
-            }
-            self.dialogs(key).remove(&key);
-            self.subscriptions.fetch_sub(1, Relaxed);
-        }
+        let transaction = step.defer(request).map_err(|_full| No::Busy)?;
+        let number = self.admit(aor, p, watch);
+        let result = self.commit_watch(transaction, aor, p, number, seconds, true).map_err(|no| {
+            self.remove(aor, p, number);
+            self.refuse(step, request, transaction, &no);
+            No::Answered
+        });
         result.map(|()| due)
     }
 
     /// A SUBSCRIBE in a dialog: prolongs, or ends with 0 seconds.
     fn refresh(&self, step: &mut Step<'_>, request: &Request<'_>, aor: &Aor, number: u64) -> Result<(), No> {
-        let (message, flow) = (request.message, request.flow);
+        let transaction = step.defer(request).map_err(|_full| No::Busy)?;
+        let result = self.prolong(transaction, request.message, request.flow, (step.now, step.unix), aor, number);
+        result.map_err(|no| {
+            self.refuse(step, request, transaction, &no);
+            No::Answered
+        })
+    }
+
+    /// The same for a request that is in a transaction; whoever calls answers an error.
+    pub(crate) fn prolong(
+        &self,
+        transaction: Transaction,
+        message: &Message<'_>,
+        flow: &Flow,
+        (now, unix): (Instant, u64),
+        aor: &Aor,
+        number: u64,
+    ) -> Result<(), No> {
         let seconds = self.granted(message)?;
         let mut shard = self.shard(aor.as_str());
         let (p, mut calendar) = shard.get(aor.as_str()).ok_or(No::Status(481))?;
@@ -201,20 +240,52 @@ impl Presence {
         watch.dialog.responded(message, 200);
         watch.hop = Hop::Flow(*flow);
         watch.contact = contact(&self.parts.home, flow).into();
-        watch.expires_at = step.unix + u64::from(seconds);
+        watch.expires_at = unix + u64::from(seconds);
         let event = message.value(HeaderName::Event).unwrap_or_default();
         if event.len() <= MAX_EVENT {
             watch.event = event.into();
-            watch.notifier.set_pace(pace(self.config.pace, event));
+            self.set_rates(watch, now, event);
         }
         if let Package::Winfo(untold) = &mut watch.package {
             untold.full = true;
         }
-        self.commit_watch(step, request, aor, p, number, seconds, false)?;
+        self.commit_watch(transaction, aor, p, number, seconds, false)?;
         if seconds > 0 {
-            Presence::expect(&mut calendar, aor, p, step.unix + u64::from(seconds));
+            Presence::expect(&mut calendar, aor, p, unix + u64::from(seconds));
         }
         Ok(())
+    }
+
+    /// A notifier at the pace that the package and the watcher want.
+    pub(crate) fn notifier(
+        &self,
+        now: Instant,
+        seconds: u32,
+        authorised: bool,
+        kind: Kind,
+        event: &[u8],
+    ) -> (Notifier, Option<Box<Rates>>) {
+        let rates = Rates::asked(event, self.pace_of(kind));
+        let pace = rates.as_ref().map_or(self.pace_of(kind), Rates::pace);
+        (Notifier::start(now, seconds, authorised, pace).0, rates.map(Box::new))
+    }
+
+    /// What its watcher asks for now counts from the next NOTIFY on.
+    pub(crate) fn set_rates(&self, watch: &mut Watch, now: Instant, event: &[u8]) {
+        let ours = self.pace_of(watch.kind());
+        let mut rates = Rates::asked(event, ours);
+        watch.notifier.set_pace(rates.as_ref().map_or(ours, Rates::pace));
+        watch.notifier.set_patience(rates.as_mut().and_then(|r| r.told(now)));
+        watch.rates = rates.map(Box::new);
+    }
+
+    /// The least time between two NOTIFYs.
+    fn pace_of(&self, kind: Kind) -> Duration {
+        match kind {
+            // RFC 3842 §3.11.
+            Kind::Summary => Duration::from_secs(1),
+            Kind::Presence | Kind::Winfo => self.config.pace,
+        }
     }
 
     fn granted(&self, message: &Message<'_>) -> Result<u32, No> {
@@ -223,18 +294,15 @@ impl Presence {
     }
 
     /// Writes a watch's row, or removes it; the answer goes when that is in the store, and the NOTIFY after it.
-    #[expect(clippy::too_many_arguments, reason = "a step, whose, which, and what")]
     fn commit_watch(
         &self,
-        step: &mut Step<'_>,
-        request: &Request<'_>,
+        transaction: Transaction,
         aor: &Aor,
         p: &mut Presentity,
         number: u64,
         seconds: u32,
         first: bool,
     ) -> Result<(), No> {
-        let transaction = step.defer(request).map_err(|_full| No::Busy)?;
         let finish = Finish { transaction, aor: aor.clone(), number, seconds, first };
         let me = self.me.clone();
         let done = Box::new(move |result| {
@@ -246,6 +314,7 @@ impl Presence {
         watch.reserved = watch.dialog.local_sequence().unwrap_or(0) + RESERVE;
         let written = match seconds {
             0 => {
+                self.reading.touch(aor.as_str());
                 let key = watch.key.row_key();
                 self.parts.store.write(StateChange::Remove { owner: aor.as_str(), key: &key }, Some(done))
             }
@@ -253,8 +322,7 @@ impl Presence {
         };
         written.map_err(|error| {
             tracing::warn!(%error, "a subscription could not be queued");
-            self.refuse(step, request, transaction, 503);
-            No::Answered
+            No::Busy
         })
     }
 
@@ -269,7 +337,9 @@ impl Presence {
         let key = watch.key.row_key();
         let expires_at = watch.expires_at as i64;
         let row = StateRow { owner: aor.as_str(), key: &key, node: &self.config.node, expires_at, body: &body };
-        self.parts.store.write(StateChange::Put(row), done)
+        let written = self.parts.store.write(StateChange::Put(row), done);
+        self.reading.touch(aor.as_str());
+        written
     }
 
     pub(crate) fn remove_row(&self, aor: &Aor, key: DialogKey) {
@@ -303,7 +373,7 @@ impl Presence {
                 w.text(HeaderName::Require, b"eventlist");
             }
         });
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let mut shard = self.shard(aor.as_str());
         let Some((p, _)) = shard.get(aor.as_str()) else { return };
         let Some(watch) = p.watch(number) else { return };

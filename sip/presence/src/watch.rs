@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 use sip_ims::notify::write_notify;
 use sip_proto::dialog::Dialog;
 use sip_proto::headers::Event;
-use sip_proto::subscription::Notifier;
+use sip_proto::subscription::{Notifier, Rates};
 use sip_proto::{HeaderName, Hop};
 
 use crate::lists::List;
-use crate::names::{PIDF_DIFF_TYPE, PIDF_TYPE, WATCHERINFO_TYPE};
+use crate::names::{PIDF_DIFF_TYPE, PIDF_TYPE, SUMMARY_TYPE, WATCHERINFO_TYPE};
 use crate::partial;
 use crate::presentity::View;
 use crate::rlmi::{self, Seen as Member};
 use crate::rules::{Permissions, Watcher};
+use crate::subscribe::Kind;
 use crate::winfo::{self, Untold};
 
 /// Names a dialog among all: a keyed hash of Call-ID and the watcher's tag.
@@ -36,6 +37,8 @@ pub enum Package {
     /// With documents of changes (RFC 5263): the document that it has, if that is known.
     Partial(Option<Arc<View>>),
     Winfo(Box<Untold>),
+    /// What waits in a mailbox (RFC 3842).
+    Summary,
     /// Of several users (RFC 4662).
     List(Box<Following>),
 }
@@ -71,6 +74,8 @@ pub struct Watch {
     pub contact: Box<[u8]>,
     /// The value of Event, `id` included.
     pub event: Box<[u8]>,
+    /// What its watcher wants of the rate of its NOTIFYs.
+    pub rates: Option<Box<Rates>>,
     pub seen: Seen,
     /// Hash of the document it was told last; 0: of none.
     pub told: u64,
@@ -118,14 +123,23 @@ impl Watch {
         Some(unix + left.as_secs() + u64::from(left.subsec_nanos() > 0))
     }
 
+    /// Each of its documents has everything, and goes only when it is another one than the last.
+    pub fn has_view(&self) -> bool {
+        self.is_presence() || matches!(self.package, Package::Summary)
+    }
+
     /// The next NOTIFY with this document.
-    pub fn notify_presence(&mut self, now: Instant, view: &Arc<View>) -> Option<Vec<u8>> {
+    pub fn notify_view(&mut self, now: Instant, view: &Arc<View>) -> Option<Vec<u8>> {
         self.told = view.hash;
         if self.rejected {
             return self.notify(now, None);
         }
         let number = self.dialog.local_sequence().unwrap_or(0) + 1;
-        let Package::Partial(known) = &mut self.package else { return self.notify(now, Some((PIDF_TYPE, &view.body))) };
+        let known = match &mut self.package {
+            Package::Partial(known) => known,
+            Package::Summary => return self.notify(now, Some((SUMMARY_TYPE, &view.body))),
+            _ => return self.notify(now, Some((PIDF_TYPE, &view.body))),
+        };
         // A SUBSCRIBE is answered with everything (RFC 5263 §4.4). The CSeq counts as the version must: from 1, by 1.
         let before = known.replace(view.clone()).filter(|_| !self.owed);
         let body = partial::write(before.as_ref().map(|v| &*v.body), &view.body, number);
@@ -138,7 +152,7 @@ impl Watch {
         match &mut self.package {
             Package::Partial(known) => *known = None,
             Package::List(following) => following.told.clear(),
-            Package::Presence | Package::Winfo(_) => {}
+            Package::Presence | Package::Winfo(_) | Package::Summary => {}
         }
     }
 
@@ -168,14 +182,22 @@ impl Watch {
         self.notify(now, Some((&content_type, &body)))
     }
 
-    /// The rate to which its watcher wants notifications limited (RFC 6446 §5): the value of `max-rate`, as it was given.
-    fn max_rate(&self) -> Option<&[u8]> {
-        max_rate(&self.event).map(|(text, _)| text)
-    }
-
     /// Whether its watcher must not be told more often than it asked, whatever happens.
     pub fn is_limited(&self) -> bool {
-        self.max_rate().is_some()
+        self.rates.as_ref().is_some_and(|r| r.is_limited())
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self.package {
+            Package::Presence | Package::Partial(_) | Package::List(_) => Kind::Presence,
+            Package::Winfo(_) => Kind::Winfo,
+            Package::Summary => Kind::Summary,
+        }
+    }
+
+    /// Members of the list that it watches.
+    pub fn members(&self) -> usize {
+        if let Package::List(following) = &self.package { following.list.members.len() } else { 0 }
     }
 
     /// The next NOTIFY of watcher information; `all`: every watcher there is.
@@ -200,10 +222,10 @@ impl Watch {
     fn notify(&mut self, now: Instant, body: Option<(&[u8], &[u8])>) -> Option<Vec<u8>> {
         let mut state = Vec::with_capacity(64);
         self.notifier.write_state(now, &mut state);
-        if let Some(rate) = self.max_rate().filter(|_| !self.notifier.is_terminated()) {
-            // RFC 6446 §5.2: what is granted.
-            state.extend_from_slice(b";max-rate=");
-            state.extend_from_slice(rate);
+        if let Some(rates) = self.rates.as_mut().filter(|_| !self.notifier.is_terminated()) {
+            rates.write(&mut state);
+            let patience = rates.told(now);
+            self.notifier.set_patience(patience);
         }
         let event = Event::parse(&self.event);
         let room = body.map_or(0, |(_, body)| body.len());
@@ -227,20 +249,6 @@ impl Watch {
             }
         })
     }
-}
-
-/// The value of `max-rate`, notifications a second, and the time between two of them that it means.
-fn max_rate(event: &[u8]) -> Option<(&[u8], Duration)> {
-    let text = Event::parse(event)?.params.get("max-rate")?;
-    let rate: f64 =
-        std::str::from_utf8(text).ok().filter(|t| t.len() <= 16 && !t.starts_with(['+', '-']))?.parse().ok()?;
-    // Slower than once an hour is not slower than an hour.
-    (rate > 0.0 && rate.is_finite()).then(|| (text, Duration::from_secs_f64((1.0 / rate).clamp(0.0, 3600.0))))
-}
-
-/// The least time between two NOTIFYs: ours, or what this Event header asks for.
-pub fn pace(ours: Duration, event: &[u8]) -> Duration {
-    max_rate(event).map_or(ours, |(_, asked)| asked.max(ours))
 }
 
 /// What is left of a granted time.

@@ -8,15 +8,17 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex};
 use sip_ims::Aor;
 use sip_ims::notify::verdict;
-use sip_ims::ports::{Done, StateChange};
+use sip_ims::ports::{Document, Done, StateChange, Version};
 use sip_ims::service::Outcome;
-use sip_proto::Hop;
 use sip_proto::subscription::{EndReason, NotifierEvent};
+use sip_proto::{HeaderName, Hop, Message};
 
+use crate::abroad::Pair;
 use crate::book::{MANIPULATED, RULES};
 use crate::counts::add;
 use crate::lists::LISTS;
-use crate::presentity::{Presentity, Publication};
+use crate::mailbox::SUMMARIES;
+use crate::presentity::{Presentity, Publication, View};
 use crate::rules::Handling;
 use crate::server::{Presence, seen};
 use crate::watch::{Package, RESERVE, Seen};
@@ -32,6 +34,8 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct Waiting {
     presentities: VecDeque<Aor>,
+    /// Subscriptions elsewhere that are to begin or to end.
+    abroad: VecDeque<Pair>,
     /// Users whose registration has changed, and whether it ended: at most [`MAX_REGISTRATIONS`].
     registrations: VecDeque<(Box<str>, bool)>,
     closed: bool,
@@ -43,6 +47,7 @@ const MAX_REGISTRATIONS: usize = 100_000;
 const AT_ONCE: usize = 64;
 
 enum Work {
+    Abroad(Pair),
     Presentity(Aor),
     Registration(Box<str>, bool),
 }
@@ -62,6 +67,11 @@ impl Queue {
         }
     }
 
+    pub fn abroad(&self, pair: Pair) {
+        self.waiting.lock().abroad.push_back(pair);
+        self.wake.notify_one();
+    }
+
     fn close(&self) {
         self.waiting.lock().closed = true;
         self.wake.notify_one();
@@ -75,6 +85,9 @@ impl Queue {
             }
             if let Some((aor, ended)) = waiting.registrations.pop_front() {
                 return Some(Work::Registration(aor, ended));
+            }
+            if let Some(pair) = waiting.abroad.pop_front() {
+                return Some(Work::Abroad(pair));
             }
             if let Some(aor) = waiting.presentities.pop_front() {
                 return Some(Work::Presentity(aor));
@@ -99,6 +112,7 @@ impl Presence {
             while let Some(work) = me.queue.next() {
                 let (now, unix) = (Instant::now(), unix_now());
                 match work {
+                    Work::Abroad(pair) => me.see_abroad(&pair),
                     Work::Presentity(aor) => me.serve(&aor, now, unix),
                     Work::Registration(aor, ended) => me.look_at_registration(&aor, ended),
                 }
@@ -202,12 +216,22 @@ impl Presence {
 
     /// Whether a watch of presence does not know yet what is true now.
     fn is_news(&self, aor: &Aor, p: &mut Presentity, number: u64, unix: u64) -> bool {
-        let Some(watch) = p.watch(number).filter(|w| w.is_presence() && w.notifier.is_active()) else { return false };
-        let (seen, told) = (watch.seen.clone(), watch.told);
-        self.view(aor, p, &seen, unix).hash != told
+        let Some(watch) = p.watch(number).filter(|w| w.has_view() && w.notifier.is_active()) else { return false };
+        let told = watch.told;
+        self.view_of(aor, p, number, unix).is_some_and(|view| view.hash != told)
     }
 
-    pub(crate) fn view(&self, aor: &Aor, p: &mut Presentity, seen: &Seen, unix: u64) -> Arc<crate::presentity::View> {
+    /// What the watcher of a presentity or mailbox may be told now.
+    fn view_of(&self, aor: &Aor, p: &mut Presentity, number: u64, unix: u64) -> Option<Arc<View>> {
+        let watch = p.watch(number).filter(|w| w.has_view())?;
+        if matches!(watch.package, Package::Summary) {
+            return Some(self.mailboxes.view(aor));
+        }
+        let seen = watch.seen.clone();
+        Some(self.view(aor, p, &seen, unix))
+    }
+
+    pub(crate) fn view(&self, aor: &Aor, p: &mut Presentity, seen: &Seen, unix: u64) -> Arc<View> {
         let (view, composed) = p.view(aor.as_str(), seen, || self.registered(aor.as_str(), unix));
         if composed {
             add(&self.counts.composed);
@@ -226,15 +250,15 @@ impl Presence {
         ready: &mut Vec<Ready>,
     ) {
         let Some(watch) = p.watch(number) else { return };
-        let bytes = match watch.is_presence() {
+        let bytes = match watch.has_view() {
             true => {
-                let (seen, owed, told) = (watch.seen.clone(), watch.owed, watch.told);
-                let view = self.view(aor, p, &seen, unix);
+                let (owed, told) = (watch.owed, watch.told);
+                let Some(view) = self.view_of(aor, p, number, unix) else { return };
                 if !owed && told == view.hash {
                     // What it was to hear has changed back, or it has heard it with the last one.
                     return self.step(aor, p, now, number, NotifierEvent::Answered { status: 200, retry_after: None });
                 }
-                p.watch(number).and_then(|w| w.notify_presence(now, &view))
+                p.watch(number).and_then(|w| w.notify_view(now, &view))
             }
             false if matches!(watch.package, Package::List(_)) => return,
             false => {
@@ -285,6 +309,12 @@ impl Presence {
             }
             let lost = step.gone && !watch.notifier.is_terminated();
             watch.notifier = notifier;
+            if watch.rates.is_some()
+                && let Some(event) = event_of(outcome)
+            {
+                // RFC 6446 §9.3: the watcher wants other rates from now on.
+                self.set_rates(watch, now, &event);
+            }
             let key = watch.key;
             if lost {
                 add(&self.counts.lost_watchers);
@@ -298,6 +328,7 @@ impl Presence {
 
     /// Once a second: what has run out.
     pub fn tick(&self, now: Instant, unix: u64) {
+        self.beat(now, unix);
         for mut shard in self.shards() {
             for aor in shard.due(unix) {
                 if let Some((p, mut calendar)) = shard.get(aor.as_str()) {
@@ -336,6 +367,9 @@ impl Presence {
         let due = p.watches.iter().filter(|(_, w)| w.notifier.deadline().is_some_and(|at| at <= now));
         let due: Vec<u64> = due.map(|(number, _)| *number).collect();
         for number in due {
+            if let Some(watch) = p.watch(number).filter(|w| w.notifier.is_overdue(now)) {
+                watch.owed = true;
+            }
             self.step(aor, p, now, number, NotifierEvent::Deadline);
             let over = p.watch(number).filter(|w| w.notifier.is_terminated()).map(|w| w.key);
             if let Some(key) = over {
@@ -356,23 +390,61 @@ impl Presence {
     /// A document of an application usage has changed; `done` runs when it is in force: the watchers it is about judged anew, lists
     /// composed anew, what it publishes composed.
     pub fn document_changed(self: &Arc<Self>, usage: &str, key: &str, done: Done<()>) {
-        if !RULES.contains(&usage) && !LISTS.contains(&usage) && usage != MANIPULATED {
-            return done(Ok(()));
+        let Some(usage) = Presence::usages().find(|u| *u == usage) else { return done(Ok(())) };
+        let (me, key) = (self.clone(), key.to_owned());
+        let name = key.clone();
+        let read = move |document: Result<Option<Document>, _>| {
+            done(document.map(|document| me.enter_document(usage, &key, document.as_ref())));
+        };
+        self.parts.documents.get(usage, &name, Box::new(read));
+    }
+
+    /// The application usages and collections whose documents count here.
+    pub fn usages() -> impl Iterator<Item = &'static str> {
+        RULES.into_iter().chain(LISTS).chain([MANIPULATED, SUMMARIES])
+    }
+
+    /// A document is this now, or gone.
+    pub fn enter_document(&self, usage: &'static str, key: &str, document: Option<&Document>) {
+        self.versions.enter(usage, key, document.map(|d| d.version));
+        self.manipulate(usage, key, document);
+        for list in self.lists.enter(usage, key, document) {
+            self.relist(&list);
         }
-        let (me, usage, key) = (self.clone(), usage.to_owned(), key.to_owned());
-        let (collection, name) = (usage.clone(), key.clone());
-        let read = move |document: Result<Option<sip_ims::ports::Document>, _>| {
-            done(document.map(|document| {
-                me.manipulate(&usage, &key, document.as_ref());
-                for list in me.lists.enter(&usage, &key, document.as_ref()) {
-                    me.relist(&list);
+        if let Some(aor) = self.book.enter(usage, key, document) {
+            self.judge(&aor, Instant::now(), unix_now());
+        }
+        if usage == SUMMARIES
+            && let Some(aor) = self.mailboxes.enter(key, document)
+        {
+            let mut shard = self.shard(aor.as_str());
+            if let Some((p, _)) = shard.get(aor.as_str()) {
+                p.look_again();
+                self.enqueue(&aor, p);
+            }
+        }
+    }
+
+    /// Looks whether the hint of a change was lost: reads which documents of a usage the store has behind the key `after`, at most `limit`, and
+    /// those that are others here. `done` gets where to go on; `None`: that was the last page.
+    pub fn look_for_changes(
+        self: &Arc<Self>,
+        usage: &'static str,
+        after: &str,
+        limit: u32,
+        done: Done<Option<String>>,
+    ) {
+        let (me, from) = (self.clone(), after.to_owned());
+        let read = move |page: Result<Vec<(String, Version)>, _>| {
+            done(page.map(|page| {
+                let is_last = page.len() < limit as usize;
+                for key in me.versions.others(usage, &from, &page, is_last) {
+                    me.document_changed(usage, &key, Box::new(|_| {}));
                 }
-                if let Some(aor) = me.book.enter(&usage, &key, document.as_ref()) {
-                    me.judge(&aor, Instant::now(), unix_now());
-                }
+                page.into_iter().next_back().map(|(key, _)| key).filter(|_| !is_last)
             }));
         };
-        self.parts.documents.get(&collection, &name, Box::new(read));
+        self.parts.documents.versions(usage, after, limit, Box::new(read));
     }
 
     /// The rules of a user have changed.
@@ -424,10 +496,17 @@ impl Presence {
             }
         }
         if shown {
-            p.changed = Some(p.changed.unwrap_or(false));
+            p.look_again();
             self.enqueue(aor, p);
         }
     }
+}
+
+/// The Event header of a 2xx, which seldom has one.
+fn event_of(outcome: &Outcome) -> Option<Vec<u8>> {
+    let Outcome::Response { status: 200..=299, bytes } = outcome else { return None };
+    let message = Message::parse(bytes).ok()?;
+    message.value(HeaderName::Event).map(<[u8]>::to_vec)
 }
 
 pub(crate) fn unix_now() -> u64 {

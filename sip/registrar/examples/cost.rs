@@ -67,6 +67,7 @@ fn main() {
             black_box((aor, arrival));
         }),
         penalise: Arc::new(|_, _| {}),
+        filters: Arc::default(),
     };
     let registrar = Registrar::new(config, parts);
     let flow = Flow {

@@ -8,8 +8,10 @@
 //!
 //! Start at [`Registrar`], then `register` for what happens to a REGISTER.
 
+mod announce;
 mod binding;
 mod contact;
+mod core;
 mod elsewhere;
 mod events;
 mod gruu;
@@ -24,4 +26,6 @@ mod way;
 #[cfg(test)]
 mod tests;
 
-pub use registrar::{Acknowledge, Arrival, OnChanged, OnRegistered, Parts, Penalise, Registrar, RegistrarConfig};
+pub use core::features_of;
+pub use registrar::{Acknowledge, Arrival, Ims, OnChanged, OnRegistered, Parts, Penalise, Registrar, RegistrarConfig};
+pub use third_party::service_info;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sip_ims::criteria::Stage;
 use sip_ims::ports::{BindingChange, BindingRow, StoreError};
 use sip_ims::service::{Caller, Request, Step};
 use sip_ims::{Aor, Home, Msisdn, User};
@@ -13,6 +14,7 @@ use sip_proto::uri::Scheme;
 use sip_proto::{Flow, HeaderName, Message, Transport, edit};
 use smallvec::SmallVec;
 
+use crate::announce::Announcement;
 use crate::binding::{Binding, Facts, Text, row, with_key};
 use crate::contact::{self, Change, Refused, Wanted, Wish};
 use crate::events::Event;
@@ -153,9 +155,16 @@ impl Registrar {
             Acknowledge::Behind => None,
         };
         let mut waiting = Vec::new();
+        // Application servers elsewhere hear what the phone hears (TS 24.229 §5.4.1.7).
+        let wanted = self.announcer.any() && !account.third_party;
+        let (mut answer, mut seconds) = (Vec::new(), 0);
         let result = self.table.write(&account.aor, |bindings| {
             let applied = self.apply(bindings, &Register { account, wish, unix, reply: reply.as_ref() })?;
             let ok = |w: &mut Writer<'_>| self.write_ok(w, flow, account, wish, bindings, unix);
+            if wanted {
+                seconds = bindings.iter().map(|b| b.remaining(unix)).max().unwrap_or(0);
+                response.write(&mut answer, ok);
+            }
             match reply {
                 Some(_) => response.write(&mut waiting, ok),
                 None => {
@@ -169,11 +178,26 @@ impl Registrar {
             Err(failure) => return self.fail(step, request, failure),
         };
         let arrival = applied.arrival.filter(|_| wish.change != Change::RemoveAll);
+        let announcement = (wanted && (arrival.is_some() || applied.left)).then(|| Announcement {
+            aor: account.aor.clone(),
+            stage: match (seconds, arrival) {
+                (0, _) => Stage::End,
+                (_, Some(Arrival::Reachable)) => Stage::Initial,
+                _ => Stage::Refresh,
+            },
+            seconds,
+            register: message.bytes().to_vec(),
+            answer,
+        });
         match reply {
             Some(reply) => {
-                let then = arrival.map(|arrival| {
+                let then = (arrival.is_some() || announcement.is_some()).then(|| {
                     let (tell, aor) = (self.parts.on_registered.clone(), account.aor.clone());
-                    Box::new(move || tell(aor.as_str(), arrival)) as crate::reply::Then
+                    let announcer = self.announcer.clone();
+                    Box::new(move || {
+                        arrival.into_iter().for_each(|arrival| tell(aor.as_str(), arrival));
+                        announcement.into_iter().for_each(|announcement| announcer.announce(announcement));
+                    }) as crate::reply::Then
                 });
                 let undo = Undo::new(self.shelves.clone(), account.aor.clone(), applied.before);
                 if let Some(ready) = reply.ready(hop, waiting, then, undo) {
@@ -187,6 +211,7 @@ impl Registrar {
                 if let Some(arrival) = arrival {
                     (self.parts.on_registered)(aor, arrival);
                 }
+                announcement.into_iter().for_each(|announcement| self.announcer.announce(announcement));
             }
         }
         if applied.left || arrival == Some(Arrival::Reachable) {

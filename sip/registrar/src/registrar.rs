@@ -2,16 +2,21 @@
 //! a user is.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
+use parking_lot::Mutex;
+use sip_ims::criteria::Filters;
 use sip_ims::ports::{BindingChange, BindingRow, BindingStore, Done};
-use sip_ims::service::{Location, Outlet, Reach, Request, Service, Step, Verdict};
+use sip_ims::service::{Location, NextHops, Outlet, Reach, Request, Service, Step, Verdict};
+use sip_ims::subscriptions::{News, Subscriptions};
 use sip_ims::{Aor, Authenticator, Directory, Home, Reading, User};
 use sip_proto::uri::Uri;
 use sip_proto::{Flow, Method};
 
-use crate::binding::{Binding, with_key};
+use crate::announce::{self, Announcer};
+use crate::binding::{Binding, Text, with_key};
+use crate::core::Core;
 use crate::elsewhere::Nodes;
 use crate::events::{Event, Limits, Watchers};
 use crate::gruu::{Gruus, Temporary, public_instance};
@@ -42,6 +47,8 @@ pub struct RegistrarConfig {
     /// Subscriptions to the registration event package, all together and of one address-of-record.
     pub max_subscriptions: usize,
     pub max_watchers: usize,
+    /// An S-CSCF that says that a user has registered, and not with what phones, is asked by its reg event package.
+    pub reg_event: bool,
 }
 
 impl Default for RegistrarConfig {
@@ -59,6 +66,7 @@ impl Default for RegistrarConfig {
             key: [0; 32],
             max_subscriptions: 10_000,
             max_watchers: 16,
+            reg_event: true,
         }
     }
 }
@@ -102,6 +110,16 @@ pub struct Parts {
     pub on_registered: OnRegistered,
     pub on_changed: OnChanged,
     pub penalise: Penalise,
+    /// Which application servers are told of registrations.
+    pub filters: Arc<Filters>,
+}
+
+/// What the registrar needs to speak to the nodes of an IMS core by itself.
+pub struct Ims {
+    pub subscriptions: Arc<Subscriptions>,
+    pub next_hops: Arc<dyn NextHops>,
+    /// Seconds since 1970: floors below the server read no clock.
+    pub unix: fn() -> u64,
 }
 
 /// See the crate's text. One for all shards.
@@ -117,6 +135,11 @@ pub struct Registrar {
     pub(crate) unique: AtomicU64,
     pub(crate) reading: Reading,
     pub(crate) nodes: Arc<Nodes>,
+    pub(crate) core: Core,
+    pub(crate) announcer: Arc<Announcer>,
+    ims: OnceLock<(Ims, Weak<Registrar>)>,
+    /// Whose registration ends with the next tick.
+    ending: Mutex<Vec<Aor>>,
 }
 
 impl Registrar {
@@ -144,8 +167,57 @@ impl Registrar {
             unique: AtomicU64::new(0),
             reading: Reading::default(),
             nodes,
+            core: Core::default(),
+            announcer: Announcer::new(parts.home.clone(), parts.filters.clone()),
+            ims: OnceLock::new(),
+            ending: Mutex::default(),
             config,
             parts,
+        }
+    }
+
+    /// The way to the nodes of an IMS core, and to application servers. Call it once, after [`Registrar::attach`].
+    pub fn join(self: &Arc<Self>, ims: Ims) {
+        let Some(outlet) = self.outlet.get() else { return };
+        let (next_hops, unix) = (ims.next_hops.clone(), ims.unix);
+        if self.ims.set((ims, Arc::downgrade(self))).is_ok() {
+            self.announcer.run(outlet.clone(), next_hops, unix, announce::terminating(Arc::downgrade(self)));
+        }
+    }
+
+    /// A server that the user cannot do without is down (TS 24.229 §5.4.1.7A): the registration ends with the next tick.
+    pub(crate) fn terminate_later(&self, aor: &Aor) {
+        self.ending.lock().push(aor.clone());
+    }
+
+    /// What an S-CSCF says of a user's phones becomes what the user's binding says.
+    fn heard_of(&self, aor: &Aor, news: News) {
+        let Some(features) = self.core.heard(aor, news) else { return };
+        let mut params = Vec::new();
+        features.write(&mut params);
+        let Ok(params) = String::from_utf8(params) else { return };
+        let own = format!("sip:{aor}");
+        let changed = self.table.take(aor.as_str(), |bindings| {
+            let mut changed = false;
+            for binding in bindings.iter_mut().filter(|b| b.contact() == own.as_bytes()) {
+                let old = binding.clone();
+                let text = old.text();
+                if text.params == params || !binding.update(&Text { params: &params, ..text }, old.facts()) {
+                    continue;
+                }
+                changed = true;
+                let _ = with_key(text.instance, old.reg_id, text.contact, |key| {
+                    let row = binding.row(aor.as_str(), key, &self.config.node);
+                    // What is not written now is learnt again after a restart.
+                    self.parts.store.write(BindingChange::Put(row), None)
+                });
+            }
+            changed
+        });
+        if changed == Some(true) {
+            (self.parts.on_changed)(aor.as_str(), false);
+            // They may be able to take what waits.
+            (self.parts.on_registered)(aor.as_str(), Arrival::Reachable);
         }
     }
 
@@ -200,6 +272,20 @@ impl Registrar {
             tracing::debug!("more bindings have expired than are taken out at once");
         }
         self.watchers.tick(now, unix);
+        for aor in std::mem::take(&mut *self.ending.lock()) {
+            let gone = self
+                .table
+                .take(aor.as_str(), |bindings| bindings.drain(..).map(|b| (aor.as_str().into(), b)).collect());
+            self.forget(now, unix, gone.unwrap_or_default(), Event::Deactivated);
+        }
+        if let Some((ims, me)) = self.ims.get() {
+            let me = me.clone();
+            self.core.tick(&ims.subscriptions, move |aor, news| {
+                if let Some(me) = me.upgrade() {
+                    me.heard_of(aor, news);
+                }
+            });
+        }
     }
 
     /// A connection has closed: what could only be reached over it is unreachable now.
@@ -225,6 +311,9 @@ impl Registrar {
         for (aor, binding) in gone {
             self.unstore(&aor, &binding);
             (self.parts.on_changed)(&aor, true);
+            if self.announcer.any() && self.table.read(&aor, <[Binding]>::is_empty) {
+                self.announcer.ended(&aor);
+            }
             if self.watchers.any() {
                 self.watchers.changed(now, unix, &aor, vec![(event, binding)]);
             }

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
+use sip_ims::notify::contact_for;
 use sip_ims::service::{Caller, Request, Step};
 use sip_ims::{Aor, Msisdn, User};
 use sip_proto::features::Union;
-use sip_proto::headers::{MediaType, NameAddr, delta_seconds};
+use sip_proto::headers::{MediaType, NameAddr, Params, delta_seconds};
 use sip_proto::uri::Scheme;
 use sip_proto::{Edits, HeaderName, Message, edit, multipart};
 use sip_xml::Document;
@@ -62,8 +63,19 @@ impl Registrar {
             step.reply(flow, message, 404, None, |_| {});
             return true;
         };
-        match rewritten(message, &aor) {
-            Ok(bytes) => {
+        match rewritten(message, &aor, self.core.features(&aor)) {
+            Ok((bytes, Reported { scscf, seconds, complete })) => {
+                // The core tells by itself when it does not bring the phone's REGISTER along.
+                match seconds {
+                    Some(0) => self.core.unwant(&aor),
+                    _ if !complete && self.config.reg_event => {
+                        let us = contact_for(&self.parts.home, flow.transport, flow.remote.ip());
+                        let us =
+                            NameAddr::parse(&us).map_or_else(String::new, |a| String::from_utf8_lossy(a.addr).into());
+                        self.core.want(&aor, &scscf, us);
+                    }
+                    _ => {}
+                }
                 // Written by us from what has been read, so it reads again.
                 let Ok(message) = Message::parse(&bytes) else { return true };
                 let account = Account { aor, user, proved: false, third_party: true };
@@ -97,15 +109,30 @@ impl Registrar {
     }
 }
 
-/// The same REGISTER for the address-of-record itself, to be reached through the S-CSCF.
-fn rewritten(message: &Message<'_>, aor: &Aor) -> Result<Vec<u8>, Bad> {
+/// What an S-CSCF reported.
+struct Reported {
+    /// Its URI.
+    scscf: String,
+    seconds: Option<u32>,
+    /// With what the phones can do.
+    complete: bool,
+}
+
+/// The same REGISTER for the address-of-record itself, to be reached through the S-CSCF. `known`: what the phones can do, should it not
+/// say so.
+fn rewritten(message: &Message<'_>, aor: &Aor, known: Option<Union>) -> Result<(Vec<u8>, Reported), Bad> {
     let contact = message.list(HeaderName::Contact).next().and_then(NameAddr::parse).ok_or(Bad::Contact)?;
     let scscf = contact.uri().filter(|uri| uri.is_sip() && contact.addr.len() <= MAX_CONTACT).ok_or(Bad::Contact)?;
     let own = contact.params.get("expires").and_then(delta_seconds);
     let expires = own.or_else(|| message.value(HeaderName::Expires).and_then(delta_seconds));
     let mut features = Union::default();
     features.add(contact.params);
-    embedded(message, &mut features)?;
+    let complete = embedded(message, &mut features)?;
+    if let Some(known) = known.filter(|_| !complete) {
+        let mut text = Vec::new();
+        known.write(&mut text);
+        features.add(Params::new(&text));
+    }
     let mut edits = Edits::new();
     for name in [HeaderName::Contact, HeaderName::Path] {
         message.lines(name).for_each(|line| edits.delete(line.line()));
@@ -127,27 +154,30 @@ fn rewritten(message: &Message<'_>, aor: &Aor) -> Result<Vec<u8>, Bad> {
     });
     let mut bytes = Vec::with_capacity(message.bytes().len() + 128);
     edits.apply(message.bytes(), &mut bytes);
-    Ok(bytes)
+    let scscf = String::from_utf8_lossy(contact.addr).into_owned();
+    Ok((bytes, Reported { scscf, seconds: expires, complete }))
 }
 
-/// Reads what the S-CSCF put into the body: the phone's REGISTER, the answer to it (which lists every contact), and XML.
-fn embedded(message: &Message<'_>, features: &mut Union) -> Result<(), Bad> {
-    let Some(kind) = message.value(HeaderName::ContentType).and_then(MediaType::parse) else { return Ok(()) };
+/// Reads what the S-CSCF put into the body: the phone's REGISTER, the answer to it (which lists every contact), and XML. Whether
+/// either of the messages was there.
+fn embedded(message: &Message<'_>, features: &mut Union) -> Result<bool, Bad> {
+    let Some(kind) = message.value(HeaderName::ContentType).and_then(MediaType::parse) else { return Ok(false) };
     if kind.boundary().is_none() {
         return part(&kind, message.body(), features);
     }
     // Bodies that do not read say nothing about the user, who is registered all the same.
+    let mut complete = false;
     for one in multipart::parts(&kind, message.body()).unwrap_or_default() {
         if let Some(kind) = one.content_type() {
-            part(&kind, one.body, features)?;
+            complete |= part(&kind, one.body, features)?;
         }
     }
-    Ok(())
+    Ok(complete)
 }
 
-fn part(kind: &MediaType<'_>, body: &[u8], features: &mut Union) -> Result<(), Bad> {
+fn part(kind: &MediaType<'_>, body: &[u8], features: &mut Union) -> Result<bool, Bad> {
     if kind.is(IMS_XML) {
-        return Document::parse(body).map(drop).map_err(|_| Bad::Xml);
+        return service_info(body).map(|_| false).ok_or(Bad::Xml);
     }
     if kind.is("message/sip")
         && let Ok(inner) = Message::parse(body)
@@ -156,6 +186,17 @@ fn part(kind: &MediaType<'_>, body: &[u8], features: &mut Union) -> Result<(), B
             !contact.is_star() && contact.params.get("expires").and_then(delta_seconds) != Some(0)
         };
         inner.list(HeaderName::Contact).filter_map(NameAddr::parse).filter(live).for_each(|c| features.add(c.params));
+        return Ok(true);
     }
-    Ok(())
+    Ok(false)
+}
+
+/// The service information in `application/3gpp-ims+xml` (TS 24.229 §7.6), which the HSS keeps for the service and nobody else reads;
+/// empty when there is none. `None`: it does not read.
+pub fn service_info(body: &[u8]) -> Option<String> {
+    // Written without a namespace, as in the standard's own schema, or with one.
+    let root = Document::parse(body).ok()?.root;
+    (&*root.name == "ims-3gpp").then_some(())?;
+    let info = root.elements().find(|e| &*e.name == "service-info");
+    Some(info.map(|e| e.text()).unwrap_or_default())
 }

@@ -263,6 +263,7 @@ impl House {
             on_changed: Arc::new(|_, _| {}),
             on_registered: Arc::new(move |aor, arrival| told.lock().push((aor.into(), arrival))),
             penalise: Arc::new(move |_, n| *points.lock() += n),
+            filters: Arc::default(),
         };
         let registrar = Arc::new(Registrar::new(config, parts));
         // No thread: jobs are worked on by `work`.

@@ -1,0 +1,61 @@
+//! Presence as stories see it: documents, what a watcher has heard, what an operator stores.
+
+use std::process::Command;
+use std::time::Duration;
+
+use super::sipp::Running;
+use super::{DOMAIN, Outcome, Server, eventually, header};
+
+/// What decides between a slow machine and never.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// A document with one tuple.
+pub fn document(user: &str, id: &str, basic: &str, more: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\"?>\r\n<presence xmlns=\"urn:ietf:params:xml:ns:pidf\" entity=\"sip:{user}@{DOMAIN}\">\
+         <tuple id=\"{id}\"><status><basic>{basic}</basic></status>{more}</tuple></presence>"
+    )
+}
+
+/// The NOTIFYs that a running watcher has heard so far, each once.
+pub fn notifies(running: &Running) -> Vec<String> {
+    let log = std::fs::read(running.base.with_extension("msg")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&log).into_owned();
+    let outcome =
+        Outcome { name: String::new(), counts: Default::default(), ended: None, errors: String::new(), messages: text };
+    let mut all: Vec<String> =
+        outcome.received().into_iter().filter(|m| m.starts_with("NOTIFY")).map(str::to_owned).collect();
+    all.dedup_by(|a, b| header(a, "CSeq") == header(b, "CSeq"));
+    all
+}
+
+/// Waits until the last NOTIFY is one like that.
+pub fn hears(running: &Running, what: &str, like: impl Fn(&str) -> bool) -> String {
+    eventually(what, SOON, || notifies(running).last().is_some_and(|m| like(m)));
+    notifies(running).pop().unwrap()
+}
+
+pub fn basic(message: &str) -> Vec<&str> {
+    message.split("<basic>").skip(1).filter_map(|p| p.split('<').next()).collect()
+}
+
+pub fn state(message: &str) -> &str {
+    header(message, "Subscription-State").unwrap_or_default()
+}
+
+/// Stores a user's document of an XCAP application usage.
+pub fn store(server: &Server, user: &str, usage: &str, text: &str) {
+    assert_eq!(put(server, &format!("users/{user}/documents/{usage}/index"), text), "204");
+}
+
+/// What an operator's PUT below `/admin/v1/` is answered with.
+pub fn put(server: &Server, path: &str, text: &str) -> String {
+    let token = std::fs::read_to_string(server.path().join("data/admin.token")).expect("the admin token");
+    let done = Command::new("curl")
+        .args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", "PUT", "--data-binary", text])
+        .args(["-H", &format!("Authorization: Bearer {}", token.trim()), "-H", "Content-Type: application/json"])
+        .arg(format!("http://127.0.0.1:{}/admin/v1/{path}", server.admin))
+        .output()
+        .expect("curl runs");
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
