@@ -189,7 +189,11 @@ impl Config {
             (false, true) => say("tls.key", "must be set when tls.certificate is".to_owned()),
             _ => {}
         }
-        for (key, url) in [("http.public_url", &self.http.public_url), ("xcap.root", &self.xcap.root)] {
+        for (key, url) in [
+            ("http.public_url", self.http.public_url.as_str()),
+            ("xcap.root", self.xcap.root.as_str()),
+            ("content.s3.endpoint", self.content.s3.as_ref().map_or("", |s3| s3.endpoint.as_str())),
+        ] {
             if !url.is_empty() && !url.starts_with("https://") && !url.starts_with("http://") {
                 say(key, format!("\"{url}\" does not start with https:// or http://"));
             }

@@ -3,6 +3,7 @@
 //! Sections whose protocol is not built yet are read and checked all the same: their names are promised to operators.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -436,6 +437,8 @@ pub struct Content {
     pub enabled: bool,
     /// Where files lie, for all nodes the same; empty: `content` in `data_dir`.
     pub folder: PathBuf,
+    /// They lie in a bucket instead.
+    pub s3: Option<S3>,
     /// `host:port` of clamd (INSTREAM); empty: no scan.
     pub clamd: String,
     /// URL of an ICAP service; empty: none. Not built yet: must be empty.
@@ -456,6 +459,37 @@ pub struct Content {
     pub rate: u32,
 }
 
+/// `[content.s3]`: a bucket of AWS or of whatever speaks S3.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3 {
+    pub bucket: String,
+    #[serde(default = "S3::usual_region")]
+    pub region: String,
+    /// URL of another service than AWS'; empty: AWS'.
+    #[serde(default)]
+    pub endpoint: String,
+    /// Empty, and then both: from the environment (`AWS_ACCESS_KEY_ID`), a role, the machine.
+    #[serde(default)]
+    pub access_key: String,
+    #[serde(default)]
+    pub secret_key: String,
+}
+
+impl S3 {
+    fn usual_region() -> String {
+        "us-east-1".into()
+    }
+}
+
+/// Without the keys.
+impl fmt::Debug for S3 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let S3 { bucket, region, endpoint, .. } = self;
+        write!(f, "S3 {{ {bucket}, {region}, {endpoint} }}")
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WhenUnscanned {
@@ -469,6 +503,7 @@ impl Default for Content {
         Content {
             enabled: true,
             folder: PathBuf::new(),
+            s3: None,
             clamd: String::new(),
             icap: String::new(),
             unscanned: WhenUnscanned::Refuse,

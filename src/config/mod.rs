@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use doors::{
-    Admin, Billing, CertificateFiles, Conference, Content, Http, Media, Msrp, Oauth2, Smpp, SmppBind, SmppEsme,
+    Admin, Billing, CertificateFiles, Conference, Content, Http, Media, Msrp, Oauth2, S3, Smpp, SmppBind, SmppEsme,
     SmppLink, SmppTimers, Sms, Tls, Webhooks, WhenUnscanned, Xmpp, XmppRoute,
 };
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};

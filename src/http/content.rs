@@ -22,6 +22,8 @@ use futures_util::{Stream, StreamExt, TryStreamExt};
 use media_content::clamd::Clamd;
 use media_content::link::Bad;
 use media_content::{Control, Entry, Grant, Id, Links, Shelf, ShelfError, State as Stage, Upload, Verdict, info};
+use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use serde::Deserialize;
 use sip_ims::authenticate::Authenticator;
@@ -33,7 +35,7 @@ use super::etag::{Conditions, Failed};
 use super::problem::Problem;
 use super::xcap::rate::Rates;
 use crate::app::{AppError, unix_now};
-use crate::config::{Config, WhenUnscanned};
+use crate::config::{self, Config, WhenUnscanned};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Family;
 use crate::telemetry::redact::Redacted;
@@ -91,18 +93,13 @@ pub fn open(
     if !settings.enabled {
         return Ok(Router::new());
     }
-    let folder = match settings.folder.as_os_str().is_empty() {
-        true => config.data_dir.join("content"),
-        false => settings.folder.clone(),
+    let store = match &settings.s3 {
+        Some(s3) => bucket(s3)?,
+        None => folder(config)?,
     };
-    let failed = |source| AppError::Io { what: format!("content, {}", folder.display()), source };
-    std::fs::create_dir_all(&folder).map_err(failed)?;
-    let store = LocalFileSystem::new_with_prefix(&folder).map_err(|e| failed(e.into()))?;
-    // What is answered with 200 is on disk.
-    let store = store.with_fsync(true).with_automatic_cleanup(true);
     let scanner = (!settings.clamd.is_empty()).then(|| Clamd::new(&settings.clamd));
     let content = Arc::new(Content {
-        shelf: Shelf::new(Arc::new(store), settings.max_file.0),
+        shelf: Shelf::new(store, settings.max_file.0),
         links: Links::new(secret),
         control: Control::new(settings.refused_types.clone(), scanner, settings.unscanned == WhenUnscanned::Pass),
         authenticator,
@@ -120,6 +117,33 @@ pub fn open(
         .route("/content/{day}/{number}/{grant}", get(download).put(resume))
         .layer(DefaultBodyLimit::disable())
         .with_state(content))
+}
+
+fn folder(config: &Config) -> Result<Arc<dyn ObjectStore>, AppError> {
+    let folder = match config.content.folder.as_os_str().is_empty() {
+        true => config.data_dir.join("content"),
+        false => config.content.folder.clone(),
+    };
+    let failed = |source| AppError::Io { what: format!("content, {}", folder.display()), source };
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    let store = LocalFileSystem::new_with_prefix(&folder).map_err(|e| failed(e.into()))?;
+    // What is answered with 200 is on disk.
+    Ok(Arc::new(store.with_fsync(true).with_automatic_cleanup(true)))
+}
+
+/// Credentials that are not configured are looked for as AWS' tools look for them.
+fn bucket(s3: &config::S3) -> Result<Arc<dyn ObjectStore>, AppError> {
+    // reqwest takes the process's. An error says that there is one, and it is the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = AmazonS3Builder::from_env().with_bucket_name(&s3.bucket).with_region(&s3.region);
+    if !s3.endpoint.is_empty() {
+        builder = builder.with_endpoint(&s3.endpoint).with_allow_http(s3.endpoint.starts_with("http://"));
+    }
+    if !s3.access_key.is_empty() {
+        builder = builder.with_access_key_id(&s3.access_key).with_secret_access_key(&s3.secret_key);
+    }
+    let failed = |e: object_store::Error| AppError::Io { what: format!("content, {}", s3.bucket), source: e.into() };
+    Ok(Arc::new(builder.build().map_err(failed)?))
 }
 
 fn count(content: &Arc<Content>, metrics: &Metrics) {
@@ -238,13 +262,14 @@ async fn resume(
         return Err(no(StatusCode::METHOD_NOT_ALLOWED, "this link is for reading"));
     }
     let header = headers.get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
-    let (range, size) = header.and_then(range::content_range).ok_or_else(|| {
+    let range = header.and_then(range::content_range).ok_or_else(|| {
         no(StatusCode::BAD_REQUEST, "Content-Range must say which bytes of how many come (RFC 9110 section 14.4)")
     })?;
     let place = content.place()?;
     let base = content.base(&peer, &headers);
+    let waits = headers.contains_key(header::EXPECT);
     let taken = tokio::spawn(async move {
-        let response = content.take_rest(&id, range, size, body, &base).await;
+        let response = content.take_rest(&id, range, body, waits, &base).await;
         drop(place);
         response
     });
@@ -448,35 +473,43 @@ impl Content {
         taken
     }
 
+    /// `waits`: the client sends nothing before it hears that it may (`Expect: 100-continue`).
     async fn take_rest(
         &self,
         id: &Id,
-        range: std::ops::Range<u64>,
-        size: u64,
+        (range, size): (std::ops::Range<u64>, u64),
         body: Body,
+        waits: bool,
         base: &str,
     ) -> Result<Response, Refusal> {
         let mut bytes = body.into_data_stream().map_err(|e| e.to_string());
-        let taken = async {
-            self.fits(Some(size))?;
-            let mut upload = self.shelf.resume(*id, range.start).await?;
-            self.fill(&mut upload, &mut bytes).await?;
-            match upload.len() {
-                len if len == size => self.finish(id, upload, base).await,
-                len => {
-                    upload.flush().await?;
-                    // One of several pieces.
-                    let whole = len == range.end;
-                    let said = || no(StatusCode::BAD_REQUEST, format!("{len} bytes are there, not {}", range.end));
-                    if whole { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(said()) }
+        let begun = match self.fits(Some(size)) {
+            Ok(()) => self.shelf.resume(*id, range.start).await,
+            Err(refusal) => Err(refusal),
+        };
+        let mut upload = match begun {
+            Ok(upload) => upload,
+            Err(refusal) => {
+                if !waits {
+                    linger(&mut bytes).await;
                 }
+                return Err(refusal.into());
             }
         };
-        let taken = taken.await;
-        if taken.is_err() {
+        if let Err(refusal) = self.fill(&mut upload, &mut bytes).await {
             linger(&mut bytes).await;
+            return Err(refusal);
         }
-        taken
+        let len = upload.len();
+        if len == size {
+            return self.finish(id, upload, base).await;
+        }
+        upload.flush().await?;
+        if len == range.end {
+            // One of several pieces.
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
+        Err(no(StatusCode::BAD_REQUEST, format!("{len} bytes are there, not {}", range.end)))
     }
 
     fn fits(&self, size: Option<u64>) -> Result<(), ShelfError> {
