@@ -26,6 +26,7 @@ use sip_net::{
     TlsConfig, TlsError,
 };
 use sip_presence::Presence;
+use sip_presence::xcap_diff::XcapDiff;
 use sip_proto::digest::Algorithm;
 use sip_proto::{Flow, Transport};
 use sip_registrar::{Acknowledge, Registrar, RegistrarConfig};
@@ -53,7 +54,7 @@ use crate::telemetry::log::{self, LogControl, LogError};
 use crate::telemetry::metrics::Family;
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Capture, Marks, Metrics, Tap, Timed, redact, sources};
-use crate::xcap::Xcap;
+use crate::xcap::{Xcap, changes};
 use crate::{cdr, presence, provision};
 
 /// Why the server did not start, or did not go on.
@@ -177,7 +178,7 @@ pub fn run(
         media: msrp.as_ref().map(|m| m.anchor.clone() as Arc<dyn Media>),
         ends: msrp.as_ref().map(|m| Ends { switch: m.switch.clone(), doors: m.told }),
     };
-    let Services { sip, home, registrar, presence, abroad, authenticator, pager, courier, ip_sm_gw, names, wake } =
+    let Services { sip, home, registrar, presence, abroad, diff, authenticator, pager, courier, ip_sm_gw, names, wake } =
         open_sip(&config, &pems, &store, around, runtime.handle())?;
     let local = sip.carriers.local_addrs().to_vec();
     if trace.is_on() || capture.is_some() {
@@ -213,17 +214,12 @@ pub fn run(
     // Made once, so it is empty.
     let _ = wake.set(sms.dispatcher.clone());
 
-    let xcap = Arc::new(Xcap::new(
-        config.xcap.clone(),
-        crate::xcap::root_of(&config),
-        crate::xcap::Parts {
-            documents: store.documents(),
-            directory: directory.clone(),
-            home,
-            bus: cluster.bus().clone(),
-            presence: presence.clone(),
-        },
-    ));
+    let (documents, bus) = (store.documents(), cluster.bus().clone());
+    let parts = crate::xcap::Parts { documents, directory: directory.clone(), home, bus, presence: presence.clone() };
+    let xcap = Arc::new(Xcap::new(&config, parts));
+    if let Some(diff) = &diff {
+        hints.push(changes::follow(diff, &**cluster.bus())?);
+    }
     let draining = Arc::new(AtomicBool::new(false));
     let (stop, stopped) = watch::channel(false);
     let public = http::public::sip(sip.carriers.clone())
@@ -267,7 +263,7 @@ pub fn run(
             let _ = until_stop.wait_for(|stop| *stop).await;
         }));
     }
-    runtime.spawn(keep_time(registrar.clone(), presence.clone(), abroad));
+    runtime.spawn(keep_time(registrar.clone(), presence.clone(), abroad, diff));
     let removed = Removed { registrar: registrar.clone(), domain: config.domain.clone() };
     runtime.spawn(follower.run(move |change| removed.see(change)));
     if config.billing.automatic {
@@ -485,6 +481,7 @@ struct Services {
     presence: Option<Arc<Presence>>,
     /// What we watch at other servers.
     abroad: Arc<Subscriptions>,
+    diff: Option<Arc<XcapDiff>>,
     authenticator: Option<Arc<Authenticator>>,
     pager: Arc<Pager>,
     courier: Courier,
@@ -579,6 +576,8 @@ fn open_sip(
     // In front of the pager: a short message is not kept as a text for a number that nobody has here.
     services.splice(1..1, gateway.clone().map(|g| g as Arc<dyn Service>));
     services.splice(1..1, presence.clone().map(|p| p as Arc<dyn Service>));
+    let diff = changes::open(config, store, home.clone(), directory.clone(), &metrics);
+    services.splice(1..1, diff.clone().map(|d| d as Arc<dyn Service>));
     let chat = ends.map(|ends| {
         let parts = chat::Parts {
             home: home.clone(),
@@ -622,6 +621,9 @@ fn open_sip(
     if let Some(presence) = &presence {
         presence.attach(driver.clone());
     }
+    if let Some(diff) = &diff {
+        diff.attach(driver.clone());
+    }
     let stack = Sip::open(driver.clone(), bound, closed, &neighbours, metrics)?;
     let resolver = ResolverConfig { name_servers: sip.resolver.0.into_iter().collect(), ..ResolverConfig::default() };
     names.tie(&driver, Resolver::new(&resolver, stack.carriers.names().clone()), runtime.clone());
@@ -637,7 +639,7 @@ fn open_sip(
         },
     );
     let ip_sm_gw = gateway.zip(gateway_inbox);
-    Ok(Services { sip: stack, home, registrar, presence, abroad, authenticator, pager, courier, ip_sm_gw, names, wake })
+    Ok(Services { sip: stack, home, registrar, presence, abroad, diff, authenticator, pager, courier, ip_sm_gw, names, wake })
 }
 
 /// Where our users' short messages go.
@@ -685,7 +687,7 @@ fn pager_config(config: &Config) -> sip_messaging::Config {
 }
 
 /// Bindings and subscriptions run out by the second.
-async fn keep_time(registrar: Arc<Registrar>, presence: Option<Arc<Presence>>, abroad: Arc<Subscriptions>) {
+async fn keep_time(registrar: Arc<Registrar>, presence: Option<Arc<Presence>>, abroad: Arc<Subscriptions>, diff: Option<Arc<XcapDiff>>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
@@ -695,6 +697,9 @@ async fn keep_time(registrar: Arc<Registrar>, presence: Option<Arc<Presence>>, a
             presence.tick(Instant::now(), unix_now());
         }
         abroad.tick(Instant::now());
+        if let Some(diff) = &diff {
+            diff.tick(Instant::now());
+        }
     }
 }
 

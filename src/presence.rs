@@ -252,7 +252,8 @@ async fn take_over(presence: Arc<Presence>, hint: Arc<Notify>) {
 }
 
 const CHANGED: &str = "presence.changed";
-const DOCUMENT_CHANGED: &str = "document.changed";
+/// The topic of documents that change: a usage and a key.
+pub const DOCUMENT_CHANGED: &str = "document.changed";
 /// Without a hint.
 const BETWEEN: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(20);

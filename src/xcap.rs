@@ -1,6 +1,7 @@
 //! The XCAP server: what requests do to users' documents. HTTP is in [`crate::http::xcap`], what a document must be in
 //! `sip-xcap`, what it means in `sip-presence`.
 
+pub mod changes;
 mod claims;
 mod made;
 
@@ -151,10 +152,9 @@ pub fn root_of(config: &Config) -> String {
 }
 
 impl Xcap {
-    /// `root`: an absolute URI with a slash at its end.
-    pub fn new(config: config::Xcap, root: String, parts: Parts) -> Xcap {
+    pub fn new(config: &Config, parts: Parts) -> Xcap {
         let total = Mutex::new(Total { documents: 0, at: None });
-        Xcap { parts, config, root, total, changed: AtomicU64::new(0) }
+        Xcap { parts, config: config.xcap.clone(), root: root_of(config), total, changed: AtomicU64::new(0) }
     }
 
     pub fn root(&self) -> &str {

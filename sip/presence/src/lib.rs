@@ -40,6 +40,7 @@ mod versions;
 mod watch;
 mod winfo;
 mod work;
+pub mod xcap_diff;
 
 pub use book::{Book, MANIPULATED, RULES, key_of, owner_of};
 pub use config::Config;
