@@ -13,6 +13,7 @@
 pub mod capabilities;
 pub mod compose;
 pub mod document;
+pub mod filters;
 pub mod lists;
 pub mod names;
 pub mod partial;

@@ -20,11 +20,14 @@ pub const WATCHERINFO: &str = "urn:ietf:params:xml:ns:watcherinfo";
 pub const COMMON_POLICY: &str = "urn:ietf:params:xml:ns:common-policy";
 /// RFC 5025.
 pub const PRES_RULES: &str = "urn:ietf:params:xml:ns:pres-rules";
+/// RFC 4661.
+pub const SIMPLE_FILTER: &str = "urn:ietf:params:xml:ns:simple-filter";
 /// OMA Presence XDM §5.1.
 pub const OMA_COMMON_POLICY: &str = "urn:oma:xml:xdm:common-policy";
 
 pub const PIDF_TYPE: &[u8] = b"application/pidf+xml";
 pub const PIDF_DIFF_TYPE: &[u8] = b"application/pidf-diff+xml";
+pub const SIMPLE_FILTER_TYPE: &[u8] = b"application/simple-filter+xml";
 pub const RLMI_TYPE: &[u8] = b"application/rlmi+xml";
 pub const SUMMARY_TYPE: &[u8] = b"application/simple-message-summary";
 pub const WATCHERINFO_TYPE: &[u8] = b"application/watcherinfo+xml";

@@ -4,7 +4,7 @@ use sip_ims::service::{Request, Step};
 use sip_proto::HeaderName;
 use sip_proto::build::Writer;
 
-use crate::names::PIDF_TYPE;
+use crate::names::{PIDF_TYPE, SIMPLE_FILTER_TYPE};
 
 /// Why a PUBLISH or SUBSCRIBE is not granted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +20,10 @@ pub enum No {
     TooBrief(u32),
     /// 421: a list, for one who does not read lists (RFC 4662 §4.1).
     ExtensionRequired,
+    /// 415: the body of a SUBSCRIBE is no filter.
+    OtherBody,
+    /// 488: filters that are none, and why (RFC 4660 §5.4).
+    Filters(String),
     /// 489.
     BadEvent,
     /// 403: the watcher has as many subscriptions as anybody may have.
@@ -41,7 +45,8 @@ impl No {
             No::Status(status) => *status,
             No::Because(_) => 400,
             No::TooMany => 403,
-            No::MediaType => 415,
+            No::MediaType | No::OtherBody => 415,
+            No::Filters(_) => 488,
             No::NotAcceptable(_) => 406,
             No::TooBrief(_) => 423,
             No::ExtensionRequired => 421,
@@ -54,6 +59,13 @@ impl No {
     pub fn write(&self, w: &mut Writer<'_>) {
         match self {
             No::MediaType => w.text(HeaderName::Accept, PIDF_TYPE),
+            No::OtherBody => w.text(HeaderName::Accept, SIMPLE_FILTER_TYPE),
+            No::Filters(why) => w.header(HeaderName::Warning, |out| {
+                out.extend_from_slice(b"399 presence \"");
+                // Ours are plain; what is quoted of others must not end the quotes.
+                out.extend(why.bytes().filter(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\')));
+                out.push(b'"');
+            }),
             No::NotAcceptable(there) => w.text(HeaderName::Accept, there),
             No::TooBrief(seconds) => w.number(HeaderName::MinExpires, (*seconds).into()),
             No::ExtensionRequired => w.text(HeaderName::Require, b"eventlist"),

@@ -50,7 +50,7 @@ impl Presence {
     }
 
     pub(crate) fn restore_watch(&self, aor: &Aor, kept: Kept, expires_at: u64, now: Instant, unix: u64, at: Instant) {
-        let Kept { key, package, mut dialog, watcher, hop, contact, event, reserved, since } = kept;
+        let Kept { key, package, mut dialog, watcher, hop, contact, event, reserved, since, filters } = kept;
         let Some(hop) = hop.or_else(|| next_hop(dialog.next_hop())) else { return };
         dialog.skip_to(reserved);
         let package = match package.or_else(|| self.package_of_list(aor)) {
@@ -81,6 +81,8 @@ impl Presence {
             reserved: 0,
             since,
             expires_at,
+            filters,
+            before: None,
             fetch: false,
             rejected: false,
         };

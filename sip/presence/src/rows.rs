@@ -8,6 +8,7 @@ use sip_proto::dialog::Dialog;
 use sip_proto::{Hop, Transport};
 
 use crate::document::Published;
+use crate::filters::Asked;
 use crate::presentity::{Handset, Publication};
 use crate::rules::Watcher;
 use crate::watch::{DialogKey, Package, Watch};
@@ -29,6 +30,7 @@ pub struct Kept {
     pub event: Box<[u8]>,
     pub reserved: u32,
     pub since: u64,
+    pub filters: Option<Arc<Asked>>,
 }
 
 pub fn write_publication(publication: &Publication, out: &mut Vec<u8>) {
@@ -67,7 +69,7 @@ pub fn write_watch(watch: &Watch, out: &mut Vec<u8>) {
         Package::List(_) => 5,
         Package::Summary => 8,
     };
-    out.push(kind | u8::from(watch.watcher.anonymous) << 1);
+    out.push(kind | u8::from(watch.watcher.anonymous) << 1 | u8::from(watch.filters.is_some()) << 3);
     out.extend_from_slice(&watch.reserved.to_le_bytes());
     out.extend_from_slice(&watch.since.to_le_bytes());
     out.push(watch.hop.transport() as u8);
@@ -76,6 +78,11 @@ pub fn write_watch(watch: &Watch, out: &mut Vec<u8>) {
     text(watch.watcher.number.as_deref().unwrap_or_default().as_bytes(), out);
     text(&watch.event, out);
     text(&watch.contact, out);
+    if let Some(asked) = &watch.filters {
+        let mut bodies = Vec::new();
+        asked.write_row(&mut bodies);
+        text(&bodies, out);
+    }
     watch.dialog.write_row(out);
 }
 
@@ -98,6 +105,10 @@ pub fn read_watch(row: &StateRow<'_>) -> Option<Kept> {
     let number = Some(fields.utf8()?).filter(|n| !n.is_empty()).map(Box::from);
     let watcher = Arc::new(Watcher { uri, number, anonymous: flags & 2 != 0 });
     let (event, contact) = (fields.text()?.into(), fields.text()?.into());
+    let filters = match flags & 8 {
+        0 => None,
+        _ => Some(Arc::new(Asked::from_row(fields.text()?)?)),
+    };
     let dialog = Dialog::from_row(fields.0)?;
     let package = match flags & !2 {
         0 => Some(Package::Presence),
@@ -107,7 +118,7 @@ pub fn read_watch(row: &StateRow<'_>) -> Option<Kept> {
         5 => None,
         _ => return None,
     };
-    Some(Kept { key, package, dialog, watcher, hop, contact, event, reserved, since })
+    Some(Kept { key, package, dialog, watcher, hop, contact, event, reserved, since, filters })
 }
 
 /// At most 64 KiB, as everything that comes out of one SIP header.

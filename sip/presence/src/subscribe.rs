@@ -9,11 +9,12 @@ use sip_ims::notify::{accepts, asks_for, contact};
 use sip_ims::ports::{StateChange, StateRow, StoreError};
 use sip_ims::service::{Caller, Request, Step, Transaction, Verdict};
 use sip_proto::dialog::Dialog;
-use sip_proto::headers::{Event, delta_seconds, has_token};
+use sip_proto::headers::{Event, MediaType, delta_seconds, has_token};
 use sip_proto::subscription::{EndReason, Notifier, NotifierEvent, Rates};
 use sip_proto::{Flow, HeaderName, Hop, Message, derived, edit};
 
 use crate::counts::add;
+use crate::filters::Asked;
 use crate::names::{PIDF_DIFF_TYPE, PIDF_TYPE, SUMMARY_TYPE, WATCHERINFO_TYPE};
 use crate::presentity::Presentity;
 use crate::reply::No;
@@ -53,6 +54,16 @@ struct Finish {
     seconds: u32,
     /// It set the dialog up.
     first: bool,
+}
+
+/// The filters that a body asks for (RFC 4660 §5.2).
+fn filters(message: &Message<'_>, before: Option<&Asked>) -> Result<Option<Arc<Asked>>, No> {
+    let media = message.value(HeaderName::ContentType).and_then(MediaType::parse);
+    if !media.is_some_and(|m| m.is("application/simple-filter+xml")) {
+        return Err(No::OtherBody);
+    }
+    let asked = Asked::after(before, message.body()).map_err(|why| No::Filters(why.to_string()))?;
+    Ok(asked.map(Arc::new))
 }
 
 impl Presence {
@@ -108,6 +119,12 @@ impl Presence {
             return Err(No::NotAcceptable(media_type));
         }
         let seconds = self.granted(message)?;
+        let filters = match message.body().is_empty() {
+            true => None,
+            // Of lists, watcher information and mailboxes there are none.
+            false if kind != Kind::Presence || list.is_some() => return Err(No::OtherBody),
+            false => filters(message, None)?,
+        };
         let watcher = self.watcher(request);
         let own_list = list.as_ref().and_then(|l| if let Package::List(f) = l { Some(&f.list.owner) } else { None });
         let decision = match kind {
@@ -164,6 +181,8 @@ impl Presence {
             reserved: RESERVE,
             since: step.unix,
             expires_at: step.unix + u64::from(seconds),
+            filters,
+            before: None,
             fetch: seconds == 0,
             rejected: false,
         };
@@ -235,6 +254,13 @@ impl Presence {
         let to = message.value(HeaderName::To).and_then(derived::tag);
         if to != Some(watch.dialog.id().local_tag) || watch.notifier.is_terminated() {
             return Err(No::Status(481));
+        }
+        if !message.body().is_empty() {
+            if !watch.is_presence() {
+                return Err(No::OtherBody);
+            }
+            watch.filters = filters(message, watch.filters.as_deref())?;
+            watch.before = None;
         }
         watch.dialog.receive(message).map_err(|_| No::Status(500))?;
         watch.dialog.responded(message, 200);

@@ -10,6 +10,7 @@ use sip_proto::headers::Event;
 use sip_proto::subscription::{Notifier, Rates};
 use sip_proto::{HeaderName, Hop};
 
+use crate::filters::Asked;
 use crate::lists::List;
 use crate::names::{PIDF_DIFF_TYPE, PIDF_TYPE, SUMMARY_TYPE, WATCHERINFO_TYPE};
 use crate::partial;
@@ -86,6 +87,10 @@ pub struct Watch {
     /// Unix seconds.
     pub since: u64,
     pub expires_at: u64,
+    /// What it wants to hear of, where it does not want everything (RFC 4660).
+    pub filters: Option<Arc<Asked>>,
+    /// With filters: the document that it was told last, before any filter.
+    pub before: Option<Arc<View>>,
     /// It asked once and has no row.
     pub fetch: bool,
     /// The last NOTIFY is of no more use: its watcher was rejected.
@@ -128,10 +133,27 @@ impl Watch {
         self.is_presence() || matches!(self.package, Package::Summary)
     }
 
+    /// What is told of a document, empty: nothing of it; and whether its filters let it be told now.
+    pub fn filtered(&self, aor: &str, view: &Arc<View>) -> (Arc<View>, bool) {
+        let Some(asked) = &self.filters else { return (view.clone(), true) };
+        let uri = format!("sip:{aor}");
+        let told = match asked.filters.part(&uri, &view.body) {
+            Some(part) if *part == *view.body => view.clone(),
+            part => View::of(part.unwrap_or_default()),
+        };
+        let before = self.before.as_ref();
+        (told, before.is_none_or(|before| asked.filters.triggered(&uri, &before.body, &view.body)))
+    }
+
     /// The next NOTIFY with this document.
     pub fn notify_view(&mut self, now: Instant, view: &Arc<View>) -> Option<Vec<u8>> {
         self.told = view.hash;
         if self.rejected {
+            return self.notify(now, None);
+        }
+        if view.body.is_empty() {
+            // RFC 4660 §5.3.1.
+            self.lost_document();
             return self.notify(now, None);
         }
         let number = self.dialog.local_sequence().unwrap_or(0) + 1;
@@ -146,9 +168,15 @@ impl Watch {
         self.notify(now, Some((PIDF_DIFF_TYPE, &body)))
     }
 
+    fn lost_document(&mut self) {
+        if let Package::Partial(known) = &mut self.package {
+            *known = None;
+        }
+    }
+
     /// It may not have got its last NOTIFY.
     pub fn lost_track(&mut self) {
-        self.told = 0;
+        (self.told, self.before) = (0, None);
         match &mut self.package {
             Package::Partial(known) => *known = None,
             Package::List(following) => following.told.clear(),

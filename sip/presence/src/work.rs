@@ -216,9 +216,13 @@ impl Presence {
 
     /// Whether a watch of presence does not know yet what is true now.
     fn is_news(&self, aor: &Aor, p: &mut Presentity, number: u64, unix: u64) -> bool {
-        let Some(watch) = p.watch(number).filter(|w| w.has_view() && w.notifier.is_active()) else { return false };
-        let told = watch.told;
-        self.view_of(aor, p, number, unix).is_some_and(|view| view.hash != told)
+        if !p.watch(number).is_some_and(|w| w.has_view() && w.notifier.is_active()) {
+            return false;
+        }
+        let Some(view) = self.view_of(aor, p, number, unix) else { return false };
+        let Some(watch) = p.watch(number) else { return false };
+        let (document, due) = watch.filtered(aor.as_str(), &view);
+        due && document.hash != watch.told
     }
 
     /// What the watcher of a presentity or mailbox may be told now.
@@ -254,11 +258,14 @@ impl Presence {
             true => {
                 let (owed, told) = (watch.owed, watch.told);
                 let Some(view) = self.view_of(aor, p, number, unix) else { return };
-                if !owed && told == view.hash {
+                let Some(watch) = p.watch(number) else { return };
+                let (document, due) = watch.filtered(aor.as_str(), &view);
+                if !owed && (told == document.hash || !due) {
                     // What it was to hear has changed back, or it has heard it with the last one.
                     return self.step(aor, p, now, number, NotifierEvent::Answered { status: 200, retry_after: None });
                 }
-                p.watch(number).and_then(|w| w.notify_view(now, &view))
+                watch.before = watch.filters.is_some().then_some(view);
+                watch.notify_view(now, &document)
             }
             false if matches!(watch.package, Package::List(_)) => return,
             false => {

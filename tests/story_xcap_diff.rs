@@ -1,0 +1,210 @@
+//! Changes of documents told over SIP (RFC 5875), and filters of what is told (RFC 4660): SIPp as subscriber, curl as the one who
+//! changes, xmllint as the judge of what is told.
+
+mod harness;
+
+use std::process::Command;
+use std::time::Duration;
+
+use harness::sipp::Running;
+use harness::xcap::{Client, ELEMENT, LISTS, PIDF, home};
+use harness::{DOMAIN, Outcome, Server, Setup, Sipp, eventually, header};
+
+const SOON: Duration = Duration::from_secs(30);
+const DIFF: &str = "application/xcap-diff+xml";
+
+fn setup(users: &[&str]) -> Setup {
+    let mut setup = Setup::with_users(users);
+    setup.sections = "[presence]\nnotify_interval = 0\nmin_expires = 2\n[xcap]\nrate = 1000\n".into();
+    setup
+}
+
+fn lists(inner: &str) -> String {
+    format!("<resource-lists xmlns=\"urn:ietf:params:xml:ns:resource-lists\">{inner}</resource-lists>")
+}
+
+/// A subscriber that sends a body.
+fn subscribing(
+    server: &Server,
+    scenario: &'static str,
+    who: &str,
+    to: &str,
+    [event, accept, kind]: [&str; 3],
+    body: &str,
+) -> Sipp {
+    let sipp = Sipp::new(server, scenario, server.ports.next()).set("USER", to).users(&[who]);
+    let sipp = sipp.set("EVENT", event).set("ACCEPT", accept).set("TYPE", kind).set("BODY", body);
+    sipp.limit(Duration::from_secs(120))
+}
+
+fn watching(server: &Server, who: &str, uris: &[&str]) -> Running {
+    let entries: String = uris.iter().map(|u| format!("<entry uri=\"{u}\"/>")).collect();
+    let body = lists(&format!("<list>{entries}</list>"));
+    subscribing(server, "watch_with", who, who, ["xcap-diff;diff-processing=aggregate", DIFF, LISTS], &body).start()
+}
+
+fn filtered(server: &Server, who: &str, to: &str, filter: &str) -> Sipp {
+    let body = format!(
+        "<filter-set xmlns=\"urn:ietf:params:xml:ns:simple-filter\"><ns-bindings><ns-binding prefix=\"p\" urn=\"urn:ietf:params:xml:ns:pidf\"/></ns-bindings>{filter}</filter-set>"
+    );
+    subscribing(server, "watch_with", who, to, ["presence", PIDF, "application/simple-filter+xml"], &body)
+}
+
+/// The NOTIFYs that a running watcher has heard so far, each once.
+fn notifies(running: &Running) -> Vec<String> {
+    let log = std::fs::read(running.base.with_extension("msg")).unwrap_or_default();
+    let messages = String::from_utf8_lossy(&log).into_owned();
+    let outcome =
+        Outcome { name: String::new(), counts: Default::default(), ended: None, errors: String::new(), messages };
+    let mut all: Vec<String> =
+        outcome.received().into_iter().filter(|m| m.starts_with("NOTIFY")).map(str::to_owned).collect();
+    all.dedup_by(|a, b| header(a, "CSeq") == header(b, "CSeq"));
+    all
+}
+
+/// Waits until the last NOTIFY is one like that, and gives its body.
+fn hears(running: &Running, what: &str, like: impl Fn(&str) -> bool) -> String {
+    eventually(what, SOON, || notifies(running).last().is_some_and(|m| like(m)));
+    let last = notifies(running).pop().unwrap();
+    last.split_once("\r\n\r\n").map(|(_, body)| body.trim_end().to_owned()).unwrap_or_default()
+}
+
+fn well_formed(document: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("document.xml");
+    std::fs::write(&file, document).unwrap();
+    let done = Command::new("xmllint").args(["--noout", "--nonet"]).arg(&file).output().expect("xmllint runs");
+    assert!(done.status.success() && done.stderr.is_empty(), "{}\n{document}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn changes_are_told_to_who_may_read() {
+    let server = setup(&["alice", "bob"]).start();
+    let alice = Client::of(&server, "alice");
+    let index = home("resource-lists", "alice", "index");
+    let made = alice.put(&index, LISTS, &lists("<list name=\"friends\"/>"));
+    let tag = |etag: &Option<String>| etag.clone().unwrap().replace('"', "");
+    let node = format!("{index}/~~/resource-lists/list/entry%5b@uri='sip:bob@{DOMAIN}'%5d");
+    let name = format!("{index}/~~/resource-lists/list/@name");
+    let rules = home("pres-rules", "alice", "");
+    let watcher = watching(&server, "alice", &[&index, &node, &name, &rules, "pidf-manipulation/"]);
+    let first = hears(&watcher, "what there is", |m| m.contains("xcap-diff"));
+    well_formed(&first);
+    assert!(first.contains(&format!("xcap-root=\"{}\"", alice.root)), "{first}");
+    assert!(first.contains(&format!("sel=\"{index}\" new-etag=\"{}\"/>", tag(&made.etag))), "{first}");
+    assert!(first.contains(&format!("sel=\"{name}\">friends</")), "{first}");
+    assert!(!first.contains("previous-etag") && !first.contains("entry"), "what is not there is waited for: {first}");
+    assert_eq!(header(&notifies(&watcher)[0], "Content-Type"), Some(DIFF));
+
+    let entry = format!("<entry uri=\"sip:bob@{DOMAIN}\"><display-name>Bob</display-name></entry>");
+    let added = alice.put(&node.replace('\'', "%22"), ELEMENT, &entry);
+    assert_eq!(added.status, 201);
+    let heard = hears(&watcher, "that bob is there", |m| m.contains("Bob</display-name>"));
+    well_formed(&heard);
+    let both = format!("sel=\"{index}\" new-etag=\"{}\" previous-etag=\"{}\"", tag(&added.etag), tag(&made.etag));
+    assert!(heard.contains(&both) && heard.contains(&entry), "{heard}");
+    assert!(
+        heard.contains("xmlns=\"urn:ietf:params:xml:ns:resource-lists\">") && !heard.contains("friends"),
+        "{heard}"
+    );
+
+    // A directory: what is made in it, and what is gone.
+    let ruleset = "<ruleset xmlns=\"urn:ietf:params:xml:ns:common-policy\"/>";
+    assert_eq!(alice.put(&format!("{rules}index"), harness::xcap::RULES, ruleset).status, 201);
+    hears(&watcher, "of new rules", |m| m.contains(&format!("sel=\"{rules}index\" new-etag=")));
+    assert_eq!(alice.delete(&format!("{rules}index")).status, 200);
+    let gone = hears(&watcher, "of no rules", |m| m.contains(&format!("sel=\"{rules}index\" previous-etag=")));
+    assert!(!gone.contains("new-etag"), "{gone}");
+
+    // Of another's she hears nothing, whatever she asks for; and a stranger's list is none.
+    let heard = notifies(&watcher).len();
+    let others = Client::of(&server, "bob");
+    assert_eq!(others.put(&home("resource-lists", "bob", "index"), LISTS, &lists("")).status, 201);
+    let spy = watching(&server, "bob", &[&index, &home("resource-lists", "bob", "index")]);
+    let all = hears(&spy, "his own", |m| m.contains("xcap-diff"));
+    assert!(!all.contains("alice") && all.contains(&format!("sip:bob@{DOMAIN}/index")), "{all}");
+    assert_eq!(alice.delete(&index).status, 200);
+    let last = hears(&watcher, "that all is gone", |m| m.contains(&format!("sel=\"{index}\" previous-etag=")));
+    assert!(
+        last.contains(&format!("sel=\"{node}\" exists=\"false\"/>"))
+            && last.contains(&format!("sel=\"{name}\" exists=\"false\"/>")),
+        "{last}"
+    );
+    assert_eq!((notifies(&watcher).len(), notifies(&spy).len()), (heard + 1, 1));
+    assert_eq!(server.metric("isthmus_xcap_subscriptions"), 2.0);
+    for (kind, body, code) in [("text/plain", "hello", 415), (LISTS, "<x/>", 400), (LISTS, "", 400)] {
+        subscribing(&server, "watch_with_refused", "alice", "alice", ["xcap-diff", DIFF, kind], body)
+            .set("CODE", code)
+            .succeed();
+    }
+    let list = lists("<list/>");
+    subscribing(&server, "watch_with_refused", "alice", "alice", ["xcap-diff", "text/plain", LISTS], &list)
+        .set("CODE", 406)
+        .succeed();
+}
+
+fn presence(basic: &str, note: &str) -> String {
+    format!(
+        "<presence xmlns=\"urn:ietf:params:xml:ns:pidf\" entity=\"sip:alice@{DOMAIN}\"><tuple id=\"desk\"><status><basic>{basic}</basic></status>\
+         <contact>sip:alice@desk</contact><note>{note}</note></tuple></presence>"
+    )
+}
+
+#[test]
+fn watchers_hear_what_their_filters_let_through() {
+    let mut server = setup(&["alice", "bob", "carol"]).start();
+    let alice = Client::of(&server, "alice");
+    let own = home("pidf-manipulation", "alice", "index");
+    let publish = |alice: &Client, basic: &str, note: &str| {
+        assert!(matches!(alice.put(&own, PIDF, &presence(basic, note)).status, 200 | 201));
+    };
+    publish(&alice, "closed", "one");
+    let what = "<filter id=\"1\"><what><include>//p:status/p:basic</include></what></filter>";
+    let bob = filtered(&server, "bob", "alice", what).start();
+    let first = hears(&bob, "that she is not there", |m| m.contains("<basic>closed</basic>"));
+    assert!(first.contains("<tuple id=\"desk\">") && !first.contains("note") && !first.contains("contact"), "{first}");
+    // Only when she comes.
+    let trigger = "<filter id=\"1\"><trigger><changed from=\"closed\" to=\"open\">/p:presence/p:tuple/p:status/p:basic</changed></trigger></filter>";
+    let carol = filtered(&server, "carol", "alice", trigger).start();
+    hears(&carol, "the first document, whatever triggers say", |m| m.contains("<note>one</note>"));
+    publish(&alice, "closed", "two");
+    publish(&alice, "open", "three");
+    let heard = hears(&carol, "that she comes", |m| m.contains("<basic>open</basic>"));
+    assert!(heard.contains("<note>three</note>"), "{heard}");
+    hears(&bob, "that she comes", |m| m.contains("<basic>open</basic>"));
+    publish(&alice, "closed", "four");
+    hears(&bob, "that she goes", |m| m.contains("<basic>closed</basic>"));
+    // A note is no news for one, and going none for the other.
+    let told = |running: &Running| notifies(running).iter().filter(|m| m.contains("<presence")).count();
+    assert_eq!((told(&bob), told(&carol)), (3, 2));
+
+    // Kept across kill -9: the row has the filters.
+    server.restart();
+    let alice = Client::of(&server, "alice");
+    eventually("both are told where they stand", SOON, || told(&bob) == 4 && told(&carol) == 3);
+    publish(&alice, "open", "five");
+    let after = hears(&bob, "that she comes", |m| m.contains("<basic>open</basic>"));
+    assert!(!after.contains("note"), "{after}");
+
+    // Nothing of it: an empty NOTIFY.
+    let none = "<filter id=\"1\"><what><include>//p:nothing</include></what></filter>";
+    let empty = filtered(&server, "carol", "alice", none).start();
+    eventually("an empty NOTIFY", SOON, || {
+        notifies(&empty).last().is_some_and(|m| header(m, "Content-Length") == Some("0"))
+    });
+    for (kind, body, code) in [
+        ("application/simple-filter+xml", "<filter-set xmlns=\"urn:ietf:params:xml:ns:simple-filter\"/>", 488),
+        ("application/simple-filter+xml", "no XML", 488),
+        ("application/other+xml", "<x/>", 415),
+    ] {
+        let refused = subscribing(&server, "watch_with_refused", "bob", "alice", ["presence", PIDF, kind], body);
+        let outcome = refused.set("CODE", code).succeed();
+        let answer = outcome.received().pop().unwrap().to_owned();
+        let said = if code == 488 {
+            header(&answer, "Warning").is_some()
+        } else {
+            header(&answer, "Accept") == Some("application/simple-filter+xml")
+        };
+        assert!(said, "{answer}");
+    }
+}
