@@ -11,6 +11,7 @@ mod postgres;
 use std::time::Duration;
 
 use harness::presence::{document, hears, store};
+use harness::xcap::{Client, RULES, SERVICES, home};
 use harness::{DOMAIN, Peer, Phone, Server, Setup, Sipp, eventually, header, sipp::Outcome};
 
 const USERS: [&str; 4] = ["alice", "bob", "carol", "dave"];
@@ -230,6 +231,47 @@ fn rules_stored_at_one_node_count_at_the_other_though_no_hint_comes() {
     let seen = watcher.succeed(1);
     let last = seen.received().into_iter().rfind(|m| m.starts_with("NOTIFY")).unwrap();
     assert!(header(last, "Subscription-State").is_some_and(|s| s.starts_with("terminated;reason=rejected")), "{last}");
+}
+
+#[test]
+fn document_written_at_one_node_counts_at_the_other() {
+    let Cluster { a, b, nats: _nats, _postgres } = Cluster::start();
+    let (at_a, at_b) = (Client::of(&a, "alice"), Client::of(&b, "alice"));
+    let index = home("pres-rules", "alice", "index");
+    let rules = |handling: &str| {
+        format!(
+            "<ruleset xmlns=\"urn:ietf:params:xml:ns:common-policy\"><rule id=\"bob\"><conditions><identity><one id=\"sip:bob@{DOMAIN}\"/></identity></conditions>\
+             <actions><pr:sub-handling xmlns:pr=\"urn:ietf:params:xml:ns:pres-rules\">{handling}</pr:sub-handling></actions></rule></ruleset>"
+        )
+    };
+    let made = at_a.put(&index, RULES, &rules("allow"));
+    assert_eq!(made.status, 201);
+    let watch = Sipp::new(&b, "watch", b.ports.next()).set("USER", "alice").users(&["bob"]);
+    let bob =
+        watch.set("EVENT", "presence").set("ACCEPT", "application/pidf+xml").limit(Duration::from_secs(120)).start();
+    eventually("bob watches", Duration::from_secs(20), || b.metric("isthmus_presence_subscriptions") == 1.0);
+    // What one has written the other has, its tag included.
+    let seen = at_b.get(&index);
+    assert_eq!((seen.status, &seen.etag), (200, &made.etag));
+    let condition = format!("If-Match: {}", made.etag.unwrap());
+    assert_eq!(at_a.put_if(&index, RULES, &rules("block"), &condition).status, 200);
+    assert_eq!(at_b.put_if(&index, RULES, &rules("allow"), &condition).status, 412);
+    // It ends when the rule has come to his node.
+    let heard = bob.succeed(1);
+    let last = heard.received().into_iter().rfind(|m| m.starts_with("NOTIFY")).unwrap();
+    assert!(header(last, "Subscription-State").unwrap().starts_with("terminated;reason=rejected"), "{last}");
+    // A service that both want at once, each at another node.
+    let claim = |server: &Server, user: &str| {
+        let document = format!(
+            "<rls-services xmlns=\"urn:ietf:params:xml:ns:rls-services\"><service uri=\"sip:friends@{DOMAIN}\"><list/></service></rls-services>"
+        );
+        Client::of(server, user).put(&home("rls-services", user, "index"), SERVICES, &document).status
+    };
+    let (one, other) = std::thread::scope(|scope| {
+        let (one, other) = (scope.spawn(|| claim(&a, "alice")), scope.spawn(|| claim(&b, "bob")));
+        (one.join().unwrap(), other.join().unwrap())
+    });
+    assert!(matches!((one, other), (201, 409) | (409, 201)), "{one} {other}");
 }
 
 #[test]

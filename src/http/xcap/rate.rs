@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-/// Wrong passwords of one address, a second.
-const GUESSES: u32 = 2;
+/// Wrong passwords of one address: so many at once, then one each ten seconds.
+const GUESSES: Rate = Rate { each_second: 0.1, burst: 16.0 };
 /// Buckets of one kind that are kept; beyond it those that are full again are forgotten.
 const MAX_BUCKETS: usize = 100_000;
 
@@ -16,17 +16,32 @@ pub(in crate::http) struct Rates {
     users: Mutex<Buckets<Box<str>>>,
     all: Mutex<Bucket>,
     guesses: Mutex<Buckets<IpAddr>>,
-    total: u32,
+    total: Rate,
+}
+
+/// How often.
+#[derive(Clone, Copy)]
+struct Rate {
+    each_second: f64,
+    burst: f64,
+}
+
+impl Rate {
+    /// Four seconds' worth at once.
+    fn of(each_second: u32) -> Rate {
+        let each_second = f64::from(each_second);
+        Rate { each_second, burst: 4.0 * each_second }
+    }
 }
 
 impl Rates {
     /// Requests a second of one user, and of all.
     pub fn new(each: u32, total: u32) -> Rates {
         Rates {
-            users: Mutex::new(Buckets::new(each)),
-            all: Mutex::new(Bucket::full(total, Instant::now())),
+            users: Mutex::new(Buckets::new(Rate::of(each))),
+            all: Mutex::new(Bucket::full(Rate::of(total), Instant::now())),
             guesses: Mutex::new(Buckets::new(GUESSES)),
-            total,
+            total: Rate::of(total),
         }
     }
 
@@ -43,19 +58,19 @@ impl Rates {
 }
 
 struct Buckets<K> {
-    rate: u32,
+    rate: Rate,
     held: HashMap<K, Bucket>,
 }
 
 impl<K: Hash + Eq> Buckets<K> {
-    fn new(rate: u32) -> Buckets<K> {
+    fn new(rate: Rate) -> Buckets<K> {
         Buckets { rate, held: HashMap::new() }
     }
 
     fn take(&mut self, key: K, now: Instant) -> bool {
         let rate = self.rate;
         if self.held.len() >= MAX_BUCKETS && !self.held.contains_key(&key) {
-            self.held.retain(|_, bucket| bucket.level(rate, now) < burst(rate));
+            self.held.retain(|_, bucket| bucket.level(rate, now) < rate.burst);
             // All of them are busy: that is a flood, and one more is not worse.
             if self.held.len() >= MAX_BUCKETS {
                 return false;
@@ -70,22 +85,17 @@ struct Bucket {
     at: Instant,
 }
 
-/// Tokens of a full bucket: four seconds' worth.
-fn burst(rate: u32) -> f64 {
-    4.0 * f64::from(rate)
-}
-
 impl Bucket {
-    fn full(rate: u32, now: Instant) -> Bucket {
-        Bucket { left: burst(rate), at: now }
+    fn full(rate: Rate, now: Instant) -> Bucket {
+        Bucket { left: rate.burst, at: now }
     }
 
-    fn level(&self, rate: u32, now: Instant) -> f64 {
+    fn level(&self, rate: Rate, now: Instant) -> f64 {
         let since = now.saturating_duration_since(self.at).as_secs_f64();
-        (self.left + since * f64::from(rate)).min(burst(rate))
+        (self.left + since * rate.each_second).min(rate.burst)
     }
 
-    fn take(&mut self, rate: u32, now: Instant) -> bool {
+    fn take(&mut self, rate: Rate, now: Instant) -> bool {
         let level = self.level(rate, now);
         let there = level >= 1.0;
         (self.left, self.at) = (if there { level - 1.0 } else { level }, now);
@@ -101,7 +111,7 @@ mod tests {
 
     #[test]
     fn four_seconds_worth_at_once_and_then_the_rate() {
-        let mut buckets = Buckets::new(5);
+        let mut buckets = Buckets::new(Rate::of(5));
         let start = Instant::now();
         assert!((0..20).all(|_| buckets.take("a", start)));
         assert!(!buckets.take("a", start) && buckets.take("b", start));

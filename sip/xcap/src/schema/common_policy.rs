@@ -30,7 +30,7 @@ static IDENTITY: Declaration = declare(
 
 static ONE: Declaration = declare(
     "one",
-    &Kind::sequence(&[Part::new(Term::Other(COMMON_POLICY), 0, 1)], &[Attribute::required("id", Simple::Text)]),
+    &Kind::sequence(&[Part::new(Term::Other(COMMON_POLICY), 0, 1)], &[Attribute::required("id", Simple::Uri)]),
 );
 
 static MANY_OF: Declaration = declare(
@@ -44,7 +44,7 @@ static MANY_OF: Declaration = declare(
 
 static EXCEPT: Declaration = declare(
     "except",
-    &Kind::empty(&[Attribute::optional("domain", Simple::Text), Attribute::optional("id", Simple::Text)]),
+    &Kind::empty(&[Attribute::optional("domain", Simple::Text), Attribute::optional("id", Simple::Uri)]),
 );
 
 static SPHERE: Declaration = declare("sphere", &Kind::empty(&[Attribute::required("value", Simple::Text)]));

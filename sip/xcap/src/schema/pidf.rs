@@ -8,7 +8,7 @@ pub static PRESENCE: Declaration = declare(
     "presence",
     &Kind::sequence(
         &[Part::any(&TUPLE), Part::any(&NOTE), Part::others(PIDF)],
-        &[Attribute::required("entity", Simple::Text)],
+        &[Attribute::required("entity", Simple::Uri)],
     ),
 );
 
@@ -29,7 +29,7 @@ static TUPLE: Declaration = declare(
 static STATUS: Declaration = declare("status", &Kind::sequence(&[Part::optional(&BASIC), Part::others(PIDF)], &[]));
 static BASIC: Declaration = declare("basic", &Kind::text(Simple::OneOf(&["open", "closed"]), &[]));
 static CONTACT: Declaration =
-    declare("contact", &Kind::text(Simple::Text, &[Attribute::optional("priority", Simple::Priority)]));
+    declare("contact", &Kind::text(Simple::Uri, &[Attribute::optional("priority", Simple::Priority)]));
 static NOTE: Declaration = declare("note", &Kind::text(Simple::Text, &[LANG]));
 static TIMESTAMP: Declaration = declare("timestamp", &Kind::text(Simple::DateTime, &[]));
 

@@ -39,13 +39,14 @@ pub(super) const GLOBAL: &[&Declaration] = &[
 
 const PERMISSION: &Kind = &Kind::text(Simple::Boolean, &[]);
 const WORD: &Kind = &Kind::text(Simple::Text, &[]);
+const URI: &Kind = &Kind::text(Simple::Uri, &[]);
 const EMPTY: &Kind = &Kind::empty(&[]);
 
 static SERVICE_URI_SCHEME: Declaration = declare("service-uri-scheme", WORD);
 static CLASS: Declaration = declare("class", WORD);
 static OCCURRENCE_ID: Declaration = declare("occurrence-id", WORD);
-static SERVICE_URI: Declaration = declare("service-uri", WORD);
-static DEVICE_ID: Declaration = declare("deviceID", WORD);
+static SERVICE_URI: Declaration = declare("service-uri", URI);
+static DEVICE_ID: Declaration = declare("deviceID", URI);
 
 static PROVIDE_SERVICES: Declaration = declare(
     "provide-services",

@@ -34,19 +34,19 @@ static DISPLAY_NAME: Declaration =
 static ENTRY: Declaration = Declaration {
     namespace: RESOURCE_LISTS,
     name: "entry",
-    kind: &Kind::sequence(NAMED, &[Attribute::required("uri", Simple::Text)]).open(),
+    kind: &Kind::sequence(NAMED, &[Attribute::required("uri", Simple::Uri)]).open(),
 };
 
 static ENTRY_REF: Declaration = Declaration {
     namespace: RESOURCE_LISTS,
     name: "entry-ref",
-    kind: &Kind::sequence(NAMED, &[Attribute::required("ref", Simple::Text)]).open(),
+    kind: &Kind::sequence(NAMED, &[Attribute::required("ref", Simple::Uri)]).open(),
 };
 
 static EXTERNAL: Declaration = Declaration {
     namespace: RESOURCE_LISTS,
     name: "external",
-    kind: &Kind::sequence(NAMED, &[Attribute::optional("anchor", Simple::Text)]).open(),
+    kind: &Kind::sequence(NAMED, &[Attribute::optional("anchor", Simple::Uri)]).open(),
 };
 
 const NAMED: &[Part] = &[Part::optional(&DISPLAY_NAME), Part::others(RESOURCE_LISTS)];

@@ -17,13 +17,13 @@ static SERVICE: Declaration = Declaration {
             Part::optional(&PACKAGES),
             Part::others(RLS_SERVICES),
         ],
-        &[Attribute::required("uri", Simple::Text)],
+        &[Attribute::required("uri", Simple::Uri)],
     )
     .open(),
 };
 
 static RESOURCE_LIST: Declaration =
-    Declaration { namespace: RLS_SERVICES, name: "resource-list", kind: &Kind::text(Simple::Text, &[]) };
+    Declaration { namespace: RLS_SERVICES, name: "resource-list", kind: &Kind::text(Simple::Uri, &[]) };
 
 /// Of this namespace, with the content of the other.
 static LIST: Declaration = Declaration { namespace: RLS_SERVICES, name: "list", kind: &LIST_TYPE };

@@ -6,8 +6,10 @@ use sip_xml::is_nc_name;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Simple {
-    /// `xs:string`, and `xs:anyURI`, which takes any text too (Part 2 §3.2.17).
+    /// `xs:string`.
     Text,
+    /// `xs:anyURI`: what becomes a URI reference when it is escaped (Part 2 §3.2.17).
+    Uri,
     /// `xs:ID`: one of its kind in a document.
     Id,
     Boolean,
@@ -26,6 +28,7 @@ impl fmt::Display for Simple {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Simple::Text => f.write_str("text"),
+            Simple::Uri => f.write_str("URI"),
             Simple::Id => f.write_str("ID"),
             Simple::Boolean => f.write_str("boolean"),
             Simple::DateTime => f.write_str("dateTime"),
@@ -42,6 +45,7 @@ impl Simple {
         let collapsed = text.trim_matches([' ', '\t', '\r', '\n']);
         match self {
             Simple::Text => true,
+            Simple::Uri => is_reference(collapsed),
             Simple::Id => is_nc_name(collapsed),
             Simple::Boolean => matches!(collapsed, "true" | "false" | "1" | "0"),
             Simple::DateTime => date_time(collapsed).is_some(),
@@ -67,6 +71,17 @@ impl Simple {
             Simple::Token(words) => words.contains(&collapsed),
         }
     }
+}
+
+/// RFC 3986 §4.1, as far as escaping cannot mend it: a scheme is one, and there is one fragment.
+fn is_reference(text: &str) -> bool {
+    let first = text.split(['/', '?', '#']).next().unwrap_or_default();
+    let scheme = first.split_once(':').map(|(scheme, _)| scheme);
+    let is_scheme = |s: &str| {
+        s.starts_with(|c: char| c.is_ascii_alphabetic())
+            && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+    };
+    scheme.is_none_or(is_scheme) && text.matches('#').count() <= 1
 }
 
 /// `-?YYYY-MM-DDThh:mm:ss(.s+)?(Z|±hh:mm)?` (Part 2 §3.2.7.1).
@@ -164,6 +179,7 @@ mod tests {
             bad.iter().for_each(|b| assert!(!value.takes(b), "{value}: {b}"));
         };
         all(Simple::Boolean, &["true", "false", "1", "0", " true\n"], &["", "yes", "TRUE", "2"]);
+        all(Simple::Uri, &["", "a b", "sip:a@h", "a/b:c", "#x", "http://h/\u{e9}"], &["1:a", ":a", "a b:c", "a#b#c"]);
         all(Simple::Id, &["a", "_1", "é", " a "], &["", "1", "a b", "a:b"]);
         all(Simple::Language, &["de", "en-GB", "x-klingon", "zh-Hans-CN"], &["", "1", "de_AT", "toolonglang", "de-"]);
         all(
