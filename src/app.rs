@@ -648,6 +648,7 @@ fn queued(config: &Config, sms: &Sms, directory: Arc<Directory>) -> Queued {
         directory,
         queue: sms.queue.clone(),
         dispatcher: sms.dispatcher.clone(),
+        numbers: sms.numbers.clone(),
         has_centre: !config.smpp.link.is_empty(),
         validity: i64::from(config.sms.validity) * 60_000,
         clock: sms::clock(),
@@ -656,7 +657,8 @@ fn queued(config: &Config, sms: &Sms, directory: Arc<Directory>) -> Queued {
 
 fn ip_sm_gw_config(config: &Config) -> ip_sm_gw::Config {
     let sms = &config.sms_over_ip;
-    ip_sm_gw::Config { user: sms.user.clone(), centre: sms.centre.clone(), zone: sms.zone }
+    let numbers = crate::sms::numbers(config);
+    ip_sm_gw::Config { user: sms.user.clone(), centre: sms.centre.clone(), zone: sms.zone, numbers }
 }
 
 fn registrar_config(config: &Config, key: [u8; 32]) -> RegistrarConfig {

@@ -162,6 +162,7 @@ mod tests {
         }
         fn sent_as(&self, _: Vec<SentAs>, _: Done<Vec<Waiting>>) {}
         fn wake(&self, _: sip_ims::Msisdn) {}
+        fn wake_ranges(&self, _: &[(sip_ims::Msisdn, sip_ims::Msisdn)]) {}
         fn notified(&self, _: SegmentId) {}
         fn notify_later(&self, _: SegmentId, _: i64, _: u16) {}
         fn totals(&self, from: &str, to: &str, done: Done<Vec<Total>>) {

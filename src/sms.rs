@@ -13,6 +13,7 @@ use gw_smpp::{Door, Links};
 use gw_sms::billing::Calendar;
 use gw_sms::delivery::{LineBook, LookUp};
 use gw_sms::dispatch::{self, Dispatcher, Hand, Handsets, Witness};
+use gw_sms::esme::{Applications, Carriers, Numbers};
 use gw_sms::ip_sm_gw::{Fate, IpSmGw, Passage, Registered, UserTeller, Watch};
 use gw_sms::notice::{Notices, Notifier, PushTeller, Teller, Tellers};
 use gw_sms::push::rate::Rates;
@@ -82,6 +83,7 @@ pub struct Sms {
     pub links: Links,
     /// Open when ESMEs are configured.
     pub door: Arc<OnceLock<Door>>,
+    pub numbers: Arc<Numbers>,
 }
 
 impl Sms {
@@ -114,7 +116,9 @@ impl Sms {
             witness: chronicle.clone(),
             clock: clock(),
         });
-        let inbound = links::inbound(config, ip_sm_gw.as_ref(), &location, &queue, &chronicle);
+        let numbers = numbers(config);
+        let applications = door::applications(config, numbers.clone(), runtime);
+        let inbound = links::inbound(config, ip_sm_gw.as_ref(), &location, &queue, &chronicle, &numbers);
         let (centre, links) = links::open(config, &dispatcher, inbound, runtime)?;
         if let Some(gateway) = &ip_sm_gw {
             handsets_to_metrics(&metrics, gateway);
@@ -124,7 +128,9 @@ impl Sms {
             let (dispatcher, unix) = (dispatcher.clone(), Arc::new(crate::app::unix_now));
             Arc::new(Registered { gateway, location, dispatcher, unix }) as Arc<dyn Handsets>
         });
-        dispatcher.tie(centre.clone(), handsets);
+        let carriers = Carriers { centre: centre.clone(), applications: applications.clone() };
+        dispatcher.tie(Arc::new(carriers), handsets);
+        applications.tie(dispatcher.clone());
         queue.attach(Arc::new(Hand(dispatcher.clone())));
         let validity = i64::from(config.sms.validity) * 60_000;
         let rates = Arc::new(Rates::default());
@@ -157,7 +163,8 @@ impl Sms {
                 s.push(&[("fate", "given_up")], counts.given_up.load(Relaxed) as f64);
             },
         );
-        let (door, esme) = door::open(config, &queue, centre, &calendar, &certificates, runtime)?;
+        applications_to_metrics(&metrics, &applications);
+        let esme = door::open(config, &queue, centre, &applications, &calendar, &certificates, runtime)?;
         let push_teller = PushTeller { registry, poster: Arc::new(client), calendar };
         start(
             runtime,
@@ -166,7 +173,8 @@ impl Sms {
             Tellers { push: push_teller, esme, user, api: Arc::new(api) },
             dispatcher.clone(),
         );
-        Ok(Sms { queue, push, messages, subscriptions, dispatcher, chronicle, links, door })
+        let door = applications.door.clone();
+        Ok(Sms { queue, push, messages, subscriptions, dispatcher, chronicle, links, door, numbers })
     }
 
     /// Ends the links with their windows answered, and writes what is known.
@@ -177,6 +185,11 @@ impl Sms {
         self.links.stop().await;
         self.dispatcher.give_back();
     }
+}
+
+/// Those of applications. They are checked with the rest of the configuration.
+pub fn numbers(config: &Config) -> Arc<Numbers> {
+    Arc::new(config.smpp.numbers().unwrap_or_default())
 }
 
 fn start(runtime: &Handle, notifier: Notifier, queue: Arc<dyn Queue>, teller: Tellers, dispatcher: Arc<Dispatcher>) {
@@ -374,6 +387,16 @@ fn to_metrics(
             l.iter().for_each(|link| s.push(&[("link", link.name())], link.open() as f64));
         },
     );
+}
+
+fn applications_to_metrics(metrics: &Metrics, applications: &Arc<Applications>) {
+    let a = applications.clone();
+    let family = Family::gauge("isthmus_smpp_esme_receives", "Whether an ESME with numbers of its own takes messages.");
+    metrics
+        .source(family, move |s| a.each(|esme, name| s.push(&[("esme", name)], f64::from(u8::from(a.receives(esme))))));
+    let a = applications.clone();
+    let family = Family::gauge("isthmus_smpp_esme_open", "Messages for an ESME on their way and not answered.");
+    metrics.source(family, move |s| a.each(|esme, name| s.push(&[("esme", name)], a.open(esme) as f64)));
 }
 
 fn handsets_to_metrics(metrics: &Metrics, gateway: &Arc<IpSmGw>) {

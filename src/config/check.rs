@@ -189,6 +189,9 @@ impl Config {
             (false, true) => say("tls.key", "must be set when tls.certificate is".to_owned()),
             _ => {}
         }
+        if let Err((key, why)) = self.smpp.numbers() {
+            say(&key, why);
+        }
         for (key, url) in [
             ("http.public_url", self.http.public_url.as_str()),
             ("xcap.root", self.xcap.root.as_str()),
@@ -334,6 +337,21 @@ mod tests {
         assert_eq!(keys("[store]\nengine = \"postgres\"\n"), ["store.url"]);
         assert_eq!(keys("[store]\nurl = \"postgres://h/d\"\n"), ["store.url"]);
         assert_eq!(keys("[bus]\nengine = \"nats\"\nurl = \"http://h\"\n"), ["bus.url"]);
+    }
+
+    #[test]
+    fn a_number_is_one_applications() {
+        let esme = |name: &str, lines: &str| format!("[[smpp.esme]]\nsystem_id = \"{name}\"\n{lines}\n");
+        let good = esme("a", "numbers = [\"+8190\"]\nshort_codes = { 5555 = \"+8112000000\" }");
+        assert!(Config::parse(&good).is_ok());
+        for (lines, key) in [
+            ("numbers = [\"+8190\"]", "smpp.esme[1].numbers"),
+            ("numbers = [\"90\"]", "smpp.esme[1].numbers"),
+            ("short_codes = { 5555 = \"+8112000001\" }", "smpp.esme[1].short_codes"),
+            ("short_codes = { 5 = \"+8112000001\" }", "smpp.esme[1].short_codes"),
+        ] {
+            assert_eq!(keys(&(good.clone() + &esme("b", lines))), [key], "{lines}");
+        }
     }
 
     #[test]

@@ -7,8 +7,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use gw_smpp::pdu::COctets;
+use gw_sms::esme::Numbers;
 use gw_sms::registry::Block;
 use serde::Deserialize;
+use sip_ims::Msisdn;
 
 use super::values::{Door, Ports, Size};
 
@@ -319,6 +322,30 @@ impl Default for SmppTimers {
     }
 }
 
+impl Smpp {
+    /// Whose numbers messages to applications are for; or which key is wrong, and why.
+    pub fn numbers(&self) -> Result<Numbers, (String, String)> {
+        let mut numbers = Numbers::default();
+        for (i, esme) in self.esme.iter().enumerate() {
+            // Lengths are checked with the rest of the configuration.
+            let place = numbers.esme(COctets::new(esme.system_id.as_bytes()).unwrap_or_default());
+            for text in &esme.numbers {
+                let wrong = |why: String| (format!("smpp.esme[{i}].numbers"), format!("\"{text}\" {why}"));
+                let digits = gw_sms::esme::beginning(text).map_err(|e| wrong(e.to_string()))?;
+                numbers.range(digits, place).map_err(|e| wrong(e.to_string()))?;
+            }
+            for (code, stands_for) in &esme.short_codes {
+                let wrong = |why: String| (format!("smpp.esme[{i}].short_codes"), format!("\"{code}\" {why}"));
+                if !gw_sms::esme::is_short_code(code) {
+                    return Err(wrong("must be 2 to 10 digits".to_owned()));
+                }
+                numbers.short_code(code, *stands_for, place).map_err(|e| wrong(e.to_string()))?;
+            }
+        }
+        Ok(numbers)
+    }
+}
+
 impl SmppTimers {
     /// These times in limits whose counts stay.
     pub fn limits(&self, counts: gw_smpp::session::Limits) -> gw_smpp::session::Limits {
@@ -343,19 +370,25 @@ pub struct SmppEsme {
     /// Beginnings of the source addresses that it may use; empty: any.
     #[serde(default)]
     pub sources: Vec<String>,
+    /// Beginnings of the numbers whose messages it gets, each `+` and digits; the longest that fits counts.
+    #[serde(default)]
+    pub numbers: Vec<String>,
+    /// Short codes of 2 to 10 digits whose messages it gets, each with the whole number that it stands for in the queue.
+    #[serde(default)]
+    pub short_codes: BTreeMap<String, Msisdn>,
     /// Messages a second over all its sessions; 0: no limit.
     #[serde(default)]
     pub rate: u32,
     /// Its requests that wait for our answer, in each session, 1 to 10,000.
     #[serde(default = "hundred")]
     pub window: u16,
-    /// Our receipts that wait for its answer, in each session, 1 to 1,000.
+    /// Our receipts and messages that wait for its answer, in each session, 1 to 1,000.
     #[serde(default = "ten")]
     pub deliver_window: u16,
     /// Sessions at once, 1 to 1,000.
     #[serde(default = "ten")]
     pub sessions: u16,
-    /// Where it listens, if it binds only when it is asked to (outbind): it is when receipts wait and no receiver of it is bound.
+    /// Where it listens, if it binds only when it is asked to (outbind): it is when receipts or messages wait and no receiver of it is bound.
     #[serde(default)]
     pub outbind: Option<SocketAddr>,
     /// By which it knows us then; at most 8 octets.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use gw_smpp::pdu::{COctets, CommandStatus, ShortMessage};
 use gw_smpp::{BindMode, ClientTls, LinkConfig, LinkPort, Links, Reply, Route};
 use gw_sms::dispatch::Dispatcher;
+use gw_sms::esme::{Keeper, Numbers, ToApplications};
 use gw_sms::ip_sm_gw::{IpSmGw, Terminating};
 use gw_sms::smpp::{Inbound, LinkSide, LinkTraits, SmppCentre};
 use rustls::pki_types::pem::PemObject;
@@ -105,20 +106,26 @@ pub(super) fn inbound(
     location: &Arc<dyn Location>,
     queue: &Arc<SmsQueue>,
     chronicle: &Arc<Chronicle>,
+    numbers: &Arc<Numbers>,
 ) -> Arc<dyn Inbound> {
-    match gateway {
+    let keeper = Arc::new(Keeper {
+        queue: queue.clone(),
+        validity: i64::from(config.sms.validity) * 60_000,
+        clock: clock(),
+        random: Arc::new(rand::random),
+    });
+    let others: Arc<dyn Inbound> = match gateway {
         Some(gateway) => Arc::new(Terminating {
             gateway: gateway.clone(),
             location: location.clone(),
-            queue: queue.clone(),
-            validity: i64::from(config.sms.validity) * 60_000,
+            keeper: keeper.clone(),
             clock: clock(),
-            random: Arc::new(rand::random),
             watch: chronicle.clone(),
             count: AtomicU64::new(0),
         }),
         None => Arc::new(Nobody),
-    }
+    };
+    if numbers.is_empty() { others } else { Arc::new(ToApplications { numbers: numbers.clone(), keeper, others }) }
 }
 
 /// Without SMS over IP, messages for our users have nowhere to go.

@@ -10,9 +10,11 @@ pub mod baresip;
 pub mod developer;
 pub mod digest;
 pub mod dns;
+pub mod handset;
 pub mod homer;
 pub mod http;
 pub mod kamailio;
+pub mod kannel;
 pub mod linphone;
 pub mod msrp;
 pub mod ports;
@@ -47,11 +49,11 @@ pub fn eventually(what: &str, limit: Duration, mut fact: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until somebody takes TCP connections at that port of loopback.
+/// Waits until somebody takes TCP connections at that port of loopback, or of every address.
 pub fn wait_for_tcp(port: u16) {
     // 0A is TCP_LISTEN in proc(5).
-    let entry = format!("0100007F:{port:04X} 00000000:0000 0A");
-    let held = || std::fs::read_to_string("/proc/net/tcp").is_ok_and(|t| t.contains(&entry));
+    let entries = ["0100007F", "00000000"].map(|at| format!("{at}:{port:04X} 00000000:0000 0A"));
+    let held = || std::fs::read_to_string("/proc/net/tcp").is_ok_and(|t| entries.iter().any(|entry| t.contains(entry)));
     eventually(&format!("TCP port {port} is open"), Duration::from_secs(10), held);
 }
 

@@ -2,7 +2,7 @@
 //
 // JSON: { port, system_id, password, bind: "transceiver", tls: CA file, listen: true (binds when it is called by outbind), steps: [...] }. A step is
 // a PDU to send, { op: "submit_sm", ...fields }; its answer is said. { hex: "00ff" } is a buffer; "$id" is the message id of the answer before;
-// with `until`, a query_sm is asked until it tells that state; with `times`, so many go out at once.
+// with `refuse`, the first messages that are delivered are answered with these statuses; with `until`, a query_sm is asked until it tells that state; with `times`, so many go out at once.
 const fs = require('fs');
 const smpp = require('smpp');
 
@@ -24,9 +24,16 @@ const serve = async (session) => {
   session.on('error', (error) => say('error', { error: String(error) }));
   session.on('close', () => say('closed'));
   session.on('enquire_link', (pdu) => session.send(pdu.response()));
+  const refusals = said.refuse || [];
   session.on('deliver_sm', (pdu) => {
-    say('deliver', { from: pdu.source_addr, to: pdu.destination_addr, text: text(pdu.short_message), esm_class: pdu.esm_class, state: pdu.message_state });
-    session.send(pdu.response());
+    const { udh } = pdu.short_message;
+    const more = udh ? { udh: Buffer.concat(udh.map((u) => (Buffer.isBuffer(u) ? u : Buffer.from([])))).toString('hex') } : {};
+    const command_status = refusals.shift() || 0;
+    say('deliver', {
+      from: pdu.source_addr, to: pdu.destination_addr, text: text(pdu.short_message), esm_class: pdu.esm_class, state: pdu.message_state,
+      data_coding: pdu.data_coding, answer: command_status, ...more,
+    });
+    session.send(pdu.response({ command_status }));
   });
   const ask = (op, fields) => new Promise((done) => session[op](fields, done));
   const bound = await ask(`bind_${said.bind || 'transceiver'}`, {

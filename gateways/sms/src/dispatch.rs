@@ -65,6 +65,12 @@ pub trait Centre: Send + Sync {
 
     /// Whether there is any link at all, up or down.
     fn exists(&self) -> bool;
+
+    /// Whether the application that has this number is there; `None`: it is no application's.
+    fn application(&self, msn: Msisdn) -> Option<bool> {
+        let _ = msn;
+        None
+    }
 }
 
 /// Handsets that take short messages over IMS (TS 24.341).
@@ -83,6 +89,8 @@ pub enum Report {
     Taken {
         message_id: Arc<str>,
     },
+    /// It was for it, and it has it: an application.
+    Delivered,
     /// It would not take it for the moment: the same again as soon as it does.
     Again,
     /// It may take it later.
@@ -191,6 +199,10 @@ impl Dispatcher {
                     let sent_as = SentAs { link: name.clone(), message_id };
                     self.taken(&mut state, segment, sent_as, &mut marks, &mut recalls);
                 }
+                Report::Delivered => {
+                    state.withdrawn.remove(&id);
+                    marks.push(over(id, &segment.origin, SegmentState::Delivered, Verdict::DELIVERED, now));
+                }
                 // Nobody else has it, so it is not sent again.
                 _ if state.withdrawn.contains_key(&id) => {
                     if let Some(recall) = state.withdrawn.remove(&id) {
@@ -290,6 +302,14 @@ impl Dispatcher {
         self.parts.queue.wake(msn);
     }
 
+    /// An application is back that has these numbers, from each first to each last: what waits for it is tried now.
+    pub fn returned(self: &Arc<Self>, ranges: &[(Msisdn, Msisdn)]) {
+        let within = |msn: &Msisdn| ranges.iter().any(|(from, to)| (*from..=*to).contains(msn));
+        self.state.lock().held.retain(|msn, _| !within(msn));
+        self.parts.queue.wake_ranges(ranges);
+        self.wake();
+    }
+
     /// A handset has registered, or refreshed its registration: far too often to ask the store each time. But what the process before this
     /// one knew to wait for it, only the store knows now.
     pub fn registered(&self, msn: Msisdn) {
@@ -386,6 +406,14 @@ impl Dispatcher {
             return marks.push(self.put_off(segment, due));
         }
         let msn = segment.origin.msn;
+        match state.centre.as_ref().and_then(|c| c.application(msn)) {
+            Some(true) => return state.route(segment),
+            Some(false) => {
+                let mark = self.defer(state, segment, Pause::Absent, now);
+                return marks.push(mark);
+            }
+            None => {}
+        }
         let client = if segment.origin.has(Origin::UNJUDGED) {
             None
         } else {

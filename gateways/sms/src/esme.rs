@@ -3,24 +3,29 @@
 //! A message is called by its number and a drawn number, in hexadecimal: so query_sm, cancel_sm and replace_sm find their row without
 //! another index. The message of a submit_multi has one name for all its destinations, that of the first number.
 
+mod delivering;
+mod numbers;
 mod telling;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel};
 
+use delivering::DELIVERY;
+pub use delivering::{Applications, Carriers, Keeper, ToApplications};
 use gw_smpp::pdu::{
     Address, COctets, CancelSm, CommandStatus, Destination, Failed, QuerySmResp, ReplaceSm, Request as Pdu, Response,
     ShortMessage, SubmitMulti, SubmitMultiResp, Tag,
 };
 use gw_smpp::{Accounts, BindAttempt, BindReply, DoorPort, Esme, Outcome, Reply, Verdict as SmppVerdict};
+pub use numbers::{Numbers, beginning, is_short_code};
 use parking_lot::Mutex;
 use sip_ims::Msisdn;
 use sip_ims::ports::StoreError;
-pub use telling::{Callee, EsmeTeller, Receipts};
+pub use telling::{Bell, Callee, EsmeTeller, Receipts};
 
 use crate::queue::{
     Cancel, Enqueued, MAX_PARTS, MAX_SHORT_MESSAGE, Origin, Part, Queue, Replaced, Replacement, Request, RequestKey,
-    State, Verdict,
+    SegmentId, State, Verdict,
 };
 use crate::short_message::{Message, from_data};
 use crate::smpp::SmppCentre;
@@ -41,6 +46,7 @@ pub struct EsmeSide {
     pub clock: Arc<dyn Fn() -> i64 + Send + Sync>,
     pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
     pub receipts: Arc<Receipts>,
+    pub applications: Arc<Applications>,
 }
 
 impl DoorPort for EsmeSide {
@@ -65,9 +71,23 @@ impl DoorPort for EsmeSide {
     }
 
     fn outcomes(&self, outcomes: &mut Vec<Outcome>) {
-        for outcome in outcomes.drain(..) {
-            self.receipts.settle(outcome.ticket, matches!(outcome.verdict, SmppVerdict::Done(_)));
+        let mut delivered = Vec::new();
+        for Outcome { ticket, verdict } in outcomes.drain(..) {
+            if ticket & DELIVERY != 0 {
+                delivered.push((SegmentId((ticket & !DELIVERY) as i64), verdict));
+            } else {
+                self.receipts.settle(ticket, matches!(verdict, SmppVerdict::Done(_)));
+            }
         }
+        self.applications.reported(&delivered);
+    }
+
+    fn bound(&self, esme: &Arc<Esme>) {
+        self.applications.bound(esme);
+    }
+
+    fn unbound(&self, _: &Arc<Esme>) {
+        self.applications.unbound();
     }
 }
 
@@ -90,7 +110,7 @@ struct Gathering {
 
 impl EsmeSide {
     fn submit(&self, client: Arc<str>, message: &ShortMessage, reply: Reply) {
-        let Some(msn) = destination(&message.destination) else { return reply.status(CommandStatus::RINVDSTADR) };
+        let Some(msn) = self.destination(&message.destination) else { return reply.status(CommandStatus::RINVDSTADR) };
         let (order, id) = match self.order(message).and_then(|order| Ok((self.name(msn, order.wish)?, order))) {
             Ok((id, order)) => (order, id),
             Err(status) => return reply.status(status),
@@ -110,7 +130,7 @@ impl EsmeSide {
         let (mut numbers, mut failed) = (Vec::new(), Vec::new());
         for one in &multi.destinations {
             match one {
-                Destination::Address(address) => match destination(address) {
+                Destination::Address(address) => match self.destination(address) {
                     Some(msn) => numbers.push((*address, msn)),
                     None => failed.push(Failed { destination: *address, status: CommandStatus::RINVDSTADR }),
                 },
@@ -138,6 +158,10 @@ impl EsmeSide {
             let request = order.request(client.clone(), msn, &message_id);
             self.queue.enqueue(request, Box::new(move |result| gathering.ended(address, stored(result))));
         }
+    }
+
+    fn destination(&self, address: &Address) -> Option<Msisdn> {
+        self.applications.numbers.destination(address)
     }
 
     fn order(&self, message: &ShortMessage) -> Result<Order, CommandStatus> {
@@ -181,7 +205,7 @@ impl EsmeSide {
         }
         let Some(mut key) = key(client, &cancel.message_id) else { return reply.status(CommandStatus::RINVMSGID) };
         // Of a submit_multi, that one.
-        key.msn = destination(&cancel.destination).unwrap_or(key.msn);
+        key.msn = self.destination(&cancel.destination).unwrap_or(key.msn);
         let done = move |result: Result<Cancel, StoreError>| match result {
             Ok(Cancel::Taken | Cancel::Partly | Cancel::Again) => reply.ok(),
             Ok(Cancel::Unknown) => reply.status(CommandStatus::RINVMSGID),
@@ -355,12 +379,6 @@ fn key(client: Arc<str>, id: &COctets<65>) -> Option<RequestKey> {
     let (digits, _) = name.split_once('-')?;
     let msn = format!("+{}", u64::from_str_radix(digits, 16).ok()?).parse().ok()?;
     Some(RequestKey { client, msn, reqid: name.into() })
-}
-
-/// International digits, with or without `+`, whatever the type of number says: ESMEs seldom say it right.
-pub(crate) fn destination(address: &Address) -> Option<Msisdn> {
-    let text = std::str::from_utf8(address.digits.as_bytes()).ok()?;
-    crate::push::message::number(text)
 }
 
 /// Names are Latin-1, as far as they are anything.

@@ -38,6 +38,7 @@ use tokio::sync::mpsc;
 pub use watch::{Counts, Passage, Watch};
 pub use worker::{Worker, WorkerParts};
 
+use crate::esme::Numbers;
 use crate::notice::Told;
 use crate::rp;
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub centre: String,
     /// Quarters of an hour east of UTC, in the time stamps that handsets get.
     pub zone: i8,
+    /// Those of applications: their short codes can be dialled.
+    pub numbers: Arc<Numbers>,
 }
 
 /// The service, and the door for what others deliver through it.
@@ -57,6 +60,7 @@ pub struct IpSmGw {
     user: Box<str>,
     directory: Arc<Directory>,
     home: Arc<Home>,
+    numbers: Arc<Numbers>,
     orders: mpsc::UnboundedSender<Order>,
     counts: Arc<Counts>,
 }
@@ -120,6 +124,7 @@ impl IpSmGw {
     pub fn new(config: Config, directory: Arc<Directory>, home: Arc<Home>) -> (Arc<IpSmGw>, Inbox) {
         let (orders, inbox) = mpsc::unbounded_channel();
         let user = config.user.as_str().into();
+        let numbers = config.numbers.clone();
         let counts = Arc::<Counts>::default();
         let inbox = Inbox {
             orders: inbox,
@@ -129,7 +134,7 @@ impl IpSmGw {
             home: home.clone(),
             counts: counts.clone(),
         };
-        (Arc::new(IpSmGw { user, directory, home, orders, counts }), inbox)
+        (Arc::new(IpSmGw { user, directory, home, numbers, orders, counts }), inbox)
     }
 
     pub fn counts(&self) -> &Arc<Counts> {
@@ -176,6 +181,18 @@ impl IpSmGw {
                 }
             }),
         }
+    }
+
+    /// The number that a URI spells, or that the short code in it stands for.
+    fn dialled(&self, uri: &Uri<'_>) -> Option<Msisdn> {
+        number(uri).or_else(|| {
+            let digits: Vec<u8> = match uri.scheme() {
+                Scheme::Tel => uri.phone()?.digits().collect(),
+                // Of sip:5555@domain and sip:5555;phone-context=…@domain.
+                _ => uri.user()?.split(|b| *b == b';').next()?.to_vec(),
+            };
+            self.numbers.dialled(std::str::from_utf8(&digits).ok()?)
+        })
     }
 
     fn relay(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict {
@@ -245,8 +262,10 @@ impl Service for IpSmGw {
         if kind.is(rp::CONTENT_TYPE) {
             return self.relay(step, request);
         }
-        match number(&request.uri) {
-            Some(to) if request.profile.is_none() && kind.is("text/plain") => self.text(step, request, to),
+        match self.dialled(&request.uri) {
+            Some(to) if (request.profile.is_none() || self.numbers.of(to).is_some()) && kind.is("text/plain") => {
+                self.text(step, request, to)
+            }
             _ => Verdict::Pass,
         }
     }

@@ -354,6 +354,9 @@ pub trait Queue: Send + Sync {
     /// The line of a number has changed: what waits for it is tried now.
     fn wake(&self, msn: Msisdn);
 
+    /// The same for all numbers from each first to each last.
+    fn wake_ranges(&self, ranges: &[(Msisdn, Msisdn)]);
+
     /// A notice was taken by its client, or is given up.
     fn notified(&self, id: SegmentId);
 

@@ -270,6 +270,11 @@ fn end(state: receipt::State) -> (State, Verdict) {
     }
 }
 
+/// International digits, with or without `+`, whatever the type of number says: ESMEs seldom say it right.
+pub fn destination(address: &Address) -> Option<Msisdn> {
+    crate::push::message::number(std::str::from_utf8(address.digits.as_bytes()).ok()?)
+}
+
 /// International, E.164 (§5.2.5, §5.2.6).
 pub fn number(msn: Msisdn) -> Address {
     // At most 15 digits.

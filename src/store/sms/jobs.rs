@@ -61,11 +61,14 @@ impl Desk {
             Job::SentAs(names, _) => Answer::SentAs(self.sent_as(c, names).await?),
             // Of what waits, there is nothing.
             Job::Wake(_) if !self.deferred => Answer::Nothing,
-            Job::Wake(msn) => {
-                query("UPDATE sms_segment SET due = 0 WHERE msn = $1 AND state = 1")
-                    .bind(msn.as_u64() as i64)
-                    .execute(c)
-                    .await?;
+            Job::Wake(ranges) => {
+                for (from, to) in ranges {
+                    query("UPDATE sms_segment SET due = 0 WHERE msn >= $1 AND msn <= $2 AND state = 1")
+                        .bind(from.as_u64() as i64)
+                        .bind(to.as_u64() as i64)
+                        .execute(&mut *c)
+                        .await?;
+                }
                 Answer::Nothing
             }
             Job::Notified(id) => {

@@ -200,7 +200,11 @@ impl Queue for SmsQueue {
     }
 
     fn wake(&self, msn: Msisdn) {
-        self.job(Job::Wake(msn));
+        self.job(Job::Wake(vec![(msn, msn)]));
+    }
+
+    fn wake_ranges(&self, ranges: &[(Msisdn, Msisdn)]) {
+        self.job(Job::Wake(ranges.to_vec()));
     }
 
     fn notified(&self, id: SegmentId) {
@@ -257,9 +261,14 @@ enum Job {
     Find(RequestKey, Done<Option<Status>>),
     Replace(RequestKey, Replacement, Done<Replaced>),
     SentAs(Vec<SentAs>, Done<Vec<Waiting>>),
-    Wake(Msisdn),
+    /// Numbers, from each first to each last.
+    Wake(Vec<(Msisdn, Msisdn)>),
     Notified(SegmentId),
-    NotifyLater { id: SegmentId, due: i64, attempts: u16 },
+    NotifyLater {
+        id: SegmentId,
+        due: i64,
+        attempts: u16,
+    },
     Totals(String, String, Done<Vec<Total>>),
 }
 

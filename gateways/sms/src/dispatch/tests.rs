@@ -41,6 +41,7 @@ impl Queue for World {
         done(Ok(found));
     }
     fn wake(&self, _: Msisdn) {}
+    fn wake_ranges(&self, _: &[(Msisdn, Msisdn)]) {}
     fn notified(&self, _: SegmentId) {}
     fn notify_later(&self, _: SegmentId, _: i64, _: u16) {}
     fn totals(&self, _: &str, _: &str, _: Done<Vec<Total>>) {}

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use gw_smpp::Door;
 use gw_smpp::pdu::{COctets, Octets, Outbind, Request as Pdu, ShortMessage, Tag, Tlvs};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::{CLIENT, Wish, state};
@@ -46,8 +47,16 @@ pub struct EsmeTeller {
     pub door: Arc<OnceLock<Door>>,
     pub receipts: Arc<Receipts>,
     pub calendar: Calendar,
+    pub bell: Arc<Bell>,
+}
+
+/// Calls ESMEs that bind when they are asked to (outbind).
+pub struct Bell {
+    pub door: Arc<OnceLock<Door>>,
     /// By system_id.
     pub callees: HashMap<COctets<16>, Callee>,
+    /// Where calls are made.
+    pub runtime: Handle,
     /// When each was called last.
     pub called: Mutex<HashMap<COctets<16>, Instant>>,
 }
@@ -66,16 +75,16 @@ impl Teller for EsmeTeller {
         let taken = self.door.get().is_some_and(|door| door.deliver(&system_id, ticket, pdu).is_ok());
         if !taken {
             self.receipts.open.lock().remove(&ticket);
-            self.call(&system_id);
+            self.bell.ring(&system_id);
             return Box::pin(std::future::ready(Told::Absent));
         }
         Box::pin(async move { if outcome.await == Ok(true) { Told::Yes } else { Told::Absent } })
     }
 }
 
-impl EsmeTeller {
+impl Bell {
     /// Asks an ESME to bind that has no receiver with us, if it listens somewhere.
-    fn call(&self, system_id: &COctets<16>) {
+    pub(super) fn ring(&self, system_id: &COctets<16>) {
         let (Some(door), Some(callee)) = (self.door.get(), self.callees.get(system_id)) else { return };
         if door.receives(system_id) {
             return;
@@ -85,10 +94,13 @@ impl EsmeTeller {
         if called.get(system_id).is_none_or(|last| now.saturating_duration_since(*last) >= CALL_AGAIN) {
             called.insert(*system_id, now);
             drop(called);
+            let _entered = self.runtime.enter();
             door.outbind(callee.address, callee.outbind.clone());
         }
     }
+}
 
+impl EsmeTeller {
     fn receipt(&self, notice: &Notice) -> ShortMessage {
         let ended = if notice.delivered == notice.parts { State::Delivered } else { State::Failed };
         let state = state(ended, notice.verdict);

@@ -7,16 +7,15 @@ use gw_smpp::Reply;
 use gw_smpp::pdu::{CommandStatus, ShortMessage};
 use parking_lot::Mutex;
 use sip_ims::Msisdn;
-use sip_ims::ports::StoreError;
 use sip_ims::service::Location;
 
 use super::watch::{Underway, Watch};
 use super::{Delivery, Fate, IpSmGw, Phone};
 use crate::dispatch::{Dispatcher, HandsetReport, Handsets, Pause};
-use crate::esme::{destination, source};
-use crate::queue::{Enqueued, MAX_PARTS, Origin, Part, Queue, Request, Segment, Verdict};
+use crate::esme::{Keeper, source};
+use crate::queue::{MAX_PARTS, Origin, Part, Segment, Verdict};
 use crate::short_message::Message;
-use crate::smpp::Inbound;
+use crate::smpp::{Inbound, destination};
 
 /// Our users' handsets, as the dispatcher sees them: over IMS first, else by the centre.
 pub struct Registered {
@@ -71,12 +70,9 @@ fn report(fate: Fate) -> HandsetReport {
 pub struct Terminating {
     pub gateway: Arc<IpSmGw>,
     pub location: Arc<dyn Location>,
-    pub queue: Arc<dyn Queue>,
-    /// Milliseconds for which what is kept here is tried.
-    pub validity: i64,
+    pub keeper: Arc<Keeper>,
     /// Unix milliseconds.
     pub clock: Arc<dyn Fn() -> i64 + Send + Sync>,
-    pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
     pub watch: Arc<dyn Watch>,
     /// Names them, with the link: a centre does not. Its last octet tells apart those that had to be divided here.
     pub count: AtomicU64,
@@ -97,7 +93,7 @@ impl Inbound for Terminating {
         };
         let phone = self.gateway.phone(&*self.location, to, (self.clock)() as u64 / 1_000);
         if phone == Some(Phone::Text) && (several || parts.len() > 1) {
-            return self.keep(link, to, parts, reply);
+            return self.keeper.keep(link, to, Origin::HERE | Origin::TEXT, parts, reply);
         }
         let began = (self.clock)();
         let passage = Underway {
@@ -118,26 +114,6 @@ impl Inbound for Terminating {
             let waiting = waiting.clone();
             self.gateway.deliver(delivery(to, part, Box::new(move |fate| waiting.ended(fate))));
         }
-    }
-}
-
-impl Terminating {
-    fn keep(&self, link: &Arc<str>, to: Msisdn, parts: Vec<Part>, reply: Reply) {
-        let origin = Origin {
-            client: format!("link:{link}").into(),
-            msn: to,
-            reqid: format!("{:016x}", (self.random)()).into(),
-            expires_at: (self.clock)() + self.validity,
-            rank: 1,
-            flags: Origin::UNJUDGED | Origin::HERE | Origin::TEXT,
-            // At most `MAX_PARTS`.
-            parts: parts.len() as u8,
-        };
-        let done = move |result: Result<Enqueued, StoreError>| match result {
-            Ok(_) => reply.ok(),
-            Err(_) => reply.status(CommandStatus::RX_T_APPN),
-        };
-        self.queue.enqueue(Request { origin, digest: 0, parts }, Box::new(done));
     }
 }
 

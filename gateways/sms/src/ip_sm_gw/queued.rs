@@ -7,6 +7,7 @@ use sip_ims::{Directory, Msisdn};
 
 use super::{NotAccepted, OnSubmitted, Outbound, Submission, WANTS_REPORT};
 use crate::dispatch::Dispatcher;
+use crate::esme::Numbers;
 use crate::queue::{Enqueued, Origin, Part, Queue, Request};
 
 /// How the names of these clients begin; the number of the user follows.
@@ -16,6 +17,8 @@ pub struct Queued {
     pub directory: Arc<Directory>,
     pub queue: Arc<dyn Queue>,
     pub dispatcher: Arc<Dispatcher>,
+    /// Those of applications.
+    pub numbers: Arc<Numbers>,
     /// Whether there is a centre for the numbers of others.
     pub has_centre: bool,
     /// Milliseconds for which a message without a validity period is tried, and the most for one with.
@@ -26,7 +29,8 @@ pub struct Queued {
 
 impl Outbound for Queued {
     fn submit(&self, submission: Submission, done: OnSubmitted) {
-        if !self.has_centre && self.directory.by_msisdn(submission.to).is_none() {
+        let known = self.directory.by_msisdn(submission.to).is_some() || self.numbers.of(submission.to).is_some();
+        if !self.has_centre && !known {
             return done(Err(NotAccepted::NoRoute));
         }
         let stored = move |result: Result<Enqueued, StoreError>| {

@@ -248,7 +248,7 @@ impl Worker {
             return self.reply(&reply, Some((cause::UNIDENTIFIED_SUBSCRIBER, failure::NO_SC_SUBSCRIPTION)));
         };
         let spelt = submit.destination.spelt();
-        let Ok(to) = spelt.parse() else {
+        let Some(to) = self.config.numbers.dialled(&spelt) else {
             return self.reply(&reply, Some((cause::UNASSIGNED_NUMBER, failure::INVALID_ADDRESS)));
         };
         let wants_report = if submit.status_report { WANTS_REPORT } else { 'm' };

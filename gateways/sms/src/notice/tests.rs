@@ -25,6 +25,7 @@ impl Queue for Book {
     }
     fn sent_as(&self, _: Vec<SentAs>, _: Done<Vec<Waiting>>) {}
     fn wake(&self, _: sip_ims::Msisdn) {}
+    fn wake_ranges(&self, _: &[(sip_ims::Msisdn, sip_ims::Msisdn)]) {}
     fn notified(&self, id: SegmentId) {
         self.0.lock().push((id.0, None));
     }
