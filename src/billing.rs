@@ -137,8 +137,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     use gw_sms::queue::{
-        Cancel, Enqueued, Mark, Outlet, Replaced, Replacement, Request, RequestKey, SegmentId, SentAs, Status, Verdict,
-        Waiting,
+        Cancel, Enqueued, Mark, Older, Outlet, Replaced, Replacement, Request, RequestKey, SegmentId, SentAs, Status,
+        Verdict, Waiting,
     };
     use sip_ims::ports::{Done, StoreError};
 
@@ -155,7 +155,9 @@ mod tests {
         fn attach(&self, _: Arc<dyn Outlet>) {}
         fn enqueue(&self, _: Request, _: Done<Enqueued>) {}
         fn cancel(&self, _: RequestKey, _: i64, _: Done<Cancel>) {}
+        fn supersede(&self, _: Older, _: i64, _: Done<u64>) {}
         fn find(&self, _: RequestKey, _: Done<Option<Status>>) {}
+        fn find_many(&self, _: Arc<str>, _: Arc<str>, _: Done<Vec<Status>>) {}
         fn replace(&self, _: RequestKey, _: Replacement, _: Done<Replaced>) {}
         fn mark(&self, _: Vec<Mark>) -> Result<(), StoreError> {
             Ok(())

@@ -66,6 +66,9 @@ on_both_engines! {
     what_waits_for_its_time_holds_those_behind_it
     cancellation_in_every_state
     a_body_is_replaced_until_it_has_left
+    what_is_for_later_waits_and_holds_nothing_back
+    a_newer_one_supersedes_those_of_its_kind
+    requests_to_many_are_found_by_their_one_id
     what_memory_does_not_hold_waits_in_order
     a_number_is_tied_to_ten_clients
     nothing_accepted_or_marked_is_lost_with_the_process
@@ -438,7 +441,7 @@ fn part(n: u8) -> Part {
 
 fn a_body_is_replaced_until_it_has_left(subject: Subject) {
     let (queue, taker) = subject.open(1);
-    let with = |text: &[u8]| Replacement { short_message: text.into(), expires_at: None };
+    let with = |text: &[u8]| Replacement { short_message: text.into(), expires_at: None, not_before: None };
     let replace = |reqid: &str, text: &[u8]| {
         let n = reqid.split_once('-').and_then(|(_, n)| n.parse().ok()).unwrap_or(1);
         wait(|done| queue.replace(RequestKey { msn: number(n), ..key(reqid) }, with(text), done)).unwrap()
@@ -468,6 +471,75 @@ fn a_body_is_replaced_until_it_has_left(subject: Subject) {
     assert_eq!(&*taker.wait_ready(1)[0].part.short_message, b"other");
 }
 
+fn what_is_for_later_waits_and_holds_nothing_back(subject: Subject) {
+    let (queue, taker) = subject.open(100);
+    let hour = now() + 3_600_000;
+    let later = |reqid: &str, digest, time| Request { not_before: time, ..request(reqid, digest, 2) };
+    enqueue(&queue, later("hour", 1, hour));
+    enqueue(&queue, later("gone", 2, hour));
+    let states = |reqid: &str| find(&queue, reqid).unwrap().segments.iter().map(|s| s.0).collect::<Vec<_>>();
+    assert_eq!(states("hour"), [State::Scheduled, State::Scheduled]);
+    // What comes after it for the same number goes at once; and so does what was for a time that is over.
+    enqueue(&queue, request("now", 3, 1));
+    enqueue(&queue, later("past", 4, now() - 1));
+    assert_eq!(taker.wait_ready(3).len(), 3);
+    // A handset that comes back is no reason, nor is a restart.
+    queue.wake(number(1));
+    assert_eq!(wait(|done| queue.cancel(key("gone"), now(), done)).unwrap(), Cancel::Taken);
+    eventually(|| states("gone") == [State::Cancelled, State::Cancelled]);
+    drop(queue);
+    let (queue, taker) = subject.open(100);
+    let states = |reqid: &str| find(&queue, reqid).unwrap().segments.iter().map(|s| s.0).collect::<Vec<_>>();
+    assert_eq!(taker.wait_ready(3).len(), 3);
+    assert_eq!(states("hour"), [State::Scheduled, State::Scheduled]);
+    // Another time is given to one of a single segment, and then it comes.
+    enqueue(&queue, Request { not_before: hour, ..request("moved", 5, 1) });
+    let with = Replacement { short_message: (*b"soon").into(), expires_at: None, not_before: Some(now() + 1) };
+    assert_eq!(wait(|done| queue.replace(key("moved"), with, done)).unwrap(), Replaced::Yes);
+    let ready = taker.wait_ready(4);
+    assert_eq!(&*ready[3].part.short_message, b"soon");
+}
+
+fn a_newer_one_supersedes_those_of_its_kind(subject: Subject) {
+    let (queue, taker) = subject.open(1);
+    let hour = now() + 3_600_000;
+    enqueue(&queue, request("x-00000001aaaaaaaa", 1, 1));
+    enqueue(&queue, request("x-00000002aaaaaaaa", 2, 1));
+    enqueue(&queue, Request { not_before: hour, ..request("x-00000003aaaaaaaam", 3, 2) });
+    enqueue(&queue, request("x-00000004bbbbbbbb", 4, 1));
+    let Enqueued::New(newest) = enqueue(&queue, request("x-00000005aaaaaaaa", 5, 1)) else { panic!("it is new") };
+    assert_eq!(taker.wait_ready(1).len(), 1);
+    let older = |than| Older { client: key("").client, msn: number(1), like: "%-________aaaaaaaa%".into(), than };
+    assert_eq!(wait(|done| queue.supersede(older(Some(newest)), now(), done)).unwrap(), 3);
+    let state = |reqid: &str| {
+        let status = wait(|done| queue.find(key(reqid), done)).unwrap().unwrap();
+        status.segments.iter().map(|s| s.0).max().unwrap()
+    };
+    // The one that somebody has in hand is asked back.
+    eventually(|| taker.recalled.lock().iter().any(|r| &*r.origin.reqid == "x-00000001aaaaaaaa"));
+    for gone in ["x-00000002aaaaaaaa", "x-00000003aaaaaaaam"] {
+        eventually(|| state(gone) == State::Cancelled);
+    }
+    assert_eq!((state("x-00000004bbbbbbbb"), state("x-00000005aaaaaaaa")), (State::Queued, State::Queued));
+    // And once more there is nothing left but the newest.
+    assert_eq!(wait(|done| queue.supersede(older(None), now(), done)).unwrap(), 1);
+}
+
+fn requests_to_many_are_found_by_their_one_id(subject: Subject) {
+    let (queue, _taker) = subject.open(100);
+    for n in 1..=3 {
+        let one = request("shared", n, 1);
+        let origin = Origin { msn: number(n), flags: one.origin.flags | Origin::MANY, ..one.origin };
+        enqueue(&queue, Request { origin, ..request("shared", n, 1) });
+    }
+    // Of the same name, but alone.
+    let one = request("shared", 9, 1);
+    enqueue(&queue, Request { origin: Origin { msn: number(9), ..one.origin }, ..request("shared", 9, 1) });
+    let found = wait(|done| queue.find_many(key("").client, "shared".into(), done)).unwrap();
+    assert_eq!(found.iter().map(|s| s.origin.msn).collect::<Vec<_>>(), [1, 2, 3].map(number));
+    assert!(wait(|done| queue.find_many("somebody".into(), "shared".into(), done)).unwrap().is_empty());
+}
+
 fn request(reqid: &str, digest: u64, parts: u8) -> Request {
     let origin = Origin {
         client: "12345678901".into(),
@@ -478,7 +550,7 @@ fn request(reqid: &str, digest: u64, parts: u8) -> Request {
         flags: Origin::NOTIFY,
         parts,
     };
-    Request { origin, digest, parts: (0..parts).map(part).collect() }
+    Request { origin, digest, not_before: 0, parts: (0..parts).map(part).collect() }
 }
 
 fn key(reqid: &str) -> RequestKey {

@@ -194,6 +194,134 @@ fn one_message_goes_to_many() {
     assert_eq!(submits.len(), 2);
 }
 
+/// What the answers say, in order.
+fn statuses(answers: &[Value]) -> Vec<u64> {
+    answers.iter().map(|a| a["status"].as_u64().unwrap()).collect()
+}
+
+/// A submission with further fields.
+fn submit_with(text: &str, fields: Value) -> Value {
+    let mut all = submit(text);
+    all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    all
+}
+
+fn texts(smsc: &Peer) -> Vec<String> {
+    smsc.events("submit").iter().map(|s| s["text"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_message_waits_for_its_time_even_over_a_kill() {
+    let mut door = door(false, "");
+    let smsc = door.smsc("normal");
+    // In UTC, two seconds from now.
+    let done = Command::new("date").args(["-u", "-d", "+2 seconds", "+%y%m%d%H%M%S000+"]).output().expect("date runs");
+    let absolute = String::from_utf8(done.stdout).unwrap().trim().to_owned();
+    let hour = "000000010000000R";
+    let steps = json!([
+        submit_with("never", json!({ "schedule_delivery_time": hour })),
+        { "op": "query_sm", "message_id": "$id", "source_addr": "Legacy" },
+        { "op": "cancel_sm", "message_id": "$id", "source_addr": "Legacy" },
+        { "op": "query_sm", "message_id": "$id", "source_addr": "Legacy", "until": 4 },
+        submit_with("soon", json!({ "schedule_delivery_time": "000000000001000R" })),
+        submit_with("then", json!({ "schedule_delivery_time": absolute })),
+        // Over before it begins; longer than anything waits; no time.
+        submit_with("x", json!({ "schedule_delivery_time": hour, "validity_period": "000000003000000R" })),
+        submit_with("x", json!({ "schedule_delivery_time": "391231235959000+" })),
+        submit_with("x", json!({ "schedule_delivery_time": "2612312359590000" })),
+        submit_with("in an hour", json!({ "schedule_delivery_time": hour })),
+    ]);
+    let (answers, id) = door.answers(steps, "");
+    assert_eq!(statuses(&answers), [0, 0, 0, 0, 0, 0, 0x62, 0x61, 0x61, 0], "{answers:?}");
+    // SMPP 3.4 has no state of its own for it: ENROUTE.
+    assert_eq!(answers[1]["state"], 1, "{answers:?}");
+    smsc.wait_for("submit", 2);
+    door.server.process.signal("KILL");
+    door.server.restart();
+    // After it, and for the same number.
+    let steps = json!([
+        submit("at once"),
+        { "op": "query_sm", "message_id": id, "source_addr": "Legacy" },
+        { "op": "replace_sm", "message_id": id, "source_addr": "Legacy", "schedule_delivery_time": "000000000001000R",
+            "short_message": { "hex": "736f6f6e6572" } },
+    ]);
+    let (answers, _) = door.answers(steps, "");
+    assert_eq!((statuses(&answers), &answers[1]["state"]), (vec![0, 0, 0], &1.into()), "{answers:?}");
+    smsc.wait_for("submit", 4);
+    let mut sent = texts(&smsc);
+    sent.sort();
+    assert_eq!(sent, ["at once", "soon", "sooner", "then"]);
+}
+
+#[test]
+fn a_message_replaces_what_is_of_its_kind_wherever_that_is() {
+    let door = door(false, "");
+    let replacing =
+        |text: &str, service: &str| submit_with(text, json!({ "replace_if_present_flag": 1, "service_type": service }));
+    let steps = json!([
+        submit("one"),
+        { "op": "query_sm", "message_id": "$id", "source_addr": "Legacy" },
+        replacing("two", ""),
+        // Of another service: beside it.
+        replacing("voice mail", "VMN"),
+    ]);
+    let (answers, _) = door.answers(steps, "");
+    assert_eq!(statuses(&answers), [0; 4], "{answers:?}");
+    let first = answers[0]["id"].as_str().unwrap().to_owned();
+    let query = json!([{ "op": "query_sm", "message_id": first, "source_addr": "Legacy", "until": 4 }]);
+    assert_eq!(statuses(&door.answers(query, "").0), [0]);
+    let smsc = door.smsc("keep");
+    smsc.wait_for("submit", 2);
+    assert_eq!(texts(&smsc), ["two", "voice mail"]);
+    eventually("they are sent", Duration::from_secs(20), || door.server.metric("isthmus_smpp_link_open") == 0.0);
+    // The centre has it: it is asked for it, and gets the new one.
+    let (answers, _) = door.answers(json!([replacing("three", "")]), "");
+    assert_eq!(statuses(&answers), [0]);
+    assert_eq!(smsc.wait_for("submit", 3)[2]["text"], "three");
+    assert_eq!(smsc.wait_for("cancel", 1).len(), 1);
+    // All of a source and service, without a name.
+    let cancel = |service: &str| {
+        json!({ "op": "cancel_sm", "message_id": "", "service_type": service, "source_addr": "Legacy",
+            "destination_addr": &NUMBER[1..] })
+    };
+    let (answers, _) = door.answers(json!([cancel("VMN"), cancel("WAP")]), "");
+    assert_eq!(statuses(&answers), [0, 0x11], "{answers:?}");
+    smsc.wait_for("cancel", 2);
+}
+
+#[test]
+fn a_message_to_many_is_asked_about_as_one() {
+    let door = door(false, "");
+    let to =
+        |digits: &str| json!({ "dest_flag": 1, "dest_addr_ton": 1, "dest_addr_npi": 1, "destination_addr": digits });
+    let steps = json!([
+        { "op": "submit_multi", "source_addr": "Legacy", "registered_delivery": 1, "short_message": "to all",
+            "dest_address": [to(&NUMBER[1..]), to("819012345679"), to("819012345680")] },
+        { "op": "query_sm", "message_id": "$id", "source_addr": "Legacy" },
+        // One of them, and what is left in other words.
+        { "op": "cancel_sm", "message_id": "$id", "source_addr": "Legacy", "destination_addr": "819012345680" },
+        { "op": "replace_sm", "message_id": "$id", "source_addr": "Legacy", "short_message": { "hex": "616e65773a" } },
+    ]);
+    let (answers, id) = door.answers(steps, "");
+    assert_eq!((statuses(&answers), &answers[1]["state"]), (vec![0; 4], &1.into()), "{answers:?}");
+    // A receipt for the first alone: it is not over.
+    let smsc = door.smsc("part");
+    assert_eq!(smsc.wait_for("submit", 2).len(), 2);
+    assert_eq!(texts(&smsc), ["anew:", "anew:"]);
+    eventually("the first is there", Duration::from_secs(20), || {
+        door.server.metric("isthmus_sms_ended_total{state=\"delivered\",verdict=\"0000\"}") == 1.0
+    });
+    let steps = json!([
+        { "op": "query_sm", "message_id": "$id", "source_addr": "Legacy" },
+        { "op": "cancel_sm", "message_id": "$id", "source_addr": "Legacy" },
+        { "op": "query_sm", "message_id": "$id", "source_addr": "Legacy", "until": 4 },
+    ]);
+    let (answers, _) = door.answers(steps, &id);
+    assert_eq!((statuses(&answers), &answers[0]["state"]), (vec![0; 3], &1.into()), "{answers:?}");
+    assert_eq!(smsc.wait_for("cancel", 1).len(), 1);
+    assert_eq!(texts(&smsc).len(), 2);
+}
+
 #[test]
 fn every_body_arrives_without_loss() {
     let door = door(false, "");

@@ -180,11 +180,15 @@ const SQLITE: &Steps = &[
     (2, "registration", include_str!("migrations/sqlite/0002_registration.sql")),
 ];
 const SQLITE_BINDINGS: &Steps = &[(1, "first", include_str!("migrations/sqlite_bindings/0001_first.sql"))];
-const SQLITE_SMS: &Steps = &[(1, "first", include_str!("migrations/sqlite_sms/0001_first.sql"))];
+const SQLITE_SMS: &Steps = &[
+    (1, "first", include_str!("migrations/sqlite_sms/0001_first.sql")),
+    (2, "scheduled", include_str!("migrations/sqlite_sms/0002_scheduled.sql")),
+];
 const POSTGRES: &Steps = &[
     (1, "first", include_str!("migrations/postgres/0001_first.sql")),
     (2, "cluster", include_str!("migrations/postgres/0002_cluster.sql")),
     (3, "sms", include_str!("migrations/postgres/0003_sms.sql")),
     (4, "registration", include_str!("migrations/postgres/0004_registration.sql")),
     (5, "presence", include_str!("migrations/postgres/0005_presence.sql")),
+    (6, "sms_scheduled", include_str!("migrations/postgres/0006_sms_scheduled.sql")),
 ];

@@ -1,9 +1,11 @@
 //! Legacy applications that bind to us over SMPP: what they submit goes into the same queue, and its end comes back as a receipt.
 //!
-//! A message is called by its number and a drawn number, in hexadecimal: so query_sm, cancel_sm and replace_sm find their row without
-//! another index. The message of a submit_multi has one name for all its destinations, that of the first number.
+//! `names` says how a message is called, `managing` answers questions about it, `telling` brings its receipt, and `delivering` takes what
+//! others send to an ESME's numbers.
 
 mod delivering;
+mod managing;
+mod names;
 mod numbers;
 mod telling;
 
@@ -13,20 +15,18 @@ use std::sync::atomic::{AtomicUsize, Ordering::AcqRel};
 use delivering::DELIVERY;
 pub use delivering::{Applications, Carriers, Keeper, ToApplications};
 use gw_smpp::pdu::{
-    Address, COctets, CancelSm, CommandStatus, Destination, Failed, QuerySmResp, ReplaceSm, Request as Pdu, Response,
-    ShortMessage, SubmitMulti, SubmitMultiResp, Tag,
+    Address, COctets, CommandStatus, Destination, Failed, Request as Pdu, Response, ShortMessage, SubmitMulti,
+    SubmitMultiResp,
 };
 use gw_smpp::{Accounts, BindAttempt, BindReply, DoorPort, Esme, Outcome, Reply, Verdict as SmppVerdict};
+use names::{Kin, Making, Wish};
 pub use numbers::{Numbers, beginning, is_short_code};
 use parking_lot::Mutex;
 use sip_ims::Msisdn;
 use sip_ims::ports::StoreError;
 pub use telling::{Bell, Callee, EsmeTeller, Receipts};
 
-use crate::queue::{
-    Cancel, Enqueued, MAX_PARTS, MAX_SHORT_MESSAGE, Origin, Part, Queue, Replaced, Replacement, Request, RequestKey,
-    SegmentId, State, Verdict,
-};
+use crate::queue::{Enqueued, MAX_PARTS, Older, Origin, Part, Queue, Request, SegmentId, State, Verdict};
 use crate::short_message::{Message, from_data};
 use crate::smpp::SmppCentre;
 use crate::{receipt, smpp_time};
@@ -64,7 +64,7 @@ impl DoorPort for EsmeSide {
             Pdu::DataSm(data) => self.submit(client, &from_data(data), reply),
             Pdu::SubmitMulti(multi) => self.submit_multi(client, &multi, reply),
             Pdu::CancelSm(cancel) => self.cancel(client, &cancel, reply),
-            Pdu::QuerySm(query) => self.query(client, query.message_id, reply),
+            Pdu::QuerySm(query) => self.query(client, query.message_id, esme.interface_version >= 0x50, reply),
             Pdu::ReplaceSm(replace) => self.replace(client, replace, reply),
             _ => reply.status(CommandStatus::RINVCMDID),
         }
@@ -94,9 +94,14 @@ impl DoorPort for EsmeSide {
 /// What is the same for all destinations of a message.
 struct Order {
     parts: Vec<Part>,
+    /// Unix milliseconds; 0: at once.
+    not_before: i64,
     expires_at: i64,
     rank: u8,
     wish: Wish,
+    kin: Kin,
+    /// What is kin to it and has not arrived does not arrive any more.
+    replaces: bool,
 }
 
 /// The destinations of a submit_multi that are on their way into the queue.
@@ -111,15 +116,16 @@ struct Gathering {
 impl EsmeSide {
     fn submit(&self, client: Arc<str>, message: &ShortMessage, reply: Reply) {
         let Some(msn) = self.destination(&message.destination) else { return reply.status(CommandStatus::RINVDSTADR) };
-        let (order, id) = match self.order(message).and_then(|order| Ok((self.name(msn, order.wish)?, order))) {
-            Ok((id, order)) => (order, id),
+        let order = match self.order(message) {
+            Ok(order) => order,
             Err(status) => return reply.status(status),
         };
-        let done = move |result| match stored(result) {
+        let id = self.name(msn, &order, false);
+        let done = move |result| match result {
             Ok(()) => reply.accepted(id),
             Err(status) => reply.status(status),
         };
-        self.queue.enqueue(order.request(client, msn, &id), Box::new(done));
+        self.enqueue(&order, order.request(client, msn, &id, 0), Box::new(done));
     }
 
     fn submit_multi(&self, client: Arc<str>, multi: &SubmitMulti, reply: Reply) {
@@ -142,10 +148,7 @@ impl EsmeSide {
             let nobody = multi.destinations.is_empty();
             return reply.status(if nobody { CommandStatus::RINVNUMDESTS } else { CommandStatus::RINVDSTADR });
         };
-        let message_id = match self.name(*first, order.wish) {
-            Ok(id) => id,
-            Err(status) => return reply.status(status),
-        };
+        let message_id = self.name(*first, &order, true);
         let gathering = Arc::new(Gathering {
             waiting: AtomicUsize::new(numbers.len()),
             of: numbers.len(),
@@ -155,9 +158,30 @@ impl EsmeSide {
         });
         for (address, msn) in numbers {
             let gathering = gathering.clone();
-            let request = order.request(client.clone(), msn, &message_id);
-            self.queue.enqueue(request, Box::new(move |result| gathering.ended(address, stored(result))));
+            let request = order.request(client.clone(), msn, &message_id, Origin::MANY);
+            self.enqueue(&order, request, Box::new(move |result| gathering.ended(address, result)));
         }
+    }
+
+    /// First the new one is safe, then the old ones go: nothing is lost between.
+    fn enqueue(&self, order: &Order, request: Request, done: Box<dyn FnOnce(Result<(), CommandStatus>) + Send>) {
+        if !order.replaces {
+            return self.queue.enqueue(request, Box::new(move |result| done(stored(result).map(|_| ()))));
+        }
+        let (queue, like, at) = (self.queue.clone(), order.kin.like(), (self.clock)());
+        let (client, msn) = (request.origin.client.clone(), request.origin.msn);
+        let enqueued = move |result| match stored(result) {
+            Ok(than) => {
+                let older = Older { client, msn, like, than };
+                queue.supersede(older, at, Box::new(|gone| done(gone.map(|_| ()).map_err(|_| CommandStatus::RSYSERR))));
+            }
+            Err(status) => done(Err(status)),
+        };
+        self.queue.enqueue(request, Box::new(enqueued));
+    }
+
+    fn name(&self, msn: Msisdn, order: &Order, many: bool) -> COctets<65> {
+        Making { msn, drawn: (self.random)() as u32, kin: order.kin, many, wish: order.wish }.name()
     }
 
     fn destination(&self, address: &Address) -> Option<Msisdn> {
@@ -165,120 +189,60 @@ impl EsmeSide {
     }
 
     fn order(&self, message: &ShortMessage) -> Result<Order, CommandStatus> {
-        let now = (self.clock)();
-        // Nothing is kept here for later.
-        let later = smpp_time::until(&message.schedule, now).map_err(|_| CommandStatus::RINVSCHED)?;
-        if later.is_some_and(|time| time > 0) {
-            return Err(CommandStatus::RINVSCHED);
-        }
+        let not_before = self.not_before(&message.schedule)?.unwrap_or_default();
+        let expires_at = self.expiry(&message.validity, not_before)?;
+        let source = source(&message.source);
         let parts = Message::of(message)
-            .and_then(|m| {
-                m.parts(&source(&message.source), message.protocol_id, (self.random)() as u8, MAX_PARTS as u8)
-            })
+            .and_then(|m| m.parts(&source, message.protocol_id, (self.random)() as u8, MAX_PARTS as u8))
             .map_err(|unreadable| unreadable.status())?;
         Ok(Order {
             parts,
-            expires_at: self.expiry(&message.validity, now)?.unwrap_or(now + self.validity),
+            not_before,
+            expires_at: expires_at.unwrap_or((self.clock)().max(not_before) + self.validity),
             rank: [2, 1, 1, 0][usize::from(message.priority.min(3))],
             wish: Wish::from_bits(message.registered_delivery),
+            kin: Kin::of(&source, message.service_type.as_bytes()),
+            replaces: message.replace_if_present == 1,
         })
     }
 
-    fn expiry(&self, validity: &COctets<17>, now: i64) -> Result<Option<i64>, CommandStatus> {
+    /// Unix milliseconds of schedule_delivery_time; `None`: nothing is said, or it is over.
+    fn not_before(&self, schedule: &COctets<17>) -> Result<Option<i64>, CommandStatus> {
+        let now = (self.clock)();
+        match smpp_time::until(schedule, now) {
+            Ok(Some(time)) if time > MAX_VALIDITY => Err(CommandStatus::RINVSCHED),
+            Ok(Some(time)) if time > 0 => Ok(Some(now + time)),
+            Ok(_) => Ok(None),
+            Err(_) => Err(CommandStatus::RINVSCHED),
+        }
+    }
+
+    /// Unix milliseconds of validity_period, which must not be over before the message goes out.
+    fn expiry(&self, validity: &COctets<17>, not_before: i64) -> Result<Option<i64>, CommandStatus> {
+        let now = (self.clock)();
+        let begins = now.max(not_before);
         match smpp_time::until(validity, now) {
-            Ok(Some(time)) if time > 0 => Ok(Some(now + time.min(MAX_VALIDITY))),
+            Ok(Some(time)) if now + time > begins => Ok(Some((now + time).min(begins + MAX_VALIDITY))),
             Ok(None) => Ok(None),
             _ => Err(CommandStatus::RINVEXPIRY),
         }
     }
-
-    /// A new message's name. At most 12 + 1 + 16 + 2 characters.
-    fn name(&self, msn: Msisdn, wish: Wish) -> Result<COctets<65>, CommandStatus> {
-        let name = format!("{:x}-{:016x}{}", msn.as_u64(), (self.random)(), wish.suffix());
-        COctets::new(name.as_bytes()).map_err(|_| CommandStatus::RSYSERR)
-    }
-
-    fn cancel(&self, client: Arc<str>, cancel: &CancelSm, reply: Reply) {
-        // All that one source sent (§4.9.1): nobody counts them here.
-        if cancel.message_id.is_empty() {
-            return reply.status(CommandStatus::RCANCELFAIL);
-        }
-        let Some(mut key) = key(client, &cancel.message_id) else { return reply.status(CommandStatus::RINVMSGID) };
-        // Of a submit_multi, that one.
-        key.msn = self.destination(&cancel.destination).unwrap_or(key.msn);
-        let done = move |result: Result<Cancel, StoreError>| match result {
-            Ok(Cancel::Taken | Cancel::Partly | Cancel::Again) => reply.ok(),
-            Ok(Cancel::Unknown) => reply.status(CommandStatus::RINVMSGID),
-            Ok(Cancel::Over) => reply.status(CommandStatus::RCANCELFAIL),
-            Err(_) => reply.status(CommandStatus::RSYSERR),
-        };
-        self.queue.cancel(key, (self.clock)(), Box::new(done));
-    }
-
-    fn query(&self, client: Arc<str>, id: COctets<65>, reply: Reply) {
-        let Some(key) = key(client, &id) else { return reply.status(CommandStatus::RINVMSGID) };
-        let done = move |result: Result<Option<crate::queue::Status>, StoreError>| match result {
-            Ok(Some(status)) => {
-                let segments = &status.segments;
-                // One that is not over, else one that did not arrive, else any.
-                let last = segments.iter().find(|s| !s.0.is_final());
-                let last = last.or_else(|| segments.iter().find(|s| s.0 != State::Delivered)).or(segments.first());
-                let (state, error) = last.map_or((receipt::State::Unknown, 0), |s| (state(s.0, s.1), s.1.0 % 1_000));
-                let body = QuerySmResp {
-                    message_id: id,
-                    final_date: if state.is_final() { smpp_time::absolute(status.done_at) } else { COctets::EMPTY },
-                    state: state.octet(),
-                    error: if state == receipt::State::Delivered { 0 } else { error as u8 },
-                    ..QuerySmResp::default()
-                };
-                reply.with(CommandStatus::ROK, Response::QuerySm(body));
-            }
-            Ok(None) => reply.status(CommandStatus::RINVMSGID),
-            Err(_) => reply.status(CommandStatus::RQUERYFAIL),
-        };
-        self.queue.find(key, Box::new(done));
-    }
-
-    /// In the queue, or by the centre that has it.
-    fn replace(&self, client: Arc<str>, replace: ReplaceSm, reply: Reply) {
-        let Some(key) = key(client, &replace.message_id) else { return reply.status(CommandStatus::RINVMSGID) };
-        let text = match replace.tlvs.get(Tag::MESSAGE_PAYLOAD) {
-            Some(payload) if replace.short_message.is_empty() => payload,
-            _ => &replace.short_message,
-        };
-        if text.len() > MAX_SHORT_MESSAGE {
-            return reply.status(CommandStatus::RINVMSGLEN);
-        }
-        let expires_at = match self.expiry(&replace.validity, (self.clock)()) {
-            Ok(expires_at) => expires_at,
-            Err(status) => return reply.status(status),
-        };
-        let with = Replacement { short_message: text.into(), expires_at };
-        let centre = self.centre.clone();
-        let done = move |result: Result<Replaced, StoreError>| match result {
-            Ok(Replaced::Yes) => reply.ok(),
-            Ok(Replaced::Unknown) => reply.status(CommandStatus::RINVMSGID),
-            Ok(Replaced::No | Replaced::Busy) => reply.status(CommandStatus::RREPLACEFAIL),
-            Ok(Replaced::Sent(name)) => centre.replace(&name, replace, Box::new(move |status| reply.status(status))),
-            Err(_) => reply.status(CommandStatus::RSYSERR),
-        };
-        self.queue.replace(key, with, Box::new(done));
-    }
 }
 
 impl Order {
-    fn request(&self, client: Arc<str>, msn: Msisdn, id: &COctets<65>) -> Request {
+    /// `flags` besides what the order says.
+    fn request(&self, client: Arc<str>, msn: Msisdn, id: &COctets<65>, flags: u8) -> Request {
         let origin = Origin {
             client,
             msn,
             reqid: String::from_utf8_lossy(id.as_bytes()).into(),
             expires_at: self.expires_at,
             rank: self.rank,
-            flags: Origin::UNJUDGED | if self.wish == Wish::Nothing { 0 } else { Origin::NOTIFY },
+            flags: flags | Origin::UNJUDGED | if self.wish == Wish::Nothing { 0 } else { Origin::NOTIFY },
             // At most `MAX_PARTS`.
             parts: self.parts.len() as u8,
         };
-        Request { origin, digest: 0, parts: self.parts.clone() }
+        Request { origin, digest: 0, not_before: self.not_before, parts: self.parts.clone() }
     }
 }
 
@@ -304,81 +268,16 @@ impl Gathering {
     }
 }
 
-/// Which ends an ESME wants to hear of (registered_delivery, §5.2.17, and 3 of 5.0 §4.7.21). The name of its message says so.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Wish {
-    Nothing,
-    Everything,
-    Failures,
-    Successes,
-}
-
-impl Wish {
-    fn from_bits(registered_delivery: u8) -> Wish {
-        match registered_delivery & 3 {
-            0 => Wish::Nothing,
-            1 => Wish::Everything,
-            2 => Wish::Failures,
-            _ => Wish::Successes,
-        }
-    }
-
-    fn suffix(self) -> &'static str {
-        match self {
-            Wish::Nothing | Wish::Everything => "",
-            Wish::Failures => "-2",
-            Wish::Successes => "-3",
-        }
-    }
-
-    /// Of a message that asked for something.
-    fn of(name: &str) -> Wish {
-        match name.get(name.len().saturating_sub(2)..) {
-            Some("-2") => Wish::Failures,
-            Some("-3") => Wish::Successes,
-            _ => Wish::Everything,
-        }
-    }
-
-    fn includes(self, delivered: bool) -> bool {
-        match self {
-            Wish::Nothing => false,
-            Wish::Everything => true,
-            Wish::Failures => !delivered,
-            Wish::Successes => delivered,
-        }
-    }
-}
-
-fn stored(result: Result<Enqueued, StoreError>) -> Result<(), CommandStatus> {
+fn stored(result: Result<Enqueued, StoreError>) -> Result<Option<SegmentId>, CommandStatus> {
     match result {
-        Ok(Enqueued::New(_) | Enqueued::Again(_)) => Ok(()),
+        Ok(stored @ (Enqueued::New(_) | Enqueued::Again(_))) => Ok(stored.id()),
         Err(StoreError::Full) => Err(CommandStatus::RMSGQFUL),
         Ok(Enqueued::Other) | Err(_) => Err(CommandStatus::RSYSERR),
     }
 }
 
-fn state(state: State, verdict: Verdict) -> receipt::State {
-    match (state, verdict) {
-        (State::Queued | State::Deferred | State::Sent | State::Cancelling, _) => receipt::State::Enroute,
-        (State::Delivered, _) => receipt::State::Delivered,
-        (_, Verdict::EXPIRED) => receipt::State::Expired,
-        (_, Verdict::CANCELLED) => receipt::State::Deleted,
-        (_, Verdict::REJECTED) => receipt::State::Rejected,
-        _ => receipt::State::Undeliverable,
-    }
-}
-
 fn client(esme: &Esme) -> Arc<str> {
     format!("{CLIENT}{}", String::from_utf8_lossy(esme.system_id.as_bytes())).into()
-}
-
-/// Of a message id that we gave.
-fn key(client: Arc<str>, id: &COctets<65>) -> Option<RequestKey> {
-    let name = std::str::from_utf8(id.as_bytes()).ok()?;
-    let (digits, _) = name.split_once('-')?;
-    let msn = format!("+{}", u64::from_str_radix(digits, 16).ok()?).parse().ok()?;
-    Some(RequestKey { client, msn, reqid: name.into() })
 }
 
 /// Names are Latin-1, as far as they are anything.
@@ -390,29 +289,24 @@ pub(crate) fn source(address: &Address) -> Box<str> {
     }
 }
 
-/// Milliseconds for which anything is tried at most: 30 days, as for pushes.
+fn state(state: State, verdict: Verdict) -> receipt::State {
+    match (state, verdict) {
+        (State::Scheduled, _) => receipt::State::Scheduled,
+        (State::Queued | State::Deferred | State::Sent | State::Cancelling, _) => receipt::State::Enroute,
+        (State::Delivered, _) => receipt::State::Delivered,
+        (_, Verdict::EXPIRED) => receipt::State::Expired,
+        (_, Verdict::CANCELLED) => receipt::State::Deleted,
+        (_, Verdict::REJECTED) => receipt::State::Rejected,
+        _ => receipt::State::Undeliverable,
+    }
+}
+
+/// Milliseconds for which anything waits, or is tried, at most: 30 days, as for pushes.
 const MAX_VALIDITY: i64 = 43_200 * 60_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_message_id_finds_its_request() {
-        let id = COctets::new(b"beb2b0b5ae-0000000000000001").unwrap();
-        let found = key("esme:x".into(), &id).unwrap();
-        assert_eq!(found.msn.as_u64(), 0xbe_b2b0_b5ae);
-        assert!(key("esme:x".into(), &COctets::new(b"17").unwrap()).is_none());
-    }
-
-    #[test]
-    fn a_name_says_which_ends_are_told() {
-        for (bits, told) in [(1, [true, true]), (2, [true, false]), (3, [false, true]), (0x12, [true, false])] {
-            let name = format!("1-0{}", Wish::from_bits(bits).suffix());
-            assert_eq!([false, true].map(|delivered| Wish::of(&name).includes(delivered)), told, "{bits}");
-        }
-        assert_eq!(Wish::from_bits(0), Wish::Nothing);
-    }
 
     #[test]
     fn names_of_senders_keep_their_letters() {

@@ -54,6 +54,8 @@ pub enum State {
     Sent = 2,
     /// Somebody asked for it back.
     Cancelling = 3,
+    /// Its time has not come ([`Request::not_before`]). It holds nothing back.
+    Scheduled = 5,
     Delivered = 8,
     Failed = 9,
     Expired = 10,
@@ -63,7 +65,7 @@ pub enum State {
 impl State {
     pub fn from_number(n: i64) -> Option<State> {
         use State::*;
-        [Queued, Deferred, Sent, Cancelling, Delivered, Failed, Expired, Cancelled]
+        [Queued, Deferred, Sent, Cancelling, Scheduled, Delivered, Failed, Expired, Cancelled]
             .into_iter()
             .find(|s| i64::from(*s as u8) == n)
     }
@@ -78,6 +80,7 @@ impl State {
             State::Deferred => "deferred",
             State::Sent => "sent",
             State::Cancelling => "cancelling",
+            State::Scheduled => "scheduled",
             State::Delivered => "delivered",
             State::Failed => "failed",
             State::Expired => "expired",
@@ -128,6 +131,8 @@ impl Origin {
     pub const HERE: u8 = 8;
     /// Any phone of ours will do, as text; otherwise only handsets that take short messages.
     pub const TEXT: u8 = 16;
+    /// One of several requests of a client that have one id, each to a number of its own.
+    pub const MANY: u8 = 32;
 
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -140,6 +145,8 @@ pub struct Request {
     pub origin: Origin,
     /// Of everything that was asked: the same again is the same request, another digest is another.
     pub digest: u64,
+    /// Unix milliseconds until which it waits; of the past: it goes at once.
+    pub not_before: i64,
     /// 1 to [`MAX_PARTS`].
     pub parts: Vec<Part>,
 }
@@ -182,6 +189,17 @@ pub struct RequestKey {
     pub reqid: Arc<str>,
 }
 
+/// Requests of a client to one number that are not over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Older {
+    pub client: Arc<str>,
+    pub msn: Msisdn,
+    /// What their ids are like: `_` is any character, `%` any number of them.
+    pub like: Box<str>,
+    /// Those that were accepted before this one; `None`: all.
+    pub than: Option<SegmentId>,
+}
+
 /// A request as it stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {
@@ -201,6 +219,8 @@ pub struct Replacement {
     pub short_message: Box<[u8]>,
     /// Unix milliseconds; `None`: as before.
     pub expires_at: Option<i64>,
+    /// Of what has not been handed out.
+    pub not_before: Option<i64>,
 }
 
 /// What became of [`Queue::replace`].
@@ -340,7 +360,13 @@ pub trait Queue: Send + Sync {
     /// Queues the cancellation of what has not arrived. `at`: unix milliseconds.
     fn cancel(&self, key: RequestKey, at: i64, done: Done<Cancel>);
 
+    /// Cancels what one of these replaces, as far as it has not arrived; `done` gets how many requests that were.
+    fn supersede(&self, older: Older, at: i64, done: Done<u64>);
+
     fn find(&self, key: RequestKey, done: Done<Option<Status>>);
+
+    /// The requests to several numbers ([`Origin::MANY`]) that have this id.
+    fn find_many(&self, client: Arc<str>, reqid: Arc<str>, done: Done<Vec<Status>>);
 
     /// Exchanges the body of what has not left.
     fn replace(&self, key: RequestKey, with: Replacement, done: Done<Replaced>);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use gw_sms::queue::{
-    Cancel, Mark, Origin, Part, Progress, Recall, Replaced, Replacement, RequestKey, SegmentId, SentAs, State, Status,
-    Total, Verdict, Waiting,
+    Cancel, Mark, Older, Origin, Part, Progress, Recall, Replaced, Replacement, RequestKey, SegmentId, SentAs, State,
+    Status, Total, Verdict, Waiting,
 };
 use sip_ims::ports::StoreError;
 use sqlx::any::AnyRow;
@@ -18,6 +18,8 @@ use crate::store::sql::finish;
 /// What a job came to, until the commit.
 pub(super) enum Answer {
     Cancel(Cancel),
+    Supersede(u64),
+    FindMany(Vec<Status>),
     Find(Result<Option<Status>, StoreError>),
     Replace(Replaced),
     SentAs(Vec<Waiting>),
@@ -29,6 +31,8 @@ impl Answer {
     pub fn tell(self, job: Job) {
         match (self, job) {
             (Answer::Cancel(cancel), Job::Cancel(_, _, done)) => finish(done, Ok(cancel)),
+            (Answer::Supersede(count), Job::Supersede(_, _, done)) => finish(done, Ok(count)),
+            (Answer::FindMany(found), Job::FindMany(_, _, done)) => finish(done, Ok(found)),
             (Answer::Find(status), Job::Find(_, done)) => finish(done, status),
             (Answer::Replace(replaced), Job::Replace(_, _, done)) => finish(done, Ok(replaced)),
             (Answer::SentAs(found), Job::SentAs(_, done)) => finish(done, Ok(found)),
@@ -56,6 +60,8 @@ impl Desk {
     pub async fn job(&mut self, c: &mut AnyConnection, job: &Job, after: &mut After) -> Result<Answer, sqlx::Error> {
         Ok(match job {
             Job::Cancel(key, at, _) => Answer::Cancel(self.cancel(c, key, *at, after).await?),
+            Job::Supersede(older, at, _) => Answer::Supersede(self.supersede(c, older, *at, after).await?),
+            Job::FindMany(client, reqid, _) => Answer::FindMany(self.find_many(c, client, reqid).await?),
             Job::Find(key, _) => Answer::Find(Ok(self.find(c, key).await?.map(|(status, _)| status))),
             Job::Replace(key, with, _) => Answer::Replace(self.replace(c, key, with).await?),
             Job::SentAs(names, _) => Answer::SentAs(self.sent_as(c, names).await?),
@@ -131,8 +137,8 @@ impl Desk {
         };
         match (place.state, place.sent_as) {
             (State::Sent, Some(name)) => return Ok(Replaced::Sent(name)),
-            (State::Queued | State::Deferred, _) if place.owner == 0 => {}
-            (State::Queued, _) if place.owner == self.slot => {
+            (State::Queued | State::Deferred | State::Scheduled, _) if place.owner == 0 => {}
+            (State::Queued, _) if place.owner == self.slot && with.not_before.is_none() => {
                 if !self.outlet.as_ref().is_some_and(|o| o.exchange(place.id, with)) {
                     return Ok(Replaced::Busy);
                 }
@@ -147,8 +153,16 @@ impl Desk {
             .bind(place.id.0)
             .bind(part.to_bytes())
             .bind(with.expires_at.unwrap_or(status.origin.expires_at))
-            .execute(c)
+            .execute(&mut *c)
             .await?;
+        if let Some(time) = with.not_before {
+            query("UPDATE sms_segment SET state = 5, due = $2 WHERE id = $1")
+                .bind(place.id.0)
+                .bind(time)
+                .execute(c)
+                .await?;
+            self.scheduled = true;
+        }
         Ok(Replaced::Yes)
     }
 
@@ -181,7 +195,9 @@ impl Desk {
         for place in places {
             match place.state {
                 // Nobody has it in hand.
-                State::Queued | State::Deferred if place.owner == 0 => over.push(cancelled(place.id, &origin, at)),
+                State::Queued | State::Deferred | State::Scheduled if place.owner == 0 => {
+                    over.push(cancelled(place.id, &origin, at))
+                }
                 State::Queued | State::Deferred | State::Sent => after.recall.push(Recall {
                     id: place.id,
                     origin: origin.clone(),
@@ -193,6 +209,55 @@ impl Desk {
         }
         self.change(c, &over, after).await?;
         Ok(if arrived { Cancel::Partly } else { Cancel::Taken })
+    }
+
+    async fn supersede(
+        &mut self,
+        c: &mut AnyConnection,
+        older: &Older,
+        at: i64,
+        after: &mut After,
+    ) -> Result<u64, sqlx::Error> {
+        let rows = query(
+            "SELECT reqid FROM sms_segment WHERE msn = $1 AND client = $2 AND part = 0 AND state < 8 \
+             AND id < $3 AND reqid LIKE $4 ORDER BY id LIMIT 1000",
+        )
+        .bind(older.msn.as_u64() as i64)
+        .bind(older.client.to_string())
+        .bind(older.than.map_or(i64::MAX, |id| id.0))
+        .bind(older.like.to_string())
+        .fetch_all(&mut *c)
+        .await?;
+        let mut count = 0;
+        for row in rows {
+            let reqid = row.try_get::<&str, _>(0)?.into();
+            let key = RequestKey { client: older.client.clone(), msn: older.msn, reqid };
+            count += u64::from(matches!(self.cancel(c, &key, at, after).await?, Cancel::Taken | Cancel::Partly));
+        }
+        Ok(count)
+    }
+
+    async fn find_many(
+        &mut self,
+        c: &mut AnyConnection,
+        client: &Arc<str>,
+        reqid: &Arc<str>,
+    ) -> Result<Vec<Status>, sqlx::Error> {
+        let rows = query(
+            "SELECT msn FROM sms_segment \
+             WHERE reqid = $1 AND client = $2 AND part = 0 AND (flags & 32) <> 0 ORDER BY id LIMIT 255",
+        )
+        .bind(reqid.to_string())
+        .bind(client.to_string())
+        .fetch_all(&mut *c)
+        .await?;
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            let Some(msn) = statements::msisdn(row.try_get(0)?) else { continue };
+            let key = RequestKey { client: client.clone(), msn, reqid: reqid.clone() };
+            found.extend(self.find(c, &key).await?.map(|(status, _)| status));
+        }
+        Ok(found)
     }
 
     async fn sent_as(&mut self, c: &mut AnyConnection, names: &[SentAs]) -> Result<Vec<Waiting>, sqlx::Error> {

@@ -17,8 +17,8 @@ use std::time::Instant;
 
 use gw_sms::billing::Calendar;
 use gw_sms::queue::{
-    Cancel, Enqueued, Mark, Outlet, Progress, Queue, Replaced, Replacement, Request, RequestKey, SegmentId, SentAs,
-    Status, Total, Waiting,
+    Cancel, Enqueued, Mark, Older, Outlet, Progress, Queue, Replaced, Replacement, Request, RequestKey, SegmentId,
+    SentAs, Status, Total, Waiting,
 };
 use parking_lot::{Condvar, Mutex};
 use sip_ims::Msisdn;
@@ -167,8 +167,16 @@ impl Queue for SmsQueue {
         self.job(Job::Cancel(key, at, done));
     }
 
+    fn supersede(&self, older: Older, at: i64, done: Done<u64>) {
+        self.job(Job::Supersede(older, at, done));
+    }
+
     fn find(&self, key: RequestKey, done: Done<Option<Status>>) {
         self.job(Job::Find(key, done));
+    }
+
+    fn find_many(&self, client: Arc<str>, reqid: Arc<str>, done: Done<Vec<Status>>) {
+        self.job(Job::FindMany(client, reqid, done));
     }
 
     fn replace(&self, key: RequestKey, with: Replacement, done: Done<Replaced>) {
@@ -258,7 +266,9 @@ struct Shared {
 /// What is not the common case.
 enum Job {
     Cancel(RequestKey, i64, Done<Cancel>),
+    Supersede(Older, i64, Done<u64>),
     Find(RequestKey, Done<Option<Status>>),
+    FindMany(Arc<str>, Arc<str>, Done<Vec<Status>>),
     Replace(RequestKey, Replacement, Done<Replaced>),
     SentAs(Vec<SentAs>, Done<Vec<Waiting>>),
     /// Numbers, from each first to each last.
@@ -276,6 +286,8 @@ impl Job {
     fn fail(self, error: StoreError) {
         match self {
             Job::Cancel(_, _, done) => super::sql::finish(done, Err(error)),
+            Job::Supersede(_, _, done) => super::sql::finish(done, Err(error)),
+            Job::FindMany(_, _, done) => super::sql::finish(done, Err(error)),
             Job::Find(_, done) => super::sql::finish(done, Err(error)),
             Job::Replace(_, _, done) => super::sql::finish(done, Err(error)),
             Job::SentAs(_, done) => super::sql::finish(done, Err(error)),

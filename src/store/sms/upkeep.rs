@@ -69,6 +69,7 @@ impl Upkeep {
             // What another node left, or has no room for.
             desk.overflow = true;
             desk.deferred = true;
+            desk.scheduled = true;
             desk.cancelling = true;
         }
         if now >= self.claim {
@@ -161,13 +162,27 @@ impl Desk {
         room: usize,
         after: &mut After,
     ) -> Result<bool, sqlx::Error> {
-        if room == 0 || !(self.overflow || self.deferred) {
+        if room == 0 || !(self.overflow || self.deferred || self.scheduled) {
             return Ok(false);
         }
         let now = unix_ms();
         let mut more = false;
         let before = after.ready.len();
-        if self.deferred {
+        if self.scheduled {
+            let come = match engine {
+                Engine::Sqlite(_) => CLAIM_SCHEDULED_SQLITE,
+                Engine::Postgres(_) => CLAIM_SCHEDULED_POSTGRES,
+            };
+            let rows = query(come).bind(self.slot).bind(now).bind(room as i64).fetch_all(&mut *c).await?;
+            more |= rows.len() == room;
+            take(&rows, after)?;
+            if rows.is_empty() {
+                let one = query("SELECT 1 FROM sms_segment WHERE state = 5 LIMIT 1").fetch_optional(&mut *c).await?;
+                self.scheduled = one.is_some();
+            }
+        }
+        let room = room.saturating_sub(after.ready.len() - before);
+        if self.deferred && room > 0 {
             let due = match engine {
                 Engine::Sqlite(_) => CLAIM_DUE_SQLITE,
                 Engine::Postgres(_) => CLAIM_DUE_POSTGRES,
@@ -329,17 +344,20 @@ fn notice(row: &AnyRow) -> Result<Option<Notice>, sqlx::Error> {
 
 // Claims differ in one clause: nodes that share PostgreSQL step around each other's rows; SQLite has one writer.
 macro_rules! claim_due {
-    ($lock:literal) => {
+    ($state:literal, $lock:literal) => {
         concat!(
-            "UPDATE sms_segment SET state = 0, owner = $1 WHERE id IN (SELECT id FROM sms_segment \
-             WHERE state = 1 AND due <= $2 ORDER BY due, id LIMIT $3",
+            "UPDATE sms_segment SET state = 0, owner = $1 WHERE id IN (SELECT id FROM sms_segment WHERE state = ",
+            $state,
+            " AND due <= $2 ORDER BY due, id LIMIT $3",
             $lock,
             ") RETURNING id, client, msn, reqid, parts, rank, flags, expires_at, attempts, body"
         )
     };
 }
-const CLAIM_DUE_SQLITE: &str = claim_due!("");
-const CLAIM_DUE_POSTGRES: &str = claim_due!(" FOR UPDATE SKIP LOCKED");
+const CLAIM_DUE_SQLITE: &str = claim_due!("1", "");
+const CLAIM_DUE_POSTGRES: &str = claim_due!("1", " FOR UPDATE SKIP LOCKED");
+const CLAIM_SCHEDULED_SQLITE: &str = claim_due!("5", "");
+const CLAIM_SCHEDULED_POSTGRES: &str = claim_due!("5", " FOR UPDATE SKIP LOCKED");
 
 macro_rules! claim_ready {
     ($lock:literal) => {

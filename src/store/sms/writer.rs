@@ -40,6 +40,8 @@ pub(super) struct Desk {
     pub overflow: bool,
     /// Rows wait for their time, so a new one may have to wait behind one for the same number.
     pub deferred: bool,
+    /// Rows are there whose time has not come.
+    pub scheduled: bool,
     /// Somebody asked for something back, and it is not settled.
     pub cancelling: bool,
     /// Requests that were cancelled here: news of them that was on its way does not know.
@@ -88,6 +90,7 @@ impl Writer {
             last_id: 0,
             overflow: true,
             deferred: true,
+            scheduled: true,
             cancelling: true,
             cancelled: HashSet::new(),
             notified: Vec::new(),
@@ -267,15 +270,19 @@ impl Desk {
             Vec::new()
         };
         let mut room = self.outlet.as_ref().map_or(0, |o| o.room());
+        let now = unix_ms();
         let mut rows: Vec<Row<'_>> = Vec::with_capacity(requests.len());
         for (request, _) in requests {
             let id = self.next_id();
             let number = request.origin.msn.as_u64() as i64;
             let held = held.binary_search_by_key(&number, |h| h.0).ok().map(|at| held[at].1);
-            if held.is_none() && !self.overflow && room < request.parts.len() {
+            let later = request.not_before > now;
+            self.scheduled |= later;
+            if held.is_none() && !later && !self.overflow && room < request.parts.len() {
                 self.overflow = true;
             }
             let (state, owner, due) = match held {
+                _ if later => (5, 0, request.not_before),
                 Some(due) => (1, 0, due),
                 None if self.overflow => (0, 0, 0),
                 None => {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicI64;
 use sip_ims::ports::Done;
 
 use super::*;
-use crate::queue::{Cancel, Enqueued, Part, Replaced, Replacement, Request, RequestKey, Status, Total};
+use crate::queue::{Cancel, Enqueued, Older, Part, Replaced, Replacement, Request, RequestKey, Status, Total};
 use crate::registry::{Change, Kind, Line};
 
 type Asked = Box<dyn FnOnce(bool) + Send>;
@@ -30,7 +30,9 @@ impl Queue for World {
     fn attach(&self, _: Arc<dyn Outlet>) {}
     fn enqueue(&self, _: Request, _: Done<Enqueued>) {}
     fn cancel(&self, _: RequestKey, _: i64, _: Done<Cancel>) {}
+    fn supersede(&self, _: Older, _: i64, _: Done<u64>) {}
     fn find(&self, _: RequestKey, _: Done<Option<Status>>) {}
+    fn find_many(&self, _: Arc<str>, _: Arc<str>, _: Done<Vec<Status>>) {}
     fn replace(&self, _: RequestKey, _: Replacement, _: Done<Replaced>) {}
     fn mark(&self, marks: Vec<Mark>) -> Result<(), StoreError> {
         self.marks.lock().extend(marks);

@@ -208,7 +208,7 @@ impl Keeper {
             Ok(_) => reply.ok(),
             Err(_) => reply.status(CommandStatus::RX_T_APPN),
         };
-        self.queue.enqueue(Request { origin, digest: 0, parts }, Box::new(done));
+        self.queue.enqueue(Request { origin, digest: 0, not_before: 0, parts }, Box::new(done));
     }
 }
 

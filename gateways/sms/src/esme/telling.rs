@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::{CLIENT, Wish, state};
+use super::names::Wish;
+use super::{CLIENT, state};
 use crate::billing::Calendar;
 use crate::notice::{Teller, Told};
 use crate::queue::{Notice, State};

@@ -71,5 +71,5 @@ fn request(submission: &Submission, now: i64, validity: i64) -> Request {
         parts: parts.len() as u8,
     };
     // The key is of the content already.
-    Request { origin, digest: 0, parts }
+    Request { origin, digest: 0, not_before: 0, parts }
 }

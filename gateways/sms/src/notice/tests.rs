@@ -7,8 +7,8 @@ use sip_ims::ports::{Done, StoreError};
 
 use super::*;
 use crate::queue::{
-    Cancel, Enqueued, Mark, Outlet, Replaced, Replacement, Request, RequestKey, SegmentId, SentAs, Status, Total,
-    Verdict, Waiting,
+    Cancel, Enqueued, Mark, Older, Outlet, Replaced, Replacement, Request, RequestKey, SegmentId, SentAs, Status,
+    Total, Verdict, Waiting,
 };
 
 #[derive(Default)]
@@ -18,7 +18,9 @@ impl Queue for Book {
     fn attach(&self, _: Arc<dyn Outlet>) {}
     fn enqueue(&self, _: Request, _: Done<Enqueued>) {}
     fn cancel(&self, _: RequestKey, _: i64, _: Done<Cancel>) {}
+    fn supersede(&self, _: Older, _: i64, _: Done<u64>) {}
     fn find(&self, _: RequestKey, _: Done<Option<Status>>) {}
+    fn find_many(&self, _: Arc<str>, _: Arc<str>, _: Done<Vec<Status>>) {}
     fn replace(&self, _: RequestKey, _: Replacement, _: Done<Replaced>) {}
     fn mark(&self, _: Vec<Mark>) -> Result<(), StoreError> {
         Ok(())

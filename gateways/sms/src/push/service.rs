@@ -115,6 +115,7 @@ impl PushService {
             return Code::THROTTLED;
         }
         let request = Request {
+            not_before: 0,
             origin: Origin {
                 client: client.xpid.as_str().into(),
                 msn: push.address.msn,

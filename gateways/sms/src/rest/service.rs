@@ -220,7 +220,7 @@ impl MessageService {
                     flags: Origin::NOTIFY,
                     parts: parts.len() as u8,
                 };
-                self.parts.queue.enqueue(Request { origin, digest, parts: parts.to_vec() }, done);
+                self.parts.queue.enqueue(Request { origin, digest, not_before: 0, parts: parts.to_vec() }, done);
                 enqueued
             })
             .collect();
@@ -379,7 +379,7 @@ fn shown(to: Msisdn, status: &Status) -> ShownFor {
     ShownFor {
         to,
         status: match state {
-            State::Queued | State::Deferred => "QUEUED",
+            State::Queued | State::Deferred | State::Scheduled => "QUEUED",
             State::Sent => "SENT",
             State::Cancelling => "CANCELLING",
             State::Delivered => "DELIVERED",
