@@ -6,6 +6,7 @@
 mod assertion;
 mod failures;
 mod form;
+mod jwt;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -31,10 +32,10 @@ use subtle::ConstantTimeEq;
 
 use super::Peer;
 use super::camara::Refusal;
-use assertion::Assertion;
 pub use assertion::Assertions;
 use failures::Failures;
 use form::Form;
+use jwt::Assertion;
 
 /// Gives and checks tokens.
 pub struct Tokens {
@@ -140,7 +141,8 @@ impl Tokens {
         if !(peer.secure || self.plain || peer.remote.ip().to_canonical().is_loopback()) {
             return Err(Failure::request("secrets are taken over TLS only"));
         }
-        let form = Form::read(headers, body).map_err(Failure::request)?;
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let form = Form::read(kind, body).map_err(Failure::request)?;
         let client = self.authenticate(headers, peer.remote.ip(), &form).await?;
         match form.of("grant_type") {
             Some("client_credentials") => {}
