@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gw_sms::dispatch::Dispatcher;
-use gw_sms::ip_sm_gw::{self, Inbox, IpSmGw, Queued, Worker, WorkerParts};
+use gw_sms::ip_sm_gw::{self, Inbox, IpSmGw};
 use gw_sms::registry::{self, Registry};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -248,20 +248,17 @@ pub fn run(
         // An error means that the sender is gone, and so is the server.
         let _ = until_stop.wait_for(|stop| *stop).await;
     }));
-    if let Some((_, inbox)) = ip_sm_gw {
-        let parts = WorkerParts {
+    if let Some(gateway) = ip_sm_gw {
+        let around = sms::handsets::Around {
+            directory: directory.clone(),
             location: registrar.clone(),
             outlet: sip.driver.clone(),
             next_hops: names,
-            outbound: Arc::new(queued(&config, &sms, directory.clone())),
-            unix: Arc::new(unix_now),
-            random: Arc::new(secrets::random),
+            cluster: &cluster,
+            secret: cluster_secret(&store)?,
+            stop: stop.subscribe(),
         };
-        let worker = Worker::new(inbox, parts);
-        let mut until_stop = stop.subscribe();
-        runtime.spawn(worker.run(async move {
-            let _ = until_stop.wait_for(|stop| *stop).await;
-        }));
+        hints.extend(sms::handsets::start(&config, &sms, gateway, around, runtime.handle())?);
     }
     runtime.spawn(keep_time(registrar.clone(), presence.clone(), abroad, diff));
     let removed = Removed { registrar: registrar.clone(), domain: config.domain.clone() };
@@ -640,19 +637,6 @@ fn open_sip(
     );
     let ip_sm_gw = gateway.zip(gateway_inbox);
     Ok(Services { sip: stack, home, registrar, presence, abroad, diff, authenticator, pager, courier, ip_sm_gw, names, wake })
-}
-
-/// Where our users' short messages go.
-fn queued(config: &Config, sms: &Sms, directory: Arc<Directory>) -> Queued {
-    Queued {
-        directory,
-        queue: sms.queue.clone(),
-        dispatcher: sms.dispatcher.clone(),
-        numbers: sms.numbers.clone(),
-        has_centre: !config.smpp.link.is_empty(),
-        validity: i64::from(config.sms.validity) * 60_000,
-        clock: sms::clock(),
-    }
 }
 
 fn ip_sm_gw_config(config: &Config) -> ip_sm_gw::Config {

@@ -1,6 +1,7 @@
 //! Short messages, tied together: the queue, the dispatcher, the SMPP links, and who hears of it all.
 
 mod door;
+pub mod handsets;
 mod links;
 
 use std::collections::HashMap;

@@ -1,6 +1,9 @@
-//! Developers and two servers on one PostgreSQL: a token, a key, a quota and a message are the same at both.
+//! Two servers on one PostgreSQL: for developers, a token, a key, a quota and a message are the same at both; handsets of either reach those of the other.
 
 mod harness;
+#[path = "harness/nats.rs"]
+#[allow(dead_code)]
+mod nats;
 #[path = "harness/postgres.rs"]
 #[allow(dead_code)] // Shared: other tests use the rest of it.
 mod postgres;
@@ -8,6 +11,7 @@ mod postgres;
 use std::time::Duration;
 
 use harness::developer::{CLIENT, ask, hook, send, token, with_client};
+use harness::handset::{by_pycrate, connected_by_pycrate, residents};
 use harness::sms::{NUMBER, Peer, setup};
 use harness::{Ports, Server, eventually};
 use serde_json::json;
@@ -89,4 +93,49 @@ fn a_message_is_the_same_at_every_node() {
     assert_eq!(ask(&a, &other, "DELETE", &waits, "", &[]).status, 202);
     eventually("it is cancelled", Duration::from_secs(40), || status(&a) == "CANCELLED");
     assert_eq!(status(&b), "CANCELLED");
+}
+
+#[test]
+fn handsets_of_one_node_get_what_those_of_the_other_send() {
+    let (postgres, nats) = (postgres::Postgres::start(), nats::Nats::start());
+    let node = |name: &str| {
+        let mut setup = residents();
+        for (n, user) in [(3, "dave"), (4, "erin")] {
+            setup
+                .provisions
+                .push_str(&format!("[[user]]\nid = \"{user}\"\npassword = \"x\"\nmsisdn = \"+81901234560{n}\"\n"));
+        }
+        setup.sections = format!(
+            "[store]\nengine = \"postgres\"\nurl = \"{}\"\n[bus]\nengine = \"nats\"\nurl = \"{}\"\n[node]\nname = \"{name}\"\n",
+            postgres.url(),
+            nats.url()
+        );
+        setup.start()
+    };
+    let (a, b) = (node("a"), node("b"));
+    let knows = |bindings: f64| {
+        eventually("both know the handsets", Duration::from_secs(20), || {
+            [&a, &b].iter().all(|node| node.metric("isthmus_bindings") == bindings)
+        });
+    };
+    let delivered = |node: &Server| node.metric("isthmus_sms_over_ip_deliveries_total{fate=\"delivered\"}");
+    // One that is reached by datagrams, then one whose connection only its node has. Either reports to its own node.
+    let bob = by_pycrate(&b, "bob", "ack", &[]);
+    knows(1.0);
+    let alice = by_pycrate(&a, "alice", "ack", &["+819012345602", "By datagram"]);
+    assert_eq!(bob.wait_for("read", 1)[0]["text"], "By datagram");
+    let report = |handset: &Peer| {
+        handset.wait_for("read", 2).into_iter().find(|r| r["tpdu"] == "SMS_STATUS_REPORT").expect("a status report")
+    };
+    // The RP-ACK crossed from the one to the other, or nobody would know.
+    assert_eq!(report(&alice)["status"], 0);
+    eventually("it is counted where it was sent", Duration::from_secs(20), || delivered(&a) == 1.0);
+    assert_eq!((bob.events("read").len(), delivered(&b)), (1, 0.0));
+    let dave = connected_by_pycrate(&b, "dave");
+    knows(3.0);
+    let erin = by_pycrate(&a, "erin", "ack", &["+819012345603", "By connection"]);
+    assert_eq!(dave.wait_for("read", 1)[0]["text"], "By connection");
+    assert_eq!(report(&erin)["status"], 0);
+    eventually("it is counted where it was sent", Duration::from_secs(20), || delivered(&a) == 2.0);
+    assert_eq!((dave.events("read").len(), bob.events("read").len(), delivered(&b)), (1, 1, 0.0));
 }

@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::handset::{ACK, House, SMSIP, SUBMIT, capture, concatenation, escaped, house, tpdu, tshark};
+use harness::handset::{ACK, House, SMSIP, SUBMIT, by_pycrate, capture, concatenation, escaped, house, tpdu, tshark};
 use harness::sipp::header;
 use harness::sms::{self, NUMBER, field, push};
 use harness::{DOMAIN, Ports, Sipp, eventually, kamailio};
@@ -186,6 +186,47 @@ fn kamailio_reads_what_handsets_are_sent() {
     // Kamailio has no place for every letter of the alphabet, and shows the filler of an odd number.
     let output = bob.wait_for("RP-DATA reference 1 from centre 10000000000", Duration::from_secs(20));
     assert!(output.contains("; TPDU type 0 from 819012345601: Gr") && output.contains("e, Bob ["), "{output}");
+}
+
+#[test]
+fn handsets_by_pycrate_send_take_and_report() {
+    let house = house();
+    let bob = by_pycrate(&house.server, "bob", "ack", &[]);
+    let alice = by_pycrate(&house.server, "alice", "ack", &["+819012345602", "Grüße, Bob [€]"]);
+    let got = &bob.wait_for("read", 1)[0];
+    assert_eq!((got["rp"].as_str(), got["tpdu"].as_str()), (Some("RP_DATA_MT"), Some("SMS_DELIVER")), "{got}");
+    assert_eq!((&got["origin"], &got["text"]), (&"819012345601".into(), &"Grüße, Bob [€]".into()), "{got}");
+    // Her RP-ACK and the status report, in any order, and the 202s for what she and he sent.
+    let read = alice.wait_for("read", 2);
+    let of = |rp: &str| read.iter().find(|r| r["rp"] == rp).unwrap_or_else(|| panic!("{rp} in {read:?}"));
+    let acked = of("RP_ACK_MT");
+    assert_eq!((&acked["reference"], &acked["tpdu"]), (&7.into(), &"SMS_SUBMIT_REPORT_RP_ACK".into()), "{acked}");
+    let told = of("RP_DATA_MT");
+    assert_eq!((&told["tpdu"], &told["about"]), (&"SMS_STATUS_REPORT".into(), &9.into()), "{told}");
+    assert_eq!((&told["recipient"], &told["status"]), (&"819012345602".into(), &0.into()), "{told}");
+    for (who, answers) in [(&alice, 2), (&bob, 1)] {
+        assert!(who.wait_for("answer", answers).iter().all(|a| a["status"] == 202));
+    }
+    let counted = |name: &str| house.server.metric(&format!("isthmus_sms_over_ip_{name}"));
+    assert_eq!(counted("deliveries_total{fate=\"delivered\"}"), 1.0);
+    eventually("both reports are read", Duration::from_secs(20), || counted("relayed_total{kind=\"ack\"}") == 2.0);
+}
+
+#[test]
+fn a_full_handset_by_pycrate_is_understood() {
+    let house = house();
+    let bob = by_pycrate(&house.server, "bob", "full", &[]);
+    let alice = by_pycrate(&house.server, "alice", "ack", &["+819012345602", "Too much"]);
+    bob.wait_for("read", 1);
+    eventually("it is put off", Duration::from_secs(20), || {
+        house.server.metric("isthmus_sms_over_ip_deliveries_total{fate=\"no_memory\"}") == 1.0
+    });
+    assert_eq!(alice.wait_for("read", 1)[0]["rp"], "RP_ACK_MT");
+    // To a number that nobody has: RP-ERROR.
+    let carol = by_pycrate(&house.server, "alice", "ack", &["+819012345699", "Nobody"]);
+    let refused = &carol.wait_for("read", 1)[0];
+    assert_eq!((refused["rp"].as_str(), refused["cause"].as_u64()), (Some("RP_ERROR_MT"), Some(1)), "{refused}");
+    assert_eq!(refused["tpdu"], "SMS_SUBMIT_REPORT_RP_ERROR");
 }
 
 #[test]
@@ -426,4 +467,38 @@ fn a_phone_sends_a_text_outside_and_another_gets_one_from_there() {
     // Nobody is there any more: the centre is told to try later.
     send();
     assert_ne!(town.smsc.wait_for("taken", 2)[1]["status"], 0);
+}
+
+#[test]
+fn a_text_from_outside_reaches_every_phone_and_who_is_away_when_he_is_back() {
+    let town = town(&format!("{}:again", &NUMBER[1..]));
+    let send = || {
+        let sipp = Sipp::new(&town.house.server, "message_open", town.house.server.ports.next());
+        sipp.set("URI", "tel:+819099999999").set("TEXT", "Tell bob").set("CODE", 202).users(&["alice"]).succeed();
+    };
+    let phone = |calls| {
+        let port = town.house.server.ports.next();
+        (port, Sipp::new(&town.house.server, "take_messages", port).set("CODE", 200).calls(calls).start())
+    };
+    // Nobody is there: the centre keeps it, and tries again.
+    send();
+    assert_ne!(town.smsc.wait_for("taken", 1)[0]["status"], 0);
+    let (first, desk) = phone(2);
+    town.house.bind("bob", first, "");
+    eventually("it is taken", Duration::from_secs(30), || town.smsc.events("taken").iter().any(|t| t["status"] == 0));
+    // Now he has two, and one that does not answer.
+    let (second, mobile) = phone(1);
+    town.house.bind("bob", second, "");
+    town.house.bind("bob", town.house.server.ports.next(), "");
+    send();
+    for seen in [desk.succeed(2), mobile.succeed(1)] {
+        assert!(
+            seen.received().iter().all(|m| m.trim_end().ends_with("\r\n\r\nBack from outside")),
+            "{seen:?}",
+            seen = seen.messages
+        );
+    }
+    eventually("the other one is taken", Duration::from_secs(30), || {
+        town.smsc.events("taken").iter().filter(|t| t["status"] == 0).count() == 2
+    });
 }

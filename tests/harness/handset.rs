@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::process::Process;
 use super::raw::Peer;
 use super::server::{DOMAIN, PASSWORD, Server, Setup};
 use super::sipp::{Running, Sipp, header};
+use super::sms;
 
 pub const SMSIP: &str = ";+g.3gpp.smsip";
 /// RP-DATA from alice's handset, reference 7, to the centre +10000000000, around an SMS-SUBMIT that pycrate 0.8.1 made: TP-MR 9, status
@@ -117,6 +119,26 @@ impl House {
         let (first, second) = (self.taken(alice), self.taken(alice));
         if header(&first.0, "In-Reply-To").is_some() { (first, second) } else { (second, first) }
     }
+}
+
+/// A handset whose RP messages and TPDUs pycrate makes and reads; `report`: ack or full; `more`: a number and a text that it sends first.
+pub fn by_pycrate(server: &Server, user: &str, report: &str, more: &[&str]) -> sms::Peer {
+    let port = server.ports.next();
+    let sipp = Sipp::new(server, "register_open", server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
+    sipp.set("PARAMS", SMSIP).set("EXPIRES", 600).users(&[user]).succeed();
+    pycrate(server, &port.to_string(), user, report, more)
+}
+
+/// One that registers over a connection of its own.
+pub fn connected_by_pycrate(server: &Server, user: &str) -> sms::Peer {
+    pycrate(server, "tcp", user, "ack", &[])
+}
+
+fn pycrate(server: &Server, port: &str, user: &str, report: &str, more: &[&str]) -> sms::Peer {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/handset.py");
+    let mut command = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/venv/bin/python"));
+    command.args([script, port, &server.sip.to_string(), user, DOMAIN, report]).args(more);
+    sms::Peer::ready(Process::start(&format!("pycrate-{user}-{port}"), server.path(), &mut command))
 }
 
 /// The TPDU in RP-DATA.

@@ -5,7 +5,8 @@
 // response had it in hexadecimal), tlv (TLVs alone), double (every receipt twice), silent (no receipts), throttle (two of three
 // submissions refused with RTHROTTLED), full (RMSGQFUL at first), drop (the connection is cut in the middle of every window), busy
 // (RSYSERR at first), reject (RINVDSTADR), keep (no receipts; cancel_sm works), part (a receipt for the first of two), nocancel (cancel_sm fails, then a receipt), a number (each
-// submission is followed by a message from its destination to that number), a number and `:parts` (by one in three parts, each when the one before was taken) or
+// submission is followed by a message from its destination to that number), a number and `:parts` (by one in three parts, each when the one before was taken),
+// `:again` (by one that is tried again until it is taken) or
 // `:latin` (by one in Latin-1).
 const fs = require('fs');
 const smpp = require('smpp');
@@ -93,7 +94,7 @@ smpp.createServer(tls, (session) => {
         { source_addr_ton: 1, source_addr_npi: 1, source_addr: pdu.destination_addr, dest_addr_ton: 1, dest_addr_npi: 1, destination_addr: number, ...fields },
         (answer) => {
           say({ event: 'taken', status: answer.command_status });
-          done();
+          done(answer.command_status);
         },
       );
     const part = (n) => {
@@ -104,6 +105,10 @@ smpp.createServer(tls, (session) => {
     if (/^[0-9]+$/.test(number)) {
       respond();
       if (how === 'parts') return part(1);
+      if (how === 'again') {
+        const try_ = () => back({ data_coding: 0, short_message: 'Back from outside' }, (status) => status && setTimeout(try_, 500));
+        return try_();
+      }
       if (how === 'latin') return back({ data_coding: 3, short_message: Buffer.from('Cr\u00e8me br\u00fbl\u00e9e \u00e1', 'latin1') }, () => {});
       return back({ data_coding: 0, short_message: 'Back from outside' }, () => {});
     }

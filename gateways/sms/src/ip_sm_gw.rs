@@ -24,7 +24,8 @@ use std::sync::Arc;
 pub use delivering::{Registered, Terminating};
 use letter::{Handset, SMSIP};
 pub use ports::{
-    Delivery, Discharge, Fate, MAX_SEGMENTS, NotAccepted, OnSubmitted, Outbound, Submission, WANTS_REPORT,
+    Delivery, Discharge, Fate, MAX_REPLIED, MAX_SEGMENTS, Nodes, NotAccepted, OnSubmitted, Outbound, Report,
+    Submission, WANTS_REPORT,
 };
 pub use queued::{CLIENT, Queued};
 pub use reporting::UserTeller;
@@ -106,6 +107,8 @@ pub(crate) enum Order {
         call_id: Arc<str>,
         status: Option<u16>,
     },
+    /// A report that another node got.
+    Reported(Report),
     /// A submission was accepted or not.
     Submitted(worker::Submitted, Result<(), NotAccepted>),
 }
@@ -157,6 +160,14 @@ impl IpSmGw {
         });
         if let Err(mpsc::error::SendError(Order::Deliver(delivery))) = self.orders.send(Order::Deliver(delivery)) {
             (delivery.done)(Fate::Busy);
+        }
+    }
+
+    /// A report of a handset, heard of from another node.
+    pub fn reported_elsewhere(&self, bytes: &[u8]) {
+        if let Some(report) = Report::from_bytes(bytes) {
+            // The worker is gone when the server stops: so is what the report is about.
+            let _ = self.orders.send(Order::Reported(report));
         }
     }
 
@@ -307,13 +318,21 @@ fn key(message: &Message<'_>) -> String {
     format!("t{h1:016x}{h2:016x}")
 }
 
-/// Contacts of a user: those that take RP messages first, each kind best first. At most eight.
+/// Contacts of a user, whichever node has their connection, one of each instance (RFC 5626 §6): those that take RP messages first, each
+/// kind best first. At most eight.
 fn handsets(location: &dyn Location, aor: &Aor, unix: u64) -> Vec<Handset> {
     let mut found: Vec<Handset> = Vec::new();
-    location.each(aor.as_str(), unix, &mut |reach: &Reach<'_>| {
-        if found.len() < 8 {
-            let smsip = Params::new(reach.params).has(SMSIP);
-            found.push(Handset { uri: reach.uri.into(), path: reach.path.into(), hop: reach.hop, smsip });
+    location.each_anywhere(aor.as_str(), unix, &mut |reach: &Reach<'_>| {
+        let known = !reach.instance.is_empty() && found.iter().any(|handset| *handset.instance == *reach.instance);
+        if found.len() < 8 && !known {
+            found.push(Handset {
+                uri: reach.uri.into(),
+                path: reach.path.into(),
+                hop: reach.hop,
+                elsewhere: reach.elsewhere,
+                instance: reach.instance.into(),
+                smsip: Params::new(reach.params).has(SMSIP),
+            });
         }
     });
     found.sort_by_key(|handset| !handset.smsip);

@@ -15,4 +15,5 @@ mod veil;
 
 pub use chain::Spent;
 pub use proxy::{Access, Names, Penalise, Proxy, ProxyParts, Trusted};
+pub use route::write_route_elsewhere;
 pub use seal::Seals;

@@ -1,7 +1,11 @@
 //! The MESSAGEs that the gateway sends (TS 24.341 §5.3.3.4), all but their Via.
 
+use std::net::SocketAddr;
+
 use sip_ims::Aor;
+use sip_ims::service::Elsewhere;
 use sip_proto::build::{self, Writer};
+use sip_proto::uri::Uri;
 use sip_proto::{HeaderName, Hop, Method};
 
 use crate::rp;
@@ -16,13 +20,30 @@ pub struct Handset {
     /// A Route list, or empty.
     pub path: Box<[u8]>,
     pub hop: Option<Hop>,
+    /// The node that holds its connection, if that is another one; there is no `hop` then.
+    pub elsewhere: Option<Elsewhere>,
+    /// Empty when unknown.
+    pub instance: Box<[u8]>,
     /// Takes RP messages; otherwise text.
     pub smsip: bool,
+}
+
+impl Handset {
+    /// The address that it has, as far as that is known without a look-up.
+    pub fn at(&self) -> Option<SocketAddr> {
+        let named = || {
+            let uri = Uri::parse(&self.uri).filter(|_| self.path.is_empty())?;
+            Some(SocketAddr::new(uri.host_ip()?, uri.port().unwrap_or(5060)))
+        };
+        self.hop.map(|hop| hop.remote()).or_else(named)
+    }
 }
 
 /// What a MESSAGE is made of.
 pub struct Letter<'a> {
     pub handset: &'a Handset,
+    /// The Route value that leads to another node, or empty.
+    pub way: &'a [u8],
     /// The public identity that it is for.
     pub to: &'a Aor,
     /// A URI of ours, or the sender's.
@@ -54,8 +75,10 @@ impl Letter<'_> {
     fn write(&self, rest: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
         let mut out = Vec::with_capacity(1024);
         build::Request::new(Method::Message, &self.handset.uri).write(&mut out, |w| {
-            if !self.handset.path.is_empty() {
-                w.text(HeaderName::Route, &self.handset.path);
+            for route in [self.way, &self.handset.path] {
+                if !route.is_empty() {
+                    w.text(HeaderName::Route, route);
+                }
             }
             w.number(HeaderName::MaxForwards, 70);
             w.header(HeaderName::From, |t| {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sip_ims::{Msisdn, User};
+use sip_ims::service::Elsewhere;
+use sip_ims::{Aor, Msisdn, User};
 
 use crate::notice::Told;
 use crate::segment::Segment;
@@ -52,6 +53,52 @@ pub trait Outbound: Send + Sync {
     fn available(&self, msn: Msisdn);
 }
 
+/// The other nodes of a cluster. A handset may be connected to one of them, and it reports to the node that it is registered with.
+pub trait Nodes: Send + Sync {
+    /// The Route value that leads a request with this Call-ID to a connection that another node holds.
+    fn way(&self, to: &Elsewhere, call_id: &[u8]) -> Vec<u8>;
+
+    /// Tells all of them of a report that belongs to nothing here. It may be lost: then TR1N runs out where it belongs.
+    fn tell(&self, report: &Report);
+}
+
+/// An RP-ACK or RP-ERROR of a handset.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    pub from: Aor,
+    /// RP-MR.
+    pub reference: u8,
+    /// That of an RP-ERROR.
+    pub cause: Option<u8>,
+    /// The Call-ID that it replies to; at most [`MAX_REPLIED`] octets, else as if there were none.
+    pub in_reply_to: Option<Box<str>>,
+}
+
+impl Report {
+    /// For a bus: reference, whether there is a cause, cause, and then the texts, a line each.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![self.reference, u8::from(self.cause.is_some()), self.cause.unwrap_or_default()];
+        bytes.extend_from_slice(self.from.as_str().as_bytes());
+        bytes.push(b'\n');
+        bytes.extend_from_slice(self.in_reply_to.as_deref().unwrap_or_default().as_bytes());
+        bytes
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Option<Report> {
+        let [reference, has_cause, cause, texts @ ..] = bytes else { return None };
+        let (from, replied) = std::str::from_utf8(texts).ok()?.split_once('\n')?;
+        Some(Report {
+            from: from.parse().ok()?,
+            reference: *reference,
+            cause: (*has_cause != 0).then_some(*cause),
+            in_reply_to: Some(replied).filter(|r| (1..=MAX_REPLIED).contains(&r.len())).map(Box::from),
+        })
+    }
+}
+
+/// Ours are far shorter.
+pub const MAX_REPLIED: usize = 256;
+
 /// How an attempt to deliver to a handset ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
@@ -96,4 +143,27 @@ pub struct Discharge {
     pub ended_at: i64,
     /// Whether the handset has it; runs once.
     pub done: Box<dyn FnOnce(Told) + Send>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_crosses_the_bus() {
+        let of = |cause, replied: Option<&str>| Report {
+            from: "bob@example.com".parse().unwrap(),
+            reference: 7,
+            cause,
+            in_reply_to: replied.map(Box::from),
+        };
+        for report in [of(None, Some("a@b")), of(Some(22), None)] {
+            assert_eq!(Report::from_bytes(&report.to_bytes()), Some(report));
+        }
+        let long = of(None, Some(&"x".repeat(MAX_REPLIED + 1)));
+        assert_eq!(Report::from_bytes(&long.to_bytes()), Some(of(None, None)));
+        for bad in [&b""[..], b"\x01\x00\x00", b"\x01\x00\x00bob@x", b"\x01\x00\x00\xff@x\n", b"\x01\x00\x00no aor\n"] {
+            assert_eq!(Report::from_bytes(bad), None, "{bad:?}");
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sip_ims::service::{Location, NextHops, Outcome, Outlet, Transaction};
 use sip_ims::{Aor, Directory, Home, User};
 use sip_proto::Hop;
@@ -15,8 +16,8 @@ use super::letter::{Handset, Letter};
 use super::transfers::Transfers;
 use super::watch;
 use super::{
-    Config, Counts, Delivery, Discharge, Fate, Inbox, MAX_ORDERS, MAX_SEGMENTS, NotAccepted, Order, Outbound, Relayed,
-    Submission, WANTS_REPORT, handsets,
+    Config, Counts, Delivery, Discharge, Fate, Inbox, MAX_ORDERS, MAX_REPLIED, MAX_SEGMENTS, Nodes, NotAccepted, Order,
+    Outbound, Relayed, Report, Submission, WANTS_REPORT, handsets,
 };
 use crate::notice::Told;
 use crate::reassembly::{Assembler, Limits};
@@ -34,6 +35,8 @@ pub struct WorkerParts {
     pub outlet: Arc<dyn Outlet>,
     pub next_hops: Arc<dyn NextHops>,
     pub outbound: Arc<dyn Outbound>,
+    /// `None`: there are no others.
+    pub nodes: Option<Arc<dyn Nodes>>,
     /// Unix seconds.
     pub unix: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Octets that nobody can guess, for Call-IDs.
@@ -159,6 +162,11 @@ impl Worker {
                     done.say(fate);
                 }
             }
+            Order::Reported(Report { from, reference, cause, in_reply_to }) => {
+                if let Some((done, fate)) = self.transfers.reported(in_reply_to.as_deref(), &from, reference, cause) {
+                    done.say(fate);
+                }
+            }
             Order::Submitted(Submitted::Client(transaction), result) => {
                 let status = match result {
                     Ok(()) => 202,
@@ -238,7 +246,15 @@ impl Worker {
     fn reported(&mut self, in_reply_to: Option<&str>, from: &Aor, reference: u8, cause: Option<u8>) {
         match self.transfers.reported(in_reply_to, from, reference, cause) {
             Some((done, fate)) => done.say(fate),
-            None => tracing::debug!("a report that fits no short message under way"),
+            None => match &self.parts.nodes {
+                Some(nodes) => nodes.tell(&Report {
+                    from: from.clone(),
+                    reference,
+                    cause,
+                    in_reply_to: in_reply_to.filter(|id| id.len() <= MAX_REPLIED).map(Box::from),
+                }),
+                None => tracing::debug!("a report that fits no short message under way"),
+            },
         }
     }
 
@@ -301,7 +317,7 @@ impl Worker {
     fn answer(&mut self, reply: &Reply<'_>, kind: Kind) {
         let aor = &reply.from.aor;
         let all = handsets(&*self.parts.location, aor, (self.parts.unix)());
-        let same = |h: &&Handset| h.hop.is_some_and(|hop| hop.remote() == reply.source);
+        let same = |h: &&Handset| h.at() == Some(reply.source);
         let Some(handset) = all.iter().filter(|h| h.smsip).find(same).or_else(|| all.iter().find(|h| h.smsip)) else {
             return tracing::debug!("the handset that sent a short message has gone");
         };
@@ -309,6 +325,7 @@ impl Worker {
         let (call_id, tag) = self.names();
         let letter = Letter {
             handset,
+            way: &self.way(handset, &call_id),
             to: aor,
             from: &self.own_uri(),
             call_id: &call_id,
@@ -324,7 +341,7 @@ impl Worker {
             return (delivery.done)(Fate::Unreachable { status: 404 });
         };
         let all = handsets(&*self.parts.location, &user.aor, unix);
-        let Some(handset) = all.into_iter().next() else {
+        let Some(handset) = all.first() else {
             return (delivery.done)(Fate::Unreachable { status: 480 });
         };
         let octets = std::mem::take(&mut delivery.octets);
@@ -333,7 +350,7 @@ impl Worker {
             return (delivery.done)(refused);
         };
         if !handset.smsip {
-            return self.deliver_text(&user.aor, &handset, delivery, &message);
+            return self.deliver_text(&user.aor, &all, delivery, &message);
         }
         let (coding, data) = match message.user_data() {
             Ok(read) => read,
@@ -356,7 +373,7 @@ impl Worker {
             timestamp: Timestamp::from_unix(unix as i64, self.config.zone),
             user_data: data,
         };
-        self.transfer(&user.aor, &handset, ToHandset::Deliver(deliver), Done::of(delivery.done));
+        self.transfer(&user.aor, handset, ToHandset::Deliver(deliver), Done::of(delivery.done));
     }
 
     /// RP-DATA to a handset.
@@ -369,13 +386,14 @@ impl Worker {
         let originator = self.centre();
         let kind = Kind::Data { originator, destination: None, tpdu: tpdu.encode() };
         let body = Relay { direction: Direction::ToHandset, reference, kind }.encode();
+        let (way, from) = (self.way(handset, &call_id), self.own_uri());
         let letter =
-            Letter { handset, to: aor, from: &self.own_uri(), call_id: &call_id, tag: &tag, in_reply_to: None };
+            Letter { handset, way: &way, to: aor, from: &from, call_id: &call_id, tag: &tag, in_reply_to: None };
         self.send(handset, &call_id, letter.relay(&body));
     }
 
-    /// A text MESSAGE, once all its segments are here. What is no text, or is for an application, goes another way.
-    fn deliver_text(&mut self, aor: &Aor, handset: &Handset, delivery: Delivery, message: &Message<'_>) {
+    /// A text MESSAGE to every phone, once all its segments are here. What is no text, or is for an application, goes another way.
+    fn deliver_text(&mut self, aor: &Aor, phones: &[Handset], delivery: Delivery, message: &Message<'_>) {
         let text = match message.text() {
             Ok(Some(text)) if message.header.ports().is_none() => text,
             _ => return (delivery.done)(Fate::Unreachable { status: 415 }),
@@ -398,18 +416,25 @@ impl Worker {
             }
             _ => self.own_uri(),
         };
-        let (call_id, tag) = self.names();
-        let letter = Letter { handset, to: aor, from: &from, call_id: &call_id, tag: &tag, in_reply_to: None };
-        let bytes = letter.text(&texts.concat());
+        let text = texts.concat();
         let done = Done(dones.into_iter().flat_map(|mut d| std::mem::take(&mut d.0)).collect());
-        let report = move |status: Option<u16>| {
-            let fate = match status {
-                Some(200..=299) => Fate::Delivered,
-                status => Fate::Unreachable { status: status.unwrap_or(408) },
+        let first = Arc::new(Mutex::new((phones.len(), Some(done))));
+        for phone in phones {
+            let (call_id, tag) = self.names();
+            let way = self.way(phone, &call_id);
+            let letter = Letter {
+                handset: phone,
+                way: &way,
+                to: aor,
+                from: &from,
+                call_id: &call_id,
+                tag: &tag,
+                in_reply_to: None,
             };
-            done.say(fate);
-        };
-        self.request(handset, bytes, Box::new(report));
+            let bytes = letter.text(&text);
+            let first = first.clone();
+            self.request(phone, bytes, Box::new(move |status| one_answered(&first, status)));
+        }
     }
 
     fn discharge(&mut self, discharge: Discharge) {
@@ -453,6 +478,7 @@ impl Worker {
     /// Sends to the handset's flow, or to where its name leads first.
     fn request(&self, handset: &Handset, bytes: Vec<u8>, done: Box<dyn FnOnce(Option<u16>) + Send>) {
         let outlet = self.parts.outlet.clone();
+        let hop = handset.hop.or_else(|| handset.elsewhere.map(|elsewhere| elsewhere.node));
         let ended = move |outcome| {
             done(match outcome {
                 Outcome::Response { status, .. } => Some(status),
@@ -460,7 +486,7 @@ impl Worker {
                 Outcome::Timeout | Outcome::Unreachable => None,
             });
         };
-        if let Some(hop) = handset.hop {
+        if let Some(hop) = hop {
             return outlet.request(hop, bytes, Box::new(ended));
         }
         let first = list(&handset.path).next().and_then(NameAddr::parse).map(|a| a.addr);
@@ -469,6 +495,11 @@ impl Worker {
             None => ended(Outcome::Unreachable),
         };
         self.parts.next_hops.next_hops(first.unwrap_or(&handset.uri), Box::new(found));
+    }
+
+    fn way(&self, handset: &Handset, call_id: &str) -> Vec<u8> {
+        let elsewhere = self.parts.nodes.as_ref().zip(handset.elsewhere.as_ref());
+        elsewhere.map(|(nodes, to)| nodes.way(to, call_id.as_bytes())).unwrap_or_default()
     }
 
     /// A configured number that cannot be written is no address; then handsets see none.
@@ -485,6 +516,22 @@ impl Worker {
         let octets = (self.parts.random)();
         let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
         (format!("{}@{}", hex(&octets), self.home.domain()).into(), hex(&octets[..4]))
+    }
+}
+
+/// A text has arrived with the first phone that takes it, and has not when none did.
+fn one_answered(phones: &Mutex<(usize, Option<Done>)>, status: Option<u16>) {
+    let mut phones = phones.lock();
+    phones.0 -= 1;
+    let fate = match status {
+        Some(200..=299) => Fate::Delivered,
+        _ if phones.0 > 0 => return,
+        status => Fate::Unreachable { status: status.unwrap_or(408) },
+    };
+    let done = phones.1.take();
+    drop(phones);
+    if let Some(done) = done {
+        done.say(fate);
     }
 }
 
