@@ -222,7 +222,9 @@ pub fn run(
     }
     let draining = Arc::new(AtomicBool::new(false));
     let (stop, stopped) = watch::channel(false);
+    let sessions = msrp.as_ref().map(|m| http::public::msrp(m.switch.clone()));
     let public = http::public::sip(sip.carriers.clone())
+        .merge(sessions.unwrap_or_default())
         .merge(http::smsgw::router(sms.push.clone()))
         .merge(http::xcap::open(&xcap, authenticator.clone(), &config.xcap, &metrics))
         .merge(http::content::open(&config, &cluster_secret(&store)?, authenticator, &metrics, runtime.handle())?)
@@ -274,7 +276,7 @@ pub fn run(
     println!("{}", ready_line(&running));
     ready(&running);
 
-    let live = Live { logs, trace: &trace, sip: &sip, certificates };
+    let live = Live { logs, trace: &trace, sip: &sip, certificates, msrp: msrp.as_ref() };
     runtime.block_on(until_stopped(signals, config, reload, &live));
 
     // The drain: nothing new, finish what is in progress, then close in the order in which things depend on each other.
@@ -393,6 +395,7 @@ struct Live<'a> {
     trace: &'a Trace,
     sip: &'a Sip,
     certificates: Certificates,
+    msrp: Option<&'a Msrp>,
 }
 
 /// What the operator says by signals, from the moment this is made.
@@ -443,6 +446,9 @@ impl Live<'_> {
         Certificates::new(&pems, new.http.client_certificates)?;
         self.sip.carriers.reload_certificates(&tls_config(new, &pems)?)?;
         self.certificates.replace(&pems)?;
+        if let Some(msrp) = self.msrp {
+            msrp.certify(&pems, &authorities(new)?)?;
+        }
         self.logs.set_level(&new.log.level)?;
         self.trace.set_level(new.telemetry.trace.level);
         let rest = |c: &Config| {
@@ -583,6 +589,7 @@ fn open_sip(
             documents: store.documents(),
             chronicle: chronicle.clone(),
             metrics: &metrics,
+            authenticator: authenticator.clone(),
             runtime: runtime.clone(),
         };
         Chat::open(config, ends, parts)

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use media_msrp::Switch;
-use sip_ims::Home;
+use media_msrp::{Gatekeeper, Switch};
 use sip_ims::ports::{Documents, StoreError};
 use sip_ims::service::{Chronicle, Location, NextHops, Outlet, Service};
+use sip_ims::{Authenticator, Home};
 use sip_messaging::{
     Agent, AgentParts, AnchorConfig, ConferenceConfig, ConferenceCounts, ConferenceParts, Conferences, Pager, Sessions,
 };
@@ -32,6 +32,8 @@ pub struct Parts<'a> {
     pub documents: Arc<dyn Documents>,
     pub chronicle: Arc<dyn Chronicle>,
     pub metrics: &'a Metrics,
+    /// `None`: nobody proves who they are.
+    pub authenticator: Option<Arc<Authenticator>>,
     pub runtime: Handle,
 }
 
@@ -44,6 +46,7 @@ pub struct Chat {
 impl Chat {
     /// Rooms are in memory before the first INVITE. Blocks.
     pub fn open(config: &Config, ends: Ends, parts: Parts<'_>) -> Result<Chat, StoreError> {
+        ends.switch.guard(Arc::new(Clients(parts.authenticator)));
         let agent = Agent::new(AgentParts {
             doors: ends.doors,
             home: parts.home.clone(),
@@ -99,6 +102,22 @@ impl Chat {
         }
         if let Some(conferences) = &self.conferences {
             conferences.start();
+        }
+    }
+}
+
+/// Clients that ask for a relay (RFC 4976): our users, by the same digest as in SIP.
+struct Clients(Option<Arc<Authenticator>>);
+
+impl Gatekeeper for Clients {
+    fn admits(&self, uri: &[u8], authorization: Option<&[u8]>) -> Result<(), Vec<Vec<u8>>> {
+        let Some(authenticator) = &self.0 else { return Ok(()) };
+        let unix = unix_now();
+        let credentials: Vec<&[u8]> = authorization.into_iter().collect();
+        let target = String::from_utf8_lossy(uri);
+        match authenticator.http(&credentials, "AUTH", &target, unix) {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(authenticator.http_challenges(&refusal, unix)),
         }
     }
 }

@@ -66,9 +66,7 @@ impl Msrp {
             },
             runtime.clone(),
         );
-        if let Some(pem) = pems.first() {
-            switch.certify(Certificates { chain: &pem.chain, key: &pem.key, authorities })?;
-        }
+        certify(&switch, pems, authorities)?;
         let public = |door: Option<SocketAddr>| {
             let named = |at: SocketAddr| msrp.address.or(at.ip().is_unspecified().then_some(config.media.address));
             door.map(|at| SocketAddr::new(named(at).unwrap_or(at.ip()), at.port()))
@@ -83,10 +81,22 @@ impl Msrp {
         Ok(Some(Msrp { switch, anchor, told, doors }))
     }
 
+    /// Takes another certificate for connections and descriptions to come.
+    pub fn certify(&self, pems: &[Pem], authorities: &[u8]) -> Result<(), MsrpError> {
+        certify(&self.switch, pems, authorities)
+    }
+
     /// Closes the doors and every connection.
     pub fn shutdown(&self) {
         self.doors.iter().for_each(JoinHandle::abort);
         self.switch.shutdown();
+    }
+}
+
+fn certify(switch: &Switch, pems: &[Pem], authorities: &[u8]) -> Result<(), MsrpError> {
+    match pems.first() {
+        Some(pem) => Ok(switch.certify(Certificates { chain: &pem.chain, key: &pem.key, authorities })?),
+        None => Ok(()),
     }
 }
 

@@ -2,9 +2,10 @@
 
 mod harness;
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
+use harness::tls::shown_certificate;
 use harness::{DOMAIN, Peer, Setup, Sipp, eventually, header};
 
 #[test]
@@ -41,23 +42,13 @@ fn drain_finishes_what_rings_and_refuses_what_is_new() {
     server.stop();
 }
 
-fn fingerprint(port: u16) -> String {
-    let mut client = Command::new("openssl");
-    client.args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-servername", DOMAIN]);
-    let shown = client.stdin(Stdio::null()).output().expect("openssl runs");
-    let text = String::from_utf8_lossy(&shown.stdout);
-    let from = text.find("-----BEGIN CERTIFICATE").unwrap_or_else(|| panic!("no certificate: {text}"));
-    let to = text.find("-----END CERTIFICATE").expect("a whole certificate");
-    text[from..to].to_owned()
-}
-
 #[test]
 fn reload_takes_the_new_certificate() {
     let server = Setup::with_users(&["alice"]).start();
-    let before = fingerprint(server.sips);
+    let before = shown_certificate(server.sips);
     server.authority.issue("server", &[DOMAIN]);
     server.process.signal("HUP");
-    eventually("the new certificate is shown", Duration::from_secs(5), || fingerprint(server.sips) != before);
+    eventually("the new certificate is shown", Duration::from_secs(5), || shown_certificate(server.sips) != before);
     server.stop();
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use harness::msrp::{Frame, Stream, dissected};
 use harness::sipp::Running;
+use harness::tls::shown_certificate;
 use harness::{DOMAIN, Peer, Server, Setup, Sipp, eventually};
 
 /// BYE ends both legs within this time.
@@ -449,6 +450,15 @@ fn secure_section(port: u16, path: &str, more: &str) -> String {
 }
 
 const ALICE_TLS: &str = "msrps://127.0.0.1:9/alice5s93;tcp";
+
+#[test]
+fn a_reload_takes_the_new_certificate_for_sessions_too() {
+    let (server, doors) = started("");
+    let before = shown_certificate(doors[1]);
+    server.authority.issue("server", &[DOMAIN]);
+    server.process.signal("HUP");
+    eventually("the new certificate is shown", CLOSED, || shown_certificate(doors[1]) != before);
+}
 
 #[test]
 fn over_tls_each_side_is_known_by_its_fingerprint() {

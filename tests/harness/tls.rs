@@ -1,7 +1,9 @@
 //! A private certificate authority, made by the system's openssl for one test.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use super::DOMAIN;
 
 /// The authority of one test folder: `ca.pem` there, and whatever it issued beside it.
 pub struct Authority {
@@ -92,4 +94,15 @@ impl Authority {
         assert!(done.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
+}
+
+/// The certificate that a door shows, in PEM, as openssl sees it.
+pub fn shown_certificate(port: u16) -> String {
+    let mut client = Command::new("openssl");
+    client.args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-servername", DOMAIN]);
+    let shown = client.stdin(Stdio::null()).output().expect("openssl runs");
+    let text = String::from_utf8_lossy(&shown.stdout);
+    let from = text.find("-----BEGIN CERTIFICATE").unwrap_or_else(|| panic!("no certificate: {text}"));
+    let to = text.find("-----END CERTIFICATE").expect("a whole certificate");
+    text[from..to].to_owned()
 }

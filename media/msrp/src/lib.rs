@@ -3,7 +3,7 @@
 //! What it does: takes the byte stream apart without ever holding a body ([`reader`]), reads header sections ([`head`]), URIs
 //! ([`uri`]) and byte ranges ([`range`]), writes requests and responses ([`write`]), keeps the writing side of a connection in
 //! order ([`lane`]): these are values that know no socket and no clock. On top of them the [`Switch`] anchors sessions: each
-//! has two legs, over TCP or TLS, and what one peer sends is passed on to the other while it comes. A session may end in this
+//! has two legs, over TCP, TLS or WebSocket, and what one peer sends is passed on to the other while it comes. A session may end in this
 //! process instead ([`LocalEnd`]): its messages are put together ([`assembly`]).
 //!
 //! What it does not: session descriptions (media-sdp), and the calls that carry them (sip-messaging).
@@ -21,15 +21,19 @@ mod local;
 mod passage;
 pub mod range;
 pub mod reader;
+mod relay;
 mod switch;
 mod tls;
 pub mod uri;
+mod websocket;
 pub mod write;
 
 pub use bridge::{Bridge, Peer, Side};
 pub use connection::Gone;
 pub use counts::Counts;
 pub use local::{Answered, LocalEnd, Outgoing, PHONE};
+pub use relay::Gatekeeper;
 pub use switch::{Address, Certificates, Config, Full, Switch};
 pub use tls::{Fingerprint, TlsError};
 pub use uri::MsrpUri;
+pub use websocket::{SUB_PROTOCOL, offers_msrp};

@@ -97,6 +97,8 @@ struct Course {
     back: Box<[u8]>,
     from: Box<[u8]>,
     answer: Answer,
+    /// More header lines of the response.
+    headers: Vec<(&'static str, Vec<u8>)>,
     relay: Option<Relay>,
     /// A chunk that ends here.
     gather: Option<Gather>,
@@ -227,6 +229,7 @@ impl Inbound<'_> {
                 back,
                 from,
                 answer: Answer::Always(400),
+                headers: Vec::new(),
                 relay: None,
                 gather: None,
                 binds: None,
@@ -236,6 +239,7 @@ impl Inbound<'_> {
                 back: Box::default(),
                 from: Box::default(),
                 answer: Answer::Never,
+                headers: Vec::new(),
                 relay: None,
                 gather: None,
                 binds: None,
@@ -251,10 +255,15 @@ impl Inbound<'_> {
             back: first(head.from_path()),
             from: first(head.to_path()),
             answer: Answer::to(wants, status),
+            headers: Vec::new(),
             relay: None,
             gather: None,
             binds: None,
         };
+        if method == Method::Auth {
+            let (status, headers) = self.switch.auth(self.connection, head);
+            return Course { answer: Answer::Always(status), headers, ..course(status) };
+        }
         let (bridge, side) = match self.session(head) {
             Ok(session) => session,
             Err(status) => return course(status),
@@ -302,7 +311,8 @@ impl Inbound<'_> {
     /// The session that a request belongs to; this connection becomes its connection if it has none (RFC 4975 §5.4).
     fn session(&self, head: &Head<'_>) -> Result<(Arc<Bridge>, Side), u16> {
         // An endpoint is the last on the path; we are no relay to somewhere else.
-        let uri = MsrpUri::parse(head.to_path()).ok_or(481u16)?;
+        let path = self.switch.behind_relay(self.connection, head.to_path());
+        let uri = MsrpUri::parse(path).ok_or(481u16)?;
         let (bridge, side) = self.switch.session(uri.session()).ok_or(481u16)?;
         let leg = bridge.leg(side);
         let mut state = leg.state.lock();
@@ -430,7 +440,7 @@ impl Inbound<'_> {
             }
             let answered = self.connection.write(|lane, out| {
                 lane.interject(Instant::now(), out);
-                write::response(out, &course.id, status, &course.back, &course.from);
+                write::response_with(out, &course.id, status, [&course.back, &course.from], &course.headers);
             });
             answered.await.map_err(|Gone| End::Broken)?;
         }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -21,6 +21,7 @@ use crate::head::FailureReport;
 use crate::lane::{Chunk, Lane};
 use crate::local::Local;
 use crate::passage::{self, End};
+use crate::relay::{Gatekeeper, Relays};
 use crate::tls::{Fingerprint, Tls, TlsError};
 use crate::uri::MsrpUri;
 use crate::write::{self, TransactionId, letters};
@@ -92,10 +93,12 @@ pub struct Switch {
     numbers: AtomicU64,
     counts: Counts,
     tls: RwLock<Option<Arc<Tls>>>,
+    pub(crate) gatekeeper: OnceLock<Arc<dyn Gatekeeper>>,
+    pub(crate) relays: Mutex<Relays>,
 }
 
 /// Letters of a session id: 125 bits of chance (RFC 4975 §14.1 wants 80).
-const SESSION_ID: usize = 21;
+pub(crate) const SESSION_ID: usize = 21;
 
 impl Switch {
     pub fn new(config: Config, runtime: Handle) -> Arc<Switch> {
@@ -109,6 +112,8 @@ impl Switch {
             numbers: AtomicU64::new(1),
             counts: Counts::default(),
             tls: RwLock::new(None),
+            gatekeeper: OnceLock::new(),
+            relays: Mutex::default(),
         });
         let watched = Arc::downgrade(&switch);
         runtime.spawn(async move {
@@ -315,7 +320,7 @@ impl Switch {
     }
 
     /// Too many that have not said who they are.
-    fn is_crowded(&self, source: IpAddr) -> bool {
+    pub(crate) fn is_crowded(&self, source: IpAddr) -> bool {
         let unbound = self.unbound.lock();
         let (all, same) = (unbound.len(), unbound.values().filter(|c| c.remote == source).count());
         all >= MAX_UNBOUND || same >= MAX_UNBOUND_PER_SOURCE
@@ -346,6 +351,7 @@ impl Switch {
             tracing::debug!(connection = number, %lost, "MSRP connection closed");
         }
         self.connections.lock().remove(&number);
+        self.forget_relays(&connection);
         self.bound(&connection);
         for about in Box::pin(connection.shut()).await {
             self.failed(about, 408);

@@ -73,11 +73,23 @@ pub fn body_end(out: &mut Vec<u8>, id: &[u8], flag: Flag) {
 
 /// A whole response. `to` is the first URI of the request's From-Path (RFC 4975 §7.2), `id` its transaction id.
 pub fn response(out: &mut Vec<u8>, id: &[u8], status: u16, to: &[u8], from: &[u8]) {
+    response_with(out, id, status, [to, from], &[]);
+}
+
+/// As [`response`], with further header lines.
+pub fn response_with(
+    out: &mut Vec<u8>,
+    id: &[u8],
+    status: u16,
+    [to, from]: [&[u8]; 2],
+    headers: &[(&'static str, Vec<u8>)],
+) {
     out.extend_from_slice(b"MSRP ");
     out.extend_from_slice(id);
     // Writing into a Vec cannot fail.
     let _ = write!(out, " {status} {}", comment(status));
     paths(out, to, from);
+    headers.iter().for_each(|(name, value)| line(out, name, value));
     end(out, id, Flag::Complete);
 }
 

@@ -139,6 +139,10 @@ impl Agent {
         self.outlet.get()
     }
 
+    pub(crate) fn switch(&self) -> &Switch {
+        &self.parts.switch
+    }
+
     pub(crate) fn strangers(&self) -> bool {
         self.parts.strangers
     }
@@ -366,7 +370,7 @@ impl Agent {
     ) {
         let message = request.message;
         let Some(session) = sessions.get_mut(key) else { return };
-        let offered = match Offered::read(message) {
+        let offered = match Offered::read(&self.parts.switch, message) {
             Ok(offered) if offered.secure == session.secure || offered.peer.is_none() => {
                 Offered { secure: session.secure, ..offered }
             }
@@ -430,10 +434,10 @@ impl Service for Sessions {
             std::mem::take(&mut session.offering).then(|| session.bridge.clone())
         };
         let Some(bridge) = answered else { return };
-        match Offered::read(message).ok().and_then(|o| o.peer) {
+        match Offered::read(&agent.parts.switch, message).ok().and_then(|o| o.peer) {
             // An answer: whoever does not say otherwise is connected to (RFC 4975 §5.4).
             Some(peer) => {
-                let connect = !Described::is_active(message);
+                let connect = !Described::is_active(&agent.parts.switch, message);
                 agent.parts.switch.describe(&bridge, PHONE, media_msrp::Peer { connect, ..peer });
             }
             None => agent.hang_up(&key),

@@ -10,13 +10,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use media_msrp::{Address, Bridge, Fingerprint, Peer, Side, Switch};
+use media_msrp::{Address, Bridge, Fingerprint, MsrpUri, Peer, Side, Switch};
 use media_sdp::message::{Anchored, Change, Messages, Setup, is_messages, rewrite};
 use media_sdp::{Sdp, Section};
 use parking_lot::Mutex;
 use sip_ims::media::{Media, Passing};
 use sip_ims::service::{Chronicle, Note, NoteEvent};
 use sip_proto::headers::MediaType;
+use sip_proto::uri::Uri;
 use sip_proto::{HeaderName, Message, Method, derived, multipart};
 
 /// A BYE that nobody answers ends the session all the same.
@@ -72,6 +73,8 @@ struct Call {
 struct Stream {
     bridge: Arc<Bridge>,
     secure: bool,
+    /// By side: it comes in by WebSocket, and cannot be connected to.
+    ws: [bool; 2],
     /// What an offer said of its sender, until the answer comes.
     offer: Option<Offer>,
 }
@@ -146,6 +149,11 @@ impl Anchor {
     fn describe(&self, message: &Message<'_>, key: Key, sender: Side, what: Said) -> Passing {
         let Some(found) = description(message) else { return Passing::AsItIs };
         let Ok(sdp) = Sdp::parse(found) else { return Passing::AsItIs };
+        // The phone behind the next hop is a browser's.
+        let towards_ws = message.is_request()
+            && Uri::parse(message.request_uri())
+                .and_then(|uri| uri.transport())
+                .is_some_and(|t| t.eq_ignore_ascii_case(b"ws") || t.eq_ignore_ascii_case(b"wss"));
         let mut calls = self.calls.lock();
         let new = !calls.contains_key(&key);
         if new && !(what == Said::Offer && sdp.media().iter().any(is_messages)) {
@@ -157,7 +165,7 @@ impl Anchor {
             .iter()
             .enumerate()
             .map(|(index, section)| match what {
-                Said::Offer => self.offered(call, index, &key, &sdp, section, sender),
+                Said::Offer => self.offered(call, index, &key, &sdp, section, sender, towards_ws),
                 Said::Answer => self.answered(call, index, &sdp, section, sender),
                 Said::TooLate if is_messages(section) => Decision::Refuse,
                 Said::TooLate => Decision::Keep,
@@ -182,18 +190,19 @@ impl Anchor {
     }
 
     fn change<'d>(&self, decision: &'d Decision) -> Change<'d> {
-        let Decision::Anchor { bridge, towards, secure, setup } = decision else {
+        let Decision::Anchor { uri, secure, ws, setup } = decision else {
             return if matches!(decision, Decision::Refuse) { Change::Refuse } else { Change::Keep };
         };
         // A stream exists only where there is a door for it.
         let Some(at) = self.door(*secure) else { return Change::Refuse };
         Change::Anchor(Anchored {
-            path: bridge.uri(*towards),
+            path: uri,
             address: at.ip(),
             port: at.port(),
-            secure: *secure,
+            // RFC 7977 §5.2.2: a WebSocket is always said to be TLS, and shows no certificate that could be named.
+            secure: *secure || *ws,
             setup: *setup,
-            fingerprint: if *secure { self.switch.fingerprint().map(|f| f.to_string()) } else { None },
+            fingerprint: if *secure && !*ws { self.switch.fingerprint().map(|f| f.to_string()) } else { None },
         })
     }
 
@@ -201,6 +210,7 @@ impl Anchor {
         if secure { self.config.secure } else { self.config.plain }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one section of one offer, and where it comes from and goes to")]
     fn offered<'s>(
         &self,
         call: &mut Call,
@@ -209,6 +219,7 @@ impl Anchor {
         sdp: &Sdp<'s>,
         section: &Section<'s>,
         sender: Side,
+        towards_ws: bool,
     ) -> Decision {
         if !is_messages(section) || index >= MAX_SECTIONS {
             return Decision::Keep;
@@ -224,7 +235,8 @@ impl Anchor {
             return Decision::Keep;
         };
         let Some(path) = media_msrp::uri::path(messages.path) else { return Decision::Keep };
-        if slot.as_ref().is_some_and(|s| s.secure != messages.secure)
+        let by_ws = is_ws(&path);
+        if slot.as_ref().is_some_and(|s| s.secure != messages.secure && !by_ws)
             && let Some(stream) = slot.take()
         {
             self.switch.close(&stream.bridge);
@@ -238,18 +250,22 @@ impl Anchor {
             let address = Address { secure: messages.secure, transport: "tcp", at };
             let name = String::from_utf8_lossy(&key.call_id);
             let Ok(bridge) = self.switch.open(&name, address, address) else { return Decision::Refuse };
-            *slot = Some(Stream { bridge, secure: messages.secure, offer: None });
+            let mut ws = [false; 2];
+            ws[sender.other() as usize] = towards_ws;
+            *slot = Some(Stream { bridge, secure: messages.secure, ws, offer: None });
         }
         let Some(stream) = slot else { return Decision::Keep };
+        stream.ws[sender as usize] = by_ws;
+        let ws = stream.ws[sender.other() as usize] || towards_ws;
         stream.offer = Some(Offer {
-            path: messages.path.into(),
+            path: own_path(&self.switch, messages.path).into(),
             setup: messages.setup,
             fingerprint: messages.fingerprint.and_then(Fingerprint::parse),
         });
         Decision::Anchor {
-            bridge: stream.bridge.clone(),
-            towards: sender.other(),
+            uri: our_uri(&stream.bridge, sender.other(), ws),
             secure: stream.secure,
+            ws,
             // Whoever answers may choose; who has not heard of the choice is connected to.
             setup: Some(Setup::ActPass),
         }
@@ -271,23 +287,26 @@ impl Anchor {
             *slot = None;
             return if section.line.port == 0 { Decision::Keep } else { Decision::Refuse };
         };
+        let by_ws = media_msrp::uri::path(messages.path).is_some_and(|p| is_ws(&p));
+        stream.ws[sender as usize] = by_ws;
         let answerer = Peer {
-            path: messages.path.into(),
-            connect: !matches!(messages.setup, Some(Setup::Active | Setup::HoldConn)),
+            path: own_path(&self.switch, messages.path).into(),
+            connect: !by_ws && !matches!(messages.setup, Some(Setup::Active | Setup::HoldConn)),
             fingerprint: messages.fingerprint.and_then(Fingerprint::parse),
         };
         let setup = stream.offer.as_ref().and_then(|o| o.setup);
         if let Some(offer) = &stream.offer {
             // RFC 4975 §5.4: the offerer connects, unless it asked for the contrary.
-            let connect = offer.setup == Some(Setup::Passive);
+            let connect = offer.setup == Some(Setup::Passive) && !stream.ws[sender.other() as usize];
             let offerer = Peer { path: offer.path.clone(), connect, fingerprint: offer.fingerprint.clone() };
             self.switch.describe(&stream.bridge, sender.other(), offerer);
         }
         self.switch.describe(&stream.bridge, sender, answerer);
+        let ws = stream.ws[sender.other() as usize];
         Decision::Anchor {
-            bridge: stream.bridge.clone(),
-            towards: sender.other(),
+            uri: our_uri(&stream.bridge, sender.other(), ws),
             secure: stream.secure,
+            ws,
             setup: setup.map(|s| if s == Setup::Passive { Setup::Active } else { Setup::Passive }),
         }
     }
@@ -321,7 +340,13 @@ enum Said {
 enum Decision {
     Keep,
     Refuse,
-    Anchor { bridge: Arc<Bridge>, towards: Side, secure: bool, setup: Option<Setup> },
+    Anchor {
+        /// Ours, for the side that reads it.
+        uri: Vec<u8>,
+        secure: bool,
+        ws: bool,
+        setup: Option<Setup>,
+    },
 }
 
 impl Media for Anchor {
@@ -400,6 +425,29 @@ impl Anchor {
     fn on<T>(&self, key: &Key, look: impl FnOnce(&mut Call) -> T) -> Option<T> {
         self.calls.lock().get_mut(key).map(look)
     }
+}
+
+/// Whether a path is that of a client behind a WebSocket (RFC 7977 §5.2.1).
+pub(crate) fn is_ws(path: &[MsrpUri<'_>]) -> bool {
+    path.last().is_some_and(|uri| uri.transport().eq_ignore_ascii_case(b"ws"))
+}
+
+/// A peer's path without the URI that we gave it as its relay (RFC 4976 §5.1): we are there already.
+pub(crate) fn own_path<'p>(switch: &Switch, path: &'p [u8]) -> &'p [u8] {
+    match path.iter().position(|&b| b == b' ') {
+        Some(space) if MsrpUri::parse(&path[..space]).is_some_and(|uri| switch.is_relay(&uri)) => {
+            path[space + 1..].trim_ascii()
+        }
+        _ => path,
+    }
+}
+
+/// Our URI in a session, as a phone or a browser knows it.
+pub(crate) fn our_uri(bridge: &Bridge, towards: Side, ws: bool) -> Vec<u8> {
+    let uri = bridge.uri(towards);
+    let (Some(rest), true) = (uri.strip_suffix(b";tcp"), ws) else { return uri.to_vec() };
+    let rest = rest.strip_prefix(b"msrp://").or_else(|| rest.strip_prefix(b"msrps://")).unwrap_or(rest);
+    [b"msrps://", rest, b";ws"].concat()
 }
 
 /// A look before anything is read: most calls are about something else.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use media_msrp::assembly::Whole;
-use media_msrp::{Answered, LocalEnd};
+use media_msrp::{Answered, LocalEnd, Switch};
 use sip_cpim::{CPIM_TYPE, Fate, Outcome};
 use sip_ims::ports::MessageQueue;
 use sip_ims::service::{Caller, Request};
@@ -34,13 +34,13 @@ pub fn terms(config: &Config) -> Terms {
 }
 
 /// What an INVITE offers, if it is to a chat that can be kept: messages and nothing else, from somebody who says who they are.
-pub fn keeps(request: &Request<'_>) -> Option<Offered> {
+pub fn keeps(switch: &Switch, request: &Request<'_>) -> Option<Offered> {
     let message = request.message;
     let in_dialog = message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
     if in_dialog || message.line(HeaderName::Privacy).is_some() {
         return None;
     }
-    Offered::read(message).ok().filter(|o| o.peer.is_some() && !o.more)
+    Offered::read(switch, message).ok().filter(|o| o.peer.is_some() && !o.more)
 }
 
 /// Our end of such a chat.

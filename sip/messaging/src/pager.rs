@@ -144,7 +144,7 @@ impl Pager {
         if request.profile.is_none() && !self.config.strangers {
             return Verdict::Pass;
         }
-        let Some(offered) = away::keeps(request) else { return Verdict::Pass };
+        let Some(offered) = away::keeps(agent.switch(), request) else { return Verdict::Pass };
         let party = Arc::new(Away::new(request, aor, &self.config, self.queue.clone(), self.orders.clone()));
         let invited =
             Invited { party, terms: away::terms(&self.config), user: away::USER.to_owned(), features: "", first: None };

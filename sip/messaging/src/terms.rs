@@ -4,13 +4,13 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use media_msrp::{Address, Bridge, Fingerprint, PHONE, Peer};
+use media_msrp::{Address, Bridge, Fingerprint, PHONE, Peer, Switch};
 use media_sdp::message::{Anchored, Messages, Own, Setup, write, write_refusal};
 use media_sdp::{MAX_SDP, Sdp};
 use sip_proto::Message;
 
 use crate::agent::AgentParts;
-use crate::anchor::description;
+use crate::anchor::{description, is_ws, our_uri, own_path};
 
 /// What we say of ourselves.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Offered {
     /// Where it is; `None` when it said nothing, and wants an offer.
     pub peer: Option<Peer>,
     pub secure: bool,
+    /// It comes in by WebSocket (RFC 7977).
+    pub ws: bool,
     pub accept_types: Box<[u8]>,
     pub accept_wrapped_types: Box<[u8]>,
     pub max_size: Option<u64>,
@@ -46,14 +48,14 @@ pub struct Described;
 
 impl Described {
     /// Whether its sender opens the connection (RFC 6135).
-    pub fn is_active(message: &Message<'_>) -> bool {
-        Offered::read(message).is_ok_and(|o| matches!(o.setup, Some(Setup::Active | Setup::HoldConn)))
+    pub fn is_active(switch: &Switch, message: &Message<'_>) -> bool {
+        Offered::read(switch, message).is_ok_and(|o| o.ws || matches!(o.setup, Some(Setup::Active | Setup::HoldConn)))
     }
 }
 
 impl Offered {
     /// Reads the description in a message. `Err`: the status for one that holds no session of messages.
-    pub fn read(message: &Message<'_>) -> Result<Offered, u16> {
+    pub fn read(switch: &Switch, message: &Message<'_>) -> Result<Offered, u16> {
         if message.body().is_empty() {
             return Ok(Offered::default());
         }
@@ -64,18 +66,18 @@ impl Offered {
         let sdp = Sdp::parse(text).map_err(|_| 400u16)?;
         let usable = |(index, section)| Some((index, section, Messages::of(&sdp, section).filter(|m| m.port != 0)?));
         let (index, section, messages) = sdp.media().iter().enumerate().find_map(usable).ok_or(488u16)?;
-        if media_msrp::uri::path(messages.path).is_none() {
-            return Err(400);
-        }
+        let path = media_msrp::uri::path(messages.path).ok_or(400u16)?;
+        let ws = is_ws(&path);
         let others = sdp.media().iter().enumerate().any(|(at, other)| at != index && other.line.port != 0);
         Ok(Offered {
             peer: Some(Peer {
-                path: messages.path.into(),
+                path: own_path(switch, messages.path).into(),
                 // RFC 4975 §5.4: who offers connects, unless it asks for the contrary.
-                connect: messages.setup == Some(Setup::Passive),
+                connect: messages.setup == Some(Setup::Passive) && !ws,
                 fingerprint: messages.fingerprint.and_then(Fingerprint::parse),
             }),
             secure: messages.secure,
+            ws,
             accept_types: messages.accept_types.into(),
             accept_wrapped_types: messages.accept_wrapped_types.into(),
             max_size: messages.max_size,
@@ -117,16 +119,11 @@ impl AgentParts {
             (Some(_), Some(Setup::Passive)) => Some(Setup::Active),
             (Some(_), Some(_)) => Some(Setup::Passive),
         };
-        let fingerprint = if offered.secure { self.switch.fingerprint().map(|f| f.to_string()) } else { None };
+        let uri = our_uri(bridge, PHONE, offered.ws);
+        let fingerprint =
+            if offered.secure && !offered.ws { self.switch.fingerprint().map(|f| f.to_string()) } else { None };
         let own = Own {
-            at: Anchored {
-                path: bridge.uri(PHONE),
-                address: at.ip(),
-                port: at.port(),
-                secure: offered.secure,
-                setup,
-                fingerprint,
-            },
+            at: Anchored { path: &uri, address: at.ip(), port: at.port(), secure: offered.secure, setup, fingerprint },
             accept_types: terms.accept_types,
             accept_wrapped_types: terms.accept_wrapped_types,
             max_size: terms.max_size as u64,

@@ -89,7 +89,9 @@ impl Agent {
         let (Ok(request), Ok(response)) = (Message::parse(request), Message::parse(response)) else { return false };
         let Ok(dialog) = Dialog::uac(&request, &response) else { return false };
         self.acknowledge(&dialog, request.cseq().map_or(1, |c| c.number), hop);
-        let answer = Offered::read(&response).ok().filter(|o| o.peer.is_some() && o.accepts(b"message/cpim"));
+        let answer = Offered::read(&self.parts.switch, &response)
+            .ok()
+            .filter(|o| o.peer.is_some() && o.accepts(b"message/cpim"));
         let session = Session {
             hop,
             contact: contact.into(),
@@ -107,7 +109,7 @@ impl Agent {
             return false;
         };
         self.sessions.lock().insert(key.clone(), session);
-        let connect = !crate::terms::Described::is_active(&response);
+        let connect = !crate::terms::Described::is_active(&self.parts.switch, &response);
         self.parts.switch.describe(bridge, PHONE, Peer { connect, ..peer });
         call.party.clone().begun(&Handset { key, bridge: bridge.clone() });
         true

@@ -249,7 +249,7 @@ impl Rooms {
         if room.size() >= self.config.members || !self.parts.agent.has_room() {
             return Err(486);
         }
-        let offered = Offered::read(request.message)?;
+        let offered = Offered::read(self.parts.agent.switch(), request.message)?;
         if offered.peer.is_some() && !offered.accepts(CPIM_TYPE.as_bytes()) {
             // RFC 7701 §5.2: without CPIM nobody can tell who said what.
             return Err(488);

@@ -1,0 +1,122 @@
+//! The role of a relay (RFC 4976) for clients that cannot be connected to, browsers above all (RFC 7977): AUTH gives them a URI of
+//! ours to put in front of their own. What comes for it is a session that is anchored here, so nothing is relayed to anywhere
+//! else.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::connection::Connection;
+use crate::head::Head;
+use crate::switch::{SESSION_ID, Switch};
+use crate::uri::{self, MsrpUri};
+use crate::write::letters;
+
+/// How long a URI is good for, in seconds, and the bounds of what a client may ask for.
+const LIFETIME: u64 = 3600;
+const MIN_LIFETIME: u64 = 60;
+/// URIs that are given out at a time.
+const MAX_URIS: usize = 200_000;
+
+/// Who may have a URI.
+pub trait Gatekeeper: Send + Sync {
+    /// Judges an AUTH request: `uri` is the last of its To-Path, `authorization` its header. `Err`: the WWW-Authenticate values
+    /// of the refusal.
+    fn admits(&self, uri: &[u8], authorization: Option<&[u8]>) -> Result<(), Vec<Vec<u8>>>;
+}
+
+/// The URIs that were given out, by their session part.
+#[derive(Default)]
+pub(crate) struct Relays(HashMap<[u8; SESSION_ID], Given>);
+
+struct Given {
+    connection: u64,
+    until: Instant,
+}
+
+/// How an AUTH is answered: a status and header lines.
+pub(crate) type Reply = (u16, Vec<(&'static str, Vec<u8>)>);
+
+impl Switch {
+    /// Lets clients have URIs of ours. Once; without it AUTH is answered with 501.
+    pub fn guard(&self, gatekeeper: Arc<dyn Gatekeeper>) {
+        let _ = self.gatekeeper.set(gatekeeper);
+    }
+
+    /// Answers an AUTH.
+    pub(crate) fn auth(&self, connection: &Arc<Connection>, head: &Head<'_>) -> Reply {
+        let Some(gatekeeper) = self.gatekeeper.get() else { return (501, Vec::new()) };
+        let path = head.to_path();
+        let Some(asked) = uri::path(path).filter(|p| p.len() == 1) else { return (403, Vec::new()) };
+        if let Err(challenges) = gatekeeper.admits(path, head.other("Authorization")) {
+            return (401, challenges.into_iter().map(|c| ("WWW-Authenticate", c)).collect());
+        }
+        let wanted = match head.other("Expires") {
+            Some(text) => std::str::from_utf8(text).ok().and_then(|t| t.parse::<u64>().ok()).unwrap_or(LIFETIME),
+            None => LIFETIME,
+        };
+        if wanted < MIN_LIFETIME {
+            return (423, vec![("Min-Expires", MIN_LIFETIME.to_string().into_bytes())]);
+        }
+        let seconds = wanted.min(LIFETIME);
+        let id: [u8; SESSION_ID] = letters(rand::random());
+        let now = Instant::now();
+        {
+            let mut relays = self.relays.lock();
+            if relays.0.len() >= MAX_URIS {
+                relays.0.retain(|_, g| g.until > now);
+            }
+            if relays.0.len() >= MAX_URIS {
+                return (403, Vec::new());
+            }
+            relays.0.insert(id, Given { connection: connection.number, until: now + Duration::from_secs(seconds) });
+        }
+        let mut uri = written(&asked[0]);
+        uri.push(b'/');
+        uri.extend_from_slice(&id);
+        uri.push(b';');
+        uri.extend_from_slice(asked[0].transport());
+        (200, vec![("Use-Path", uri), ("Expires", seconds.to_string().into_bytes())])
+    }
+
+    /// Whether a URI is one that AUTH gave out.
+    pub fn is_relay(&self, uri: &MsrpUri<'_>) -> bool {
+        let id: Option<[u8; SESSION_ID]> = uri.session().try_into().ok();
+        id.is_some_and(|id| self.relays.lock().0.get(&id).is_some_and(|g| g.until > Instant::now()))
+    }
+
+    /// What is left of a To-Path behind the relay that we are for this connection.
+    pub(crate) fn behind_relay<'p>(&self, connection: &Connection, to_path: &'p [u8]) -> &'p [u8] {
+        let Some(space) = to_path.iter().position(|&b| b == b' ') else { return to_path };
+        let (first, rest) = (&to_path[..space], to_path[space + 1..].trim_ascii());
+        let id: Option<[u8; SESSION_ID]> = MsrpUri::parse(first).and_then(|u| u.session().try_into().ok());
+        let ours =
+            id.is_some_and(|id| self.relays.lock().0.get(&id).is_some_and(|g| g.connection == connection.number));
+        if ours { rest } else { to_path }
+    }
+
+    /// The URIs of a connection that is gone are nobody's.
+    pub(crate) fn forget_relays(&self, connection: &Connection) {
+        let mut relays = self.relays.lock();
+        if !relays.0.is_empty() {
+            relays.0.retain(|_, g| g.connection != connection.number);
+        }
+    }
+}
+
+/// `msrps://host:port` as the client knows us.
+fn written(uri: &MsrpUri<'_>) -> Vec<u8> {
+    let mut out = if uri.is_secure() { b"msrps://".to_vec() } else { b"msrp://".to_vec() };
+    let bracketed = uri.host().contains(&b':');
+    if bracketed {
+        out.push(b'[');
+    }
+    out.extend_from_slice(uri.host());
+    if bracketed {
+        out.push(b']');
+    }
+    if let Some(port) = uri.port() {
+        out.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    out
+}

@@ -1,0 +1,153 @@
+//! MSRP over WebSocket (RFC 7977) with AUTH (RFC 4976): a client with npm's `websocket` gets a path, and chats with a phone on TCP.
+
+mod harness;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use harness::msrp::Stream;
+use harness::sipp::Running;
+use harness::{DOMAIN, PASSWORD, Server, Setup, Sipp, eventually};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// `tests/node/msrp.js`, its lines, and what it is told.
+struct Browser {
+    child: Child,
+    lines: Receiver<String>,
+    stdin: ChildStdin,
+}
+
+impl Browser {
+    fn open(server: &Server, user: &str, password: &str) -> Browser {
+        let node = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node");
+        assert!(
+            node.join("node_modules/websocket").exists(),
+            "tests/run (or npm install in tests/node) gets websocket"
+        );
+        let url = format!("wss://127.0.0.1:{}/msrp", server.https);
+        let mut command = Command::new("node");
+        command.args(["msrp.js", &url, user, password]).current_dir(node);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("node");
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (tell, lines) = channel();
+        std::thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|l| tell.send(l)));
+        Browser { child, lines, stdin }
+    }
+
+    fn next(&self) -> String {
+        self.lines.recv_timeout(LIMIT).expect("the client says something")
+    }
+
+    fn sends(&mut self, text: &str) {
+        writeln!(self.stdin, "{}", serde_json::json!({ "text": text })).unwrap();
+    }
+
+    /// What comes next, as MSRP.
+    fn hears(&self) -> String {
+        let line = self.next();
+        let got = line.strip_prefix("got ").unwrap_or_else(|| panic!("{line}"));
+        serde_json::from_str(got).unwrap()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn started() -> (Server, u16) {
+    let ports = harness::Ports::claim();
+    let doors = [ports.next(), ports.next()];
+    let mut setup = Setup::with_users(&["alice", "bob"]);
+    setup.sections = format!("[msrp]\ntcp = \"127.0.0.1:{}\"\ntls = \"127.0.0.1:{}\"\n", doors[0], doors[1]);
+    let server = setup.start();
+    // The block stays ours for as long as the test runs.
+    std::mem::forget(ports);
+    (server, doors[0])
+}
+
+fn told(call: &Running, line: &str) -> String {
+    let log = call.base.with_file_name(format!("{}.msg", call.base.file_name().unwrap().to_string_lossy()));
+    let mut found = None;
+    eventually(&format!("a message with {line}"), LIMIT, || {
+        let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
+        let received =
+            text.split("-----------------------------------------------").filter(|b| b.contains("message received"));
+        found = received.flat_map(str::lines).find(|l| l.starts_with(line)).map(|l| l[line.len()..].to_owned());
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+fn calls(server: &Server, user: &'static str, uri: &str, media: String, call_id: &'static str) -> Running {
+    let sipp = Sipp::new(server, "session", server.ports.next()).set("MEDIA", media).set("URI", uri);
+    sipp.users(&[user]).options(&["-cid_str", call_id]).start()
+}
+
+#[test]
+fn a_client_over_websocket_gets_a_path_and_chats_with_a_phone() {
+    let (server, door) = started();
+    let mut alice = Browser::open(&server, "alice", PASSWORD);
+    let line = alice.next();
+    let paths = line.strip_prefix("use-path ").unwrap_or_else(|| panic!("{line}")).to_owned();
+    let (relay, own) = paths.split_once(' ').unwrap();
+    assert!(relay.starts_with("msrps://127.0.0.1:") && relay.ends_with(";ws"), "{relay}");
+    let media =
+        format!("m=message 2855 TCP/TLS/MSRP *\na=accept-types:message/cpim\na=accept-wrapped-types:*\na=path:{paths}");
+    let factory = format!("sip:conference-factory@{DOMAIN}");
+    let call = calls(&server, "alice", &factory, media, "alice@ws");
+    let ours = told(&call, "a=path:");
+    assert!(ours.starts_with("msrps://") && ours.ends_with(";ws"), "{ours}");
+    let room = told(&call, "Contact: <").split(['>', ';']).next().unwrap().to_owned();
+    let to = format!("{relay} {ours}");
+    alice.sends(&format!(
+        "MSRP gr33t000 SEND\r\nTo-Path: {to}\r\nFrom-Path: {own}\r\nMessage-ID: mgr33t00\r\n-------gr33t000$\r\n"
+    ));
+    assert!(alice.hears().starts_with("MSRP gr33t000 200 OK\r\n"));
+
+    let bob_uri = "msrp://127.0.0.1:9/bob5s93;tcp";
+    let media = format!(
+        "m=message 9 TCP/MSRP *\na=accept-types:message/cpim\na=accept-wrapped-types:*\na=path:{bob_uri}\na=setup:active"
+    );
+    let bobs_call = calls(&server, "bob", &room, media, "bob@ws");
+    let to_bob = told(&bobs_call, "a=path:");
+    let mut bob = Stream::connect(door);
+    bob.greet("b0b00000", [&to_bob, bob_uri]);
+    assert_eq!(bob.next().what, "200 OK");
+
+    let envelope = |from: &str, text: &str| {
+        format!(
+            "From: <sip:{from}@{DOMAIN}>\r\nTo: <{room}>\r\n\r\nContent-Type: text/plain;charset=utf-8\r\n\r\n{text}"
+        )
+    };
+    let body = envelope("alice", "grüße aus dem browser");
+    let send = |id: &str, to: &str, from: &str, body: &str| {
+        format!(
+            "MSRP {id} SEND\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\nMessage-ID: m{id}\r\nByte-Range: 1-{n}/{n}\r\n\
+             Content-Type: message/cpim\r\n\r\n{body}\r\n-------{id}$\r\n",
+            n = body.len()
+        )
+    };
+    alice.sends(&send("he11o000", &to, own, &body));
+    assert!(alice.hears().starts_with("MSRP he11o000 200 OK\r\n"));
+    assert_eq!(bob.next_answering().text(), body);
+    // The other way, longer than a frame, and not all of it text.
+    let body = envelope("bob", &"x".repeat(40_000));
+    bob.write(send("back0000", &to_bob, bob_uri, &body).as_bytes());
+    assert_eq!(bob.next().what, "200 OK");
+    let heard = alice.hears();
+    assert!(heard.contains(&format!("\r\nTo-Path: {own}\r\n")) && heard.contains(&body), "{}", &heard[..400]);
+}
+
+#[test]
+fn a_client_with_the_wrong_password_gets_no_path() {
+    let (server, _) = started();
+    let mallory = Browser::open(&server, "alice", "guess");
+    assert_eq!(mallory.next(), "refused 401");
+}
