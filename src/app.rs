@@ -1,5 +1,7 @@
 //! The one place that wires: opens every part, gives each its ports, waits for signals, drains.
 
+mod signals;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -31,7 +33,6 @@ use sip_proto::digest::Algorithm;
 use sip_proto::{Flow, Transport};
 use sip_registrar::{Acknowledge, Registrar, RegistrarConfig};
 use tokio::runtime::{Handle, Runtime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::billing::Office;
@@ -50,12 +51,13 @@ use crate::sip::{Neighbours, Sip, SipParts};
 use crate::sms::{self, Sms};
 use crate::store::follow::Follower;
 use crate::store::{OpenError, Store, StoreConfig};
-use crate::telemetry::log::{self, LogControl, LogError};
+use crate::telemetry::log::{self, LogError};
 use crate::telemetry::metrics::Family;
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Capture, Marks, Metrics, Tap, Timed, redact, sources};
 use crate::xcap::{Xcap, changes};
 use crate::{cdr, presence, provision};
+use signals::{Live, Signals, until_stopped};
 
 /// Why the server did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -389,82 +391,6 @@ async fn open_doors(
     Ok((doors, running))
 }
 
-/// What SIGHUP changes.
-struct Live<'a> {
-    logs: LogControl,
-    trace: &'a Trace,
-    sip: &'a Sip,
-    certificates: Certificates,
-    msrp: Option<&'a Msrp>,
-}
-
-/// What the operator says by signals, from the moment this is made.
-struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-}
-
-impl Signals {
-    /// In the runtime's context. From here on SIGTERM, SIGINT and SIGHUP no longer end the process by themselves.
-    fn heard() -> io::Result<Signals> {
-        Ok(Signals {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
-async fn until_stopped(
-    Signals { mut term, mut int, mut hup }: Signals,
-    mut config: Config,
-    reload: impl Fn() -> Result<Config, ConfigError>,
-    live: &Live<'_>,
-) {
-    let next = async |s: &mut Signal| s.recv().await;
-    loop {
-        tokio::select! {
-            _ = next(&mut term) => return,
-            _ = next(&mut int) => return,
-            _ = next(&mut hup) => match reload() {
-                Ok(new) => match live.take(&config, &new) {
-                    Ok(()) => { tracing::info!("reloaded"); config = new; }
-                    Err(error) => tracing::error!(%error, "not reloaded; the old settings stay"),
-                },
-                Err(error) => tracing::error!(%error, "not reloaded; the old settings stay"),
-            },
-        }
-    }
-}
-
-impl Live<'_> {
-    /// Log level, trace level and certificates change at once; everything else is said to need a restart.
-    fn take(&self, old: &Config, new: &Config) -> Result<(), AppError> {
-        let pems = secrets::certificates(new)?;
-        // Built first, so that a bad one changes nothing.
-        Certificates::new(&pems, new.http.client_certificates)?;
-        self.sip.carriers.reload_certificates(&tls_config(new, &pems)?)?;
-        self.certificates.replace(&pems)?;
-        if let Some(msrp) = self.msrp {
-            msrp.certify(&pems, &authorities(new)?)?;
-        }
-        self.logs.set_level(&new.log.level)?;
-        self.trace.set_level(new.telemetry.trace.level);
-        let rest = |c: &Config| {
-            let mut c = c.clone();
-            c.log.level.clear();
-            c.telemetry.trace.level = crate::config::TraceLevel::Off;
-            c.tls = crate::config::Tls::default();
-            format!("{c:?}")
-        };
-        if rest(old) != rest(new) {
-            tracing::warn!("some changed settings take effect at the next start only");
-        }
-        Ok(())
-    }
-}
-
 /// What the services share with the rest of the process.
 struct Around {
     directory: Arc<Directory>,
@@ -643,7 +569,20 @@ fn open_sip(
         },
     );
     let ip_sm_gw = gateway.zip(gateway_inbox);
-    Ok(Services { sip: stack, home, registrar, presence, abroad, diff, authenticator, pager, courier, ip_sm_gw, names, wake })
+    Ok(Services {
+        sip: stack,
+        home,
+        registrar,
+        presence,
+        abroad,
+        diff,
+        authenticator,
+        pager,
+        courier,
+        ip_sm_gw,
+        names,
+        wake,
+    })
 }
 
 fn ip_sm_gw_config(config: &Config) -> ip_sm_gw::Config {
@@ -680,7 +619,12 @@ fn pager_config(config: &Config) -> sip_messaging::Config {
 }
 
 /// Bindings and subscriptions run out by the second.
-async fn keep_time(registrar: Arc<Registrar>, presence: Option<Arc<Presence>>, abroad: Arc<Subscriptions>, diff: Option<Arc<XcapDiff>>) {
+async fn keep_time(
+    registrar: Arc<Registrar>,
+    presence: Option<Arc<Presence>>,
+    abroad: Arc<Subscriptions>,
+    diff: Option<Arc<XcapDiff>>,
+) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
