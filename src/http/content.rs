@@ -21,10 +21,9 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use media_content::clamd::Clamd;
 use media_content::link::Bad;
-use media_content::{Control, Entry, Grant, Id, Links, Shelf, ShelfError, State as Stage, Upload, Verdict, info};
-use object_store::ObjectStore;
-use object_store::aws::AmazonS3Builder;
-use object_store::local::LocalFileSystem;
+use media_content::{
+    Control, Entry, Grant, Id, Links, Shelf, ShelfError, State as Stage, Upload, Verdict, info, place,
+};
 use serde::Deserialize;
 use sip_ims::authenticate::Authenticator;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -35,7 +34,7 @@ use super::etag::{Conditions, Failed};
 use super::problem::Problem;
 use super::xcap::rate::Rates;
 use crate::app::{AppError, unix_now};
-use crate::config::{self, Config, WhenUnscanned};
+use crate::config::{Config, S3, WhenUnscanned};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Family;
 use crate::telemetry::redact::Redacted;
@@ -94,9 +93,20 @@ pub fn open(
         return Ok(Router::new());
     }
     let store = match &settings.s3 {
-        Some(s3) => bucket(s3)?,
-        None => folder(config)?,
+        Some(s3) => {
+            let S3 { bucket, region, endpoint, access_key, secret_key } = s3;
+            let keys = (!access_key.is_empty()).then_some((access_key.as_str(), secret_key.as_str()));
+            place::bucket(bucket, region, endpoint, keys).map_err(|e| (bucket.clone(), e))
+        }
+        None => {
+            let folder = match settings.folder.as_os_str().is_empty() {
+                true => config.data_dir.join("content"),
+                false => settings.folder.clone(),
+            };
+            place::folder(&folder).map_err(|e| (folder.display().to_string(), e))
+        }
     };
+    let store = store.map_err(|(at, source)| AppError::Io { what: format!("content, {at}"), source })?;
     let scanner = (!settings.clamd.is_empty()).then(|| Clamd::new(&settings.clamd));
     let content = Arc::new(Content {
         shelf: Shelf::new(store, settings.max_file.0),
@@ -117,33 +127,6 @@ pub fn open(
         .route("/content/{day}/{number}/{grant}", get(download).put(resume))
         .layer(DefaultBodyLimit::disable())
         .with_state(content))
-}
-
-fn folder(config: &Config) -> Result<Arc<dyn ObjectStore>, AppError> {
-    let folder = match config.content.folder.as_os_str().is_empty() {
-        true => config.data_dir.join("content"),
-        false => config.content.folder.clone(),
-    };
-    let failed = |source| AppError::Io { what: format!("content, {}", folder.display()), source };
-    std::fs::create_dir_all(&folder).map_err(failed)?;
-    let store = LocalFileSystem::new_with_prefix(&folder).map_err(|e| failed(e.into()))?;
-    // What is answered with 200 is on disk.
-    Ok(Arc::new(store.with_fsync(true).with_automatic_cleanup(true)))
-}
-
-/// Credentials that are not configured are looked for as AWS' tools look for them.
-fn bucket(s3: &config::S3) -> Result<Arc<dyn ObjectStore>, AppError> {
-    // reqwest takes the process's. An error says that there is one, and it is the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = AmazonS3Builder::from_env().with_bucket_name(&s3.bucket).with_region(&s3.region);
-    if !s3.endpoint.is_empty() {
-        builder = builder.with_endpoint(&s3.endpoint).with_allow_http(s3.endpoint.starts_with("http://"));
-    }
-    if !s3.access_key.is_empty() {
-        builder = builder.with_access_key_id(&s3.access_key).with_secret_access_key(&s3.secret_key);
-    }
-    let failed = |e: object_store::Error| AppError::Io { what: format!("content, {}", s3.bucket), source: e.into() };
-    Ok(Arc::new(builder.build().map_err(failed)?))
 }
 
 fn count(content: &Arc<Content>, metrics: &Metrics) {

@@ -2,7 +2,7 @@
 //!
 //! A sender uploads a file and gets an XML document with a link, which the addressee's client downloads from.
 //!
-//! - [`shelf`]: where bytes lie: a folder or a bucket. A file is a row of parts, each on disk before the next begins, so an
+//! - [`shelf`]: where bytes lie, in a folder or a bucket ([`place`]). A file is a row of parts, each on disk before the next begins, so an
 //!   upload that breaks goes on where it was, at any node, and nothing is copied when it is whole.
 //! - [`link`]: what lets somebody read or go on writing: an address signed with a key that all nodes share.
 //! - [`info`]: the documents that tell a client of a file.
@@ -12,6 +12,7 @@ pub mod clamd;
 pub mod control;
 pub mod info;
 pub mod link;
+pub mod place;
 pub mod shelf;
 
 pub use control::{Control, Verdict};

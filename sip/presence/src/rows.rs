@@ -69,7 +69,7 @@ pub fn write_watch(watch: &Watch, out: &mut Vec<u8>) {
         Package::List(_) => 5,
         Package::Summary => 8,
     };
-    out.push(kind | u8::from(watch.watcher.anonymous) << 1 | u8::from(watch.filters.is_some()) << 3);
+    out.push(kind | u8::from(watch.watcher.anonymous) << 1 | u8::from(watch.filters.is_some()) << 4);
     out.extend_from_slice(&watch.reserved.to_le_bytes());
     out.extend_from_slice(&watch.since.to_le_bytes());
     out.push(watch.hop.transport() as u8);
@@ -105,12 +105,12 @@ pub fn read_watch(row: &StateRow<'_>) -> Option<Kept> {
     let number = Some(fields.utf8()?).filter(|n| !n.is_empty()).map(Box::from);
     let watcher = Arc::new(Watcher { uri, number, anonymous: flags & 2 != 0 });
     let (event, contact) = (fields.text()?.into(), fields.text()?.into());
-    let filters = match flags & 8 {
+    let filters = match flags & 16 {
         0 => None,
         _ => Some(Arc::new(Asked::from_row(fields.text()?)?)),
     };
     let dialog = Dialog::from_row(fields.0)?;
-    let package = match flags & !2 {
+    let package = match flags & !(2 | 16) {
         0 => Some(Package::Presence),
         4 => Some(Package::Partial(None)),
         8 => Some(Package::Summary),
