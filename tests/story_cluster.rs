@@ -377,7 +377,7 @@ fn what_is_imported_at_one_node_takes_effect_at_all() {
     let Cluster { a, b, nats: _nats, _postgres } = Cluster::start();
     std::fs::write(a.path().join("more.toml"), "[[user]]\nid = \"erin\"\npassword = \"wonderland\"\n").unwrap();
     let registers = |server: &Server| {
-        // Guesses are held against their address: not faster than a person would try.
+        // Not in the moment of her removal: a binding made then may stay known at the other node until it expires.
         std::thread::sleep(Duration::from_millis(400));
         let sipp = Sipp::new(server, "register", b.ports.next()).set("CONTACT", "127.0.0.1:9").set("PARAMS", "");
         sipp.set("EXPIRES", 600).users(&["erin"]).run().counts.ok == 1
