@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sip_ims::criteria::Filters;
@@ -140,6 +140,8 @@ pub struct Registrar {
     ims: OnceLock<(Ims, Weak<Registrar>)>,
     /// Whose registration ends with the next tick.
     ending: Mutex<Vec<Aor>>,
+    /// Users who were removed, and when.
+    removed: Mutex<Vec<(Instant, Box<str>)>>,
 }
 
 impl Registrar {
@@ -171,6 +173,7 @@ impl Registrar {
             announcer: Announcer::new(parts.home.clone(), parts.filters.clone()),
             ims: OnceLock::new(),
             ending: Mutex::default(),
+            removed: Mutex::default(),
             config,
             parts,
         }
@@ -273,11 +276,9 @@ impl Registrar {
         }
         self.watchers.tick(now, unix);
         for aor in std::mem::take(&mut *self.ending.lock()) {
-            let gone = self
-                .table
-                .take(aor.as_str(), |bindings| bindings.drain(..).map(|b| (aor.as_str().into(), b)).collect());
-            self.forget(now, unix, gone.unwrap_or_default(), Event::Deactivated);
+            self.take_all(now, unix, aor.as_str(), Event::Deactivated);
         }
+        self.take_late(now, unix);
         if let Some((ims, me)) = self.ims.get() {
             let me = me.clone();
             self.core.tick(&ims.subscriptions, move |aor, news| {
@@ -299,11 +300,32 @@ impl Registrar {
         self.forget(now, unix, gone, Event::Deactivated);
     }
 
-    /// Takes every binding of an address-of-record away: the user was removed.
+    /// Takes every binding of an address-of-record away: the user was removed. So do the next ticks, for what was on its way meanwhile.
     pub fn deregister(&self, now: Instant, unix: u64, aor: &str) {
-        let gone = self.table.take(aor, |bindings| bindings.drain(..).map(|b| (aor.into(), b)).collect());
-        self.forget(now, unix, gone.unwrap_or_default(), Event::Rejected);
+        self.take_all(now, unix, aor, Event::Rejected);
         self.watchers.end(now, unix, aor);
+        self.removed.lock().push((now, aor.into()));
+    }
+
+    fn take_all(&self, now: Instant, unix: u64, aor: &str, event: Event) {
+        let gone = self.table.take(aor, |bindings| bindings.drain(..).map(|b| (aor.into(), b)).collect());
+        self.forget(now, unix, gone.unwrap_or_default(), event);
+    }
+
+    /// A REGISTER that was let in just before its user was removed, here or at another node, stores its binding after.
+    fn take_late(&self, now: Instant, unix: u64) {
+        let removed = std::mem::take(&mut *self.removed.lock());
+        let mut watched = Vec::new();
+        for (since, aor) in removed {
+            // The user may be back.
+            if self.parts.directory.by_aor(&aor).is_none() {
+                self.take_all(now, unix, &aor, Event::Rejected);
+                if now.saturating_duration_since(since) < LATE {
+                    watched.push((since, aor));
+                }
+            }
+        }
+        self.removed.lock().append(&mut watched);
     }
 
     /// Takes bindings that have left memory out of the store too, and tells the watchers.
@@ -387,6 +409,9 @@ impl Registrar {
         self.unique.fetch_add(1, Relaxed)
     }
 }
+
+/// How long after a user's removal its bindings may still come in: a second for the commit, and one until other nodes have read it.
+const LATE: Duration = Duration::from_secs(2);
 
 impl Service for Registrar {
     fn name(&self) -> &'static str {

@@ -140,6 +140,26 @@ fn a_removed_user_ends_its_watchers() {
 }
 
 #[test]
+fn a_binding_made_while_its_user_is_removed_goes_too() {
+    let mut house = House::open();
+    house.registrar.deregister(house.now(), house.unix, "alice@example.com");
+    house.register(1, "Contact: <sip:a@x>\r\n");
+    house.registrar.parts.directory.remove("alice");
+    house.pass(1);
+    assert_eq!(house.registrar.bindings(), 0);
+}
+
+#[test]
+fn a_user_who_is_back_keeps_its_binding() {
+    let mut house = House::open();
+    house.registrar.deregister(house.now(), house.unix, "alice@example.com");
+    house.register(1, "Contact: <sip:a@x>\r\n");
+    house.pass(1);
+    house.pass(2);
+    assert_eq!(house.registrar.bindings(), 1);
+}
+
+#[test]
 fn only_the_user_and_the_core_may_watch() {
     let mut house = House::with(|c: &mut RegistrarConfig| c.store = Acknowledge::Behind, true);
     let user = |house: &House, id| Caller::User(house.registrar.parts.directory.by_id(id).unwrap());
