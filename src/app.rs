@@ -225,11 +225,12 @@ pub fn run(
     let draining = Arc::new(AtomicBool::new(false));
     let (stop, stopped) = watch::channel(false);
     let sessions = msrp.as_ref().map(|m| http::public::msrp(m.switch.clone()));
+    let digest = authenticator.map(|authenticator| Arc::new(http::digest::Digest::new(authenticator)));
     let public = http::public::sip(sip.carriers.clone())
         .merge(sessions.unwrap_or_default())
         .merge(http::smsgw::router(sms.push.clone()))
-        .merge(http::xcap::open(&xcap, authenticator.clone(), &config.xcap, &metrics))
-        .merge(http::content::open(&config, &cluster_secret(&store)?, authenticator, &metrics, runtime.handle())?)
+        .merge(http::xcap::open(&xcap, digest.clone(), &config.xcap, &metrics))
+        .merge(http::content::open(&config, &cluster_secret(&store)?, digest, &metrics, runtime.handle())?)
         .merge(developers(&config, &store, registry.clone(), &sms, &metrics)?);
     let admin = http::admin::Admin {
         token: secrets::admin_token(&config)?,

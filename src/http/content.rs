@@ -25,14 +25,14 @@ use media_content::{
     Control, Entry, Grant, Id, Links, Shelf, ShelfError, State as Stage, Upload, Verdict, info, place,
 };
 use serde::Deserialize;
-use sip_ims::authenticate::Authenticator;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::Peer;
+use super::digest::{Digest, Unproven, challenged};
 use super::etag::{Conditions, Failed};
 use super::problem::Problem;
-use super::xcap::rate::Rates;
+use super::rate::Rates;
 use crate::app::{AppError, unix_now};
 use crate::config::{Config, S3, WhenUnscanned};
 use crate::telemetry::Metrics;
@@ -62,7 +62,7 @@ struct Content {
     links: Links,
     control: Control,
     /// `None`: everybody is let in (closed test nets only).
-    authenticator: Option<Arc<Authenticator>>,
+    digest: Option<Arc<Digest>>,
     rates: Rates,
     quota: Quota,
     places: Arc<Semaphore>,
@@ -84,7 +84,7 @@ struct Counts {
 pub fn open(
     config: &Config,
     secret: &[u8; 32],
-    authenticator: Option<Arc<Authenticator>>,
+    digest: Option<Arc<Digest>>,
     metrics: &Metrics,
     runtime: &tokio::runtime::Handle,
 ) -> Result<Router, AppError> {
@@ -112,7 +112,7 @@ pub fn open(
         shelf: Shelf::new(store, settings.max_file.0),
         links: Links::new(secret),
         control: Control::new(settings.refused_types.clone(), scanner, settings.unscanned == WhenUnscanned::Pass),
-        authenticator,
+        digest,
         rates: Rates::new(settings.rate, settings.rate.saturating_mul(100)),
         quota: Quota::new(settings.daily_quota.0),
         places: Arc::new(Semaphore::new(settings.max_uploads)),
@@ -338,21 +338,17 @@ fn shown(media_type: &str, name: &str, body: Body) -> Response {
 impl Content {
     /// The user's id; empty on a closed test net.
     fn caller(&self, peer: &Peer, parts: &Parts) -> Result<String, Refusal> {
-        let owner = match &self.authenticator {
+        let owner = match &self.digest {
             None => String::new(),
-            Some(authenticator) => {
-                let values: Vec<&[u8]> =
-                    parts.headers.get_all(header::AUTHORIZATION).iter().map(|v| v.as_bytes()).collect();
-                let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-                let unix = unix_now();
-                let user = authenticator.http(&values, parts.method.as_str(), target, unix).map_err(|unproven| {
-                    // Guesses cost; the first attempt and an old nonce do not.
-                    if unproven.is_suspect() && !self.rates.forgives(peer.remote.ip().to_canonical()) {
-                        return later();
-                    }
-                    Refusal::Unauthenticated(authenticator.http_challenges(&unproven, unix))
-                })?;
-                user.id.to_string()
+            Some(digest) => {
+                let user = digest.user(peer, &parts.method, &parts.uri, &parts.headers);
+                user.map_err(|unproven| match unproven {
+                    Unproven::Guessing => later(),
+                    Unproven::Malformed => no(StatusCode::BAD_REQUEST, "the credentials cannot be read"),
+                    Unproven::Challenge(challenges) => Refusal::Unauthenticated(challenges),
+                })?
+                .id
+                .to_string()
             }
         };
         if self.rates.admits(&owner) { Ok(owner) } else { Err(later()) }
@@ -652,7 +648,7 @@ impl IntoResponse for Refusal {
                 }
                 response
             }
-            Refusal::Unauthenticated(challenges) => super::xcap::challenged(&challenges),
+            Refusal::Unauthenticated(challenges) => challenged(&challenges),
         }
     }
 }

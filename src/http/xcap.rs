@@ -1,7 +1,6 @@
 //! `/xcap-root/`: users' documents (RFC 4825, docs/xcap.md). HTTP here; what requests do is in [`crate::xcap`].
 
 mod caller;
-pub(super) mod rate;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,13 +13,13 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use parking_lot::Mutex;
-use sip_ims::authenticate::Authenticator;
 use sip_xcap::{BadSelector, BadTarget, Conflict, NodeSelector, Put, Target, Terminal, usage};
 
 use self::caller::Caller;
-use self::rate::Rates;
 use super::Peer;
+use super::digest::{Digest, challenged};
 use super::etag::{Conditions, Failed};
+use super::rate::Rates;
 use crate::config;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Family;
@@ -35,16 +34,16 @@ const SLACK: usize = 1024;
 pub struct Door {
     pub xcap: Arc<Xcap>,
     /// `None`: everybody is who they say (closed test nets only).
-    authenticator: Option<Arc<Authenticator>>,
+    digest: Option<Arc<Digest>>,
     config: config::Xcap,
     rates: Rates,
     counts: Mutex<BTreeMap<(&'static str, u16), u64>>,
 }
 
 impl Door {
-    pub fn new(xcap: Arc<Xcap>, authenticator: Option<Arc<Authenticator>>, config: config::Xcap) -> Door {
+    pub fn new(xcap: Arc<Xcap>, digest: Option<Arc<Digest>>, config: config::Xcap) -> Door {
         let rates = Rates::new(config.rate, config.total_rate);
-        Door { xcap, authenticator, config, rates, counts: Mutex::default() }
+        Door { xcap, digest, config, rates, counts: Mutex::default() }
     }
 
     /// Requests so far, by method and status.
@@ -54,16 +53,11 @@ impl Door {
 }
 
 /// The door, or none where it is shut, and its numbers.
-pub fn open(
-    xcap: &Arc<Xcap>,
-    authenticator: Option<Arc<Authenticator>>,
-    config: &config::Xcap,
-    metrics: &Metrics,
-) -> Router {
+pub fn open(xcap: &Arc<Xcap>, digest: Option<Arc<Digest>>, config: &config::Xcap, metrics: &Metrics) -> Router {
     if !config.enabled {
         return Router::new();
     }
-    let door = Arc::new(Door::new(xcap.clone(), authenticator, config.clone()));
+    let door = Arc::new(Door::new(xcap.clone(), digest, config.clone()));
     let counted = door.clone();
     let family = Family::counter("isthmus_xcap_requests_total", "XCAP requests, by method and status.");
     metrics.source(family, move |s| {
@@ -98,15 +92,6 @@ async fn serve(
         _ => "other",
     };
     *door.counts.lock().entry((name, response.status().as_u16())).or_default() += 1;
-    response
-}
-
-/// 401, with these challenges.
-pub(super) fn challenged(challenges: &[Vec<u8>]) -> Response {
-    let mut response = StatusCode::UNAUTHORIZED.into_response();
-    for value in challenges.iter().filter_map(|c| HeaderValue::from_bytes(c).ok()) {
-        response.headers_mut().append(header::WWW_AUTHENTICATE, value);
-    }
     response
 }
 

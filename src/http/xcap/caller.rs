@@ -4,13 +4,12 @@
 
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use sip_ims::User;
-use sip_ims::authenticate::Refusal as Unproven;
 
 use super::{Door, Refusal};
-use crate::app::unix_now;
 use crate::http::Peer;
+use crate::http::digest::Unproven;
 
 pub(super) enum Caller {
     User(Arc<User>),
@@ -53,22 +52,11 @@ impl Door {
             // Somebody, but nobody of ours.
             return known.map(Caller::User).ok_or(Refusal::Status(StatusCode::FORBIDDEN));
         }
-        let Some(authenticator) = &self.authenticator else { return Ok(Caller::Anybody) };
-        let values: Vec<&[u8]> = headers.get_all(header::AUTHORIZATION).iter().map(|v| v.as_bytes()).collect();
-        let target = uri.path_and_query().map_or("/", |p| p.as_str());
-        let unix = unix_now();
-        match authenticator.http(&values, method.as_str(), target, unix) {
-            Ok(user) => Ok(Caller::User(user)),
-            Err(unproven) => {
-                // Guesses cost; the first attempt and an old nonce do not.
-                if unproven.is_suspect() && !self.rates.forgives(address) {
-                    return Err(Refusal::Later(StatusCode::TOO_MANY_REQUESTS));
-                }
-                match unproven {
-                    Unproven::Malformed => Err(Refusal::Status(StatusCode::BAD_REQUEST)),
-                    _ => Err(Refusal::Unauthenticated(authenticator.http_challenges(&unproven, unix))),
-                }
-            }
-        }
+        let Some(digest) = &self.digest else { return Ok(Caller::Anybody) };
+        digest.user(peer, method, uri, headers).map(Caller::User).map_err(|unproven| match unproven {
+            Unproven::Guessing => Refusal::Later(StatusCode::TOO_MANY_REQUESTS),
+            Unproven::Malformed => Refusal::Status(StatusCode::BAD_REQUEST),
+            Unproven::Challenge(challenges) => Refusal::Unauthenticated(challenges),
+        })
     }
 }

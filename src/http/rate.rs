@@ -12,10 +12,9 @@ const GUESSES: Rate = Rate { each_second: 0.1, burst: 16.0 };
 /// Buckets of one kind that are kept; beyond it those that are full again are forgotten.
 const MAX_BUCKETS: usize = 100_000;
 
-pub(in crate::http) struct Rates {
+pub struct Rates {
     users: Mutex<Buckets<Box<str>>>,
     all: Mutex<Bucket>,
-    guesses: Mutex<Buckets<IpAddr>>,
     total: Rate,
 }
 
@@ -40,7 +39,6 @@ impl Rates {
         Rates {
             users: Mutex::new(Buckets::new(Rate::of(each))),
             all: Mutex::new(Bucket::full(Rate::of(total), Instant::now())),
-            guesses: Mutex::new(Buckets::new(GUESSES)),
             total: Rate::of(total),
         }
     }
@@ -50,10 +48,21 @@ impl Rates {
         let now = Instant::now();
         (user.is_empty() || self.users.lock().take(user.into(), now)) && self.all.lock().take(self.total, now)
     }
+}
 
+/// Wrong passwords.
+pub struct Guesses(Mutex<Buckets<IpAddr>>);
+
+impl Default for Guesses {
+    fn default() -> Guesses {
+        Guesses(Mutex::new(Buckets::new(GUESSES)))
+    }
+}
+
+impl Guesses {
     /// Counts a guess.
     pub fn forgives(&self, address: IpAddr) -> bool {
-        self.guesses.lock().take(address, Instant::now())
+        self.0.lock().take(address, Instant::now())
     }
 }
 
