@@ -37,15 +37,24 @@ struct Session {
 impl Session {
     /// `offer` and `answer` are the message sections of the two.
     fn open(server: &Server, call_id: [&'static str; 2], offer: &str, answer: &str) -> Session {
+        Session::as_in(server, call_id, ["session", "session_answer"], offer, answer, |sipp| sipp)
+    }
+
+    /// With these scenarios; `caller` adds to the first.
+    fn as_in(
+        server: &Server,
+        call_id: [&'static str; 2],
+        [calls, answers]: [&'static str; 2],
+        offer: &str,
+        answer: &str,
+        caller: impl FnOnce(Sipp) -> Sipp,
+    ) -> Session {
         let phone = server.ports.next();
-        let callee = Sipp::new(server, "session_answer", phone).set("MEDIA", answer).start();
-        let from = server.ports.next();
-        let register = Sipp::new(server, "register", from).set("CONTACT", format!("127.0.0.1:{phone}"));
-        register.set("PARAMS", "").set("EXPIRES", 600).users(&["bob"]).succeed();
+        let callee = Sipp::new(server, answers, phone).set("MEDIA", answer).start();
+        register(server, phone);
         let caller_port = server.ports.next();
-        let caller =
-            Sipp::new(server, "session", caller_port).set("MEDIA", offer).set("URI", format!("sip:bob@{DOMAIN}"));
-        let caller = caller.users(&["alice"]).options(&call_id).start();
+        let sipp = Sipp::new(server, calls, caller_port).set("MEDIA", offer).set("URI", format!("sip:bob@{DOMAIN}"));
+        let caller = caller(sipp).users(&["alice"]).options(&call_id).start();
         Session { call_id: call_id[1], caller: Some(caller), caller_port, callee: Some(callee) }
     }
 
@@ -74,13 +83,24 @@ impl Session {
         self.told(self.callee.as_ref(), line)
     }
 
-    /// The caller hangs up; SIPp must be content on both sides.
-    fn hang_up(mut self) -> [harness::Outcome; 2] {
+    /// The caller goes on in its scenario.
+    fn go_on(&self) {
         let peer = Peer::new(0);
         let info = peer.request("INFO", "sip:x", ["bob", "alice"], self.call_id, "", "");
         peer.send(self.caller_port, &info);
+    }
+
+    /// The caller hangs up; SIPp must be content on both sides.
+    fn hang_up(mut self) -> [harness::Outcome; 2] {
+        self.go_on();
         [self.caller.take(), self.callee.take()].map(|running| running.unwrap().succeed(1))
     }
+}
+
+/// Bob has a phone at this port.
+fn register(server: &Server, phone: u16) {
+    let sipp = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{phone}"));
+    sipp.set("PARAMS", "").set("EXPIRES", 600).users(&["bob"]).succeed();
 }
 
 fn section(port: u16, path: &str, more: &str) -> String {
@@ -208,6 +228,121 @@ fn a_callee_that_connects_itself_is_waited_for() {
     assert!(frames.iter().any(|f| f.what == "200 OK" && f.id == "b0b00001"), "{frames:?}");
     assert!(frames.iter().any(|f| f.text() == "said before bob was there"), "{frames:?}");
     assert_eq!(alice.next().what, "200 OK");
+    session.hang_up();
+    alice.closed(CLOSED);
+    bob.closed(CLOSED);
+}
+
+/// Bob's phone waits for a connection: its port and URI.
+fn waiting() -> (TcpListener, u16, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port, format!("msrp://127.0.0.1:{port}/bob9di4eae923wzd;tcp"))
+}
+
+/// One message each way, between streams that are up.
+fn said(alice: &mut Stream, from_alice: [&str; 2], bob: &mut Stream, from_bob: [&str; 2]) {
+    alice.send("a786hjs2", from_alice, "87652491", "", "Hey Bob");
+    assert_eq!(bob.next_answering().text(), "Hey Bob");
+    assert_eq!(alice.next().what, "200 OK");
+    bob.send("dkei38se", from_bob, "456s9wlk3", "", "Hi, Alice");
+    assert_eq!(alice.next_answering().text(), "Hi, Alice");
+    assert_eq!(bob.next().what, "200 OK");
+}
+
+#[test]
+fn an_offer_in_the_answer_is_answered_in_the_ack() {
+    let (server, [door, _]) = started("");
+    // RFC 3264: who offers connects, which is bob.
+    let bob_uri = "msrp://127.0.0.1:9/bob9di4eae923wzd;tcp";
+    let (listener, port, _) = waiting();
+    let alice_uri = format!("msrp://127.0.0.1:{port}/alice5s93;tcp");
+    let scenarios = ["session_bare", "session_answer"];
+    let (offer, answer) = (section(9, bob_uri, ""), section(port, &alice_uri, ""));
+    let session = Session::as_in(&server, ["-cid_str", "chat-bare"], scenarios, &answer, &offer, |sipp| sipp);
+    let (ours, ours_to_bob) = (session.caller_is_told("a=path:"), session.callee_is_told("a=path:"));
+    let mut bob = Stream::connect(door);
+    bob.greet("b0b00001", [&ours_to_bob, bob_uri]);
+    assert_eq!(bob.next().what, "200 OK");
+    let mut alice = Stream::accept(&listener);
+    assert_eq!(alice.next_answering().header("To-Path"), alice_uri);
+    said(&mut alice, [&ours, &alice_uri], &mut bob, [&ours_to_bob, bob_uri]);
+    session.hang_up();
+    alice.closed(CLOSED);
+    bob.closed(CLOSED);
+}
+
+#[test]
+fn a_caller_that_moves_talks_on_from_its_new_path() {
+    let (server, [door, _]) = started("");
+    let (listener, port, bob_uri) = waiting();
+    let moved = "msrp://127.0.0.1:9/alice7moved;tcp";
+    let scenarios = ["session_moves", "session_answer_twice"];
+    let (offer, answer) = (section(9, ALICE, ""), section(port, &bob_uri, ""));
+    let session = Session::as_in(&server, ["-cid_str", "chat-moves"], scenarios, &offer, &answer, |sipp| {
+        sipp.set("MOVED", section(9, moved, ""))
+    });
+    let (ours, ours_to_bob) = (session.caller_is_told("a=path:"), session.callee_is_told("a=path:"));
+    let mut first = Stream::connect(door);
+    first.greet("al1c3000", [&ours, ALICE]);
+    assert_eq!(first.next().what, "200 OK");
+    let mut bob = Stream::accept(&listener);
+    bob.next_answering();
+    said(&mut first, [&ours, ALICE], &mut bob, [&ours_to_bob, &bob_uri]);
+
+    session.go_on();
+    // The old place is over, and bob's connection stays.
+    first.closed(CLOSED);
+    let mut alice = Stream::connect(door);
+    alice.greet("al1c3001", [&ours, moved]);
+    assert_eq!(alice.next().what, "200 OK");
+    said(&mut alice, [&ours, moved], &mut bob, [&ours_to_bob, &bob_uri]);
+    session.hang_up();
+    alice.closed(CLOSED);
+    bob.closed(CLOSED);
+}
+
+#[test]
+fn a_description_among_other_parts_is_found_and_they_stay() {
+    let (server, [door, _]) = started("");
+    let (listener, port, bob_uri) = waiting();
+    let scenarios = ["session", "session_answer"];
+    let (offer, answer) = (section(9, ALICE, ""), section(port, &bob_uri, ""));
+    let session = Session::as_in(&server, ["-cid_str", "chat-parts"], scenarios, &offer, &answer, |sipp| {
+        sipp.set("CONTENT", "multipart/mixed;boundary=b0undary")
+            .set("BEFORE", "--b0undary\nContent-Type: text/plain\n\na letter beside\n--b0undary\nContent-Type: application/sdp\n\n")
+            .set("AFTER", "\n--b0undary--\n")
+    });
+    let (ours, ours_to_bob) = (session.caller_is_told("a=path:"), session.callee_is_told("a=path:"));
+    let mut alice = Stream::connect(door);
+    alice.greet("al1c3000", [&ours, ALICE]);
+    assert_eq!(alice.next().what, "200 OK");
+    let mut bob = Stream::accept(&listener);
+    bob.next_answering();
+    said(&mut alice, [&ours, ALICE], &mut bob, [&ours_to_bob, &bob_uri]);
+    let [_, callee] = session.hang_up();
+    let invite = callee.received()[0].to_owned();
+    assert!(invite.contains("a letter beside") && invite.trim_end().ends_with("--b0undary--"), "{invite}");
+    assert!(!invite.contains(ALICE), "{invite}");
+}
+
+#[test]
+fn of_two_phones_the_one_that_answers_has_the_session() {
+    let (server, [door, _]) = started("");
+    let ringing = server.ports.next();
+    let other = Sipp::new(&server, "ring", ringing).start();
+    register(&server, ringing);
+    let (listener, port, bob_uri) = waiting();
+    let session =
+        Session::open(&server, ["-cid_str", "chat-fork"], &section(9, ALICE, ""), &section(port, &bob_uri, ""));
+    let (ours, ours_to_bob) = (session.caller_is_told("a=path:"), session.callee_is_told("a=path:"));
+    let mut alice = Stream::connect(door);
+    alice.greet("al1c3000", [&ours, ALICE]);
+    assert_eq!(alice.next().what, "200 OK");
+    let mut bob = Stream::accept(&listener);
+    bob.next_answering();
+    other.succeed(1);
+    said(&mut alice, [&ours, ALICE], &mut bob, [&ours_to_bob, &bob_uri]);
     session.hang_up();
     alice.closed(CLOSED);
     bob.closed(CLOSED);
