@@ -212,6 +212,7 @@ impl Driver {
     }
 
     fn flush(&self, out: &mut Outbox) {
+        self.come_round(Instant::now(), out);
         if !out.is_empty()
             && let Some(sink) = self.sink.get()
         {
@@ -323,8 +324,16 @@ fn waiting_slot(waiting: &Slots<Waiting>, user: u64) -> Option<Slot> {
     (slot.stamp & 0x7fff_ffff == user >> 32 & 0x7fff_ffff).then_some(slot)
 }
 
-impl Handler for Driver {
-    fn message(&self, now: Instant, flow: &Flow, bytes: &[u8], loaded: bool, out: &mut Outbox) {
+impl Driver {
+    /// Receives what a step has sent to ourselves, and what comes of it, until nothing is left: each hop of a request takes
+    /// one from its Max-Forwards.
+    fn come_round(&self, now: Instant, out: &mut Outbox) {
+        while let Some(bytes) = out.take_internal() {
+            self.receive(now, &Flow::INTERNAL, &bytes, false, out);
+        }
+    }
+
+    fn receive(&self, now: Instant, flow: &Flow, bytes: &[u8], loaded: bool, out: &mut Outbox) {
         let Ok(message) = Message::parse_with(bytes, &self.limits) else {
             self.apart.malformed.fetch_add(1, Relaxed);
             if let Some(sink) = self.sink.get() {
@@ -342,10 +351,12 @@ impl Handler for Driver {
         };
         let Some(mut shard) = self.shard(number) else { return };
         let shard = &mut *shard;
-        shard.traffic.count(Direction::In, flow.transport, kind(&message));
         let at = micros_now();
-        if let Some(witness) = self.witness.get() {
-            witness.received(at, flow, &message);
+        if !flow.is_internal() {
+            shard.traffic.count(Direction::In, flow.transport, kind(&message));
+            if let Some(witness) = self.witness.get() {
+                witness.received(at, flow, &message);
+            }
         }
         let from = out.len();
         if bytes.len() > self.max_datagram && flow.transport == Transport::Udp {
@@ -379,6 +390,13 @@ impl Handler for Driver {
         }
         self.account(shard, at, out, from, Some(&message));
     }
+}
+
+impl Handler for Driver {
+    fn message(&self, now: Instant, flow: &Flow, bytes: &[u8], loaded: bool, out: &mut Outbox) {
+        self.receive(now, flow, bytes, loaded, out);
+        self.come_round(now, out);
+    }
 
     fn tick(&self, now: Instant, out: &mut Outbox) {
         for shard in &self.shards {
@@ -395,6 +413,7 @@ impl Handler for Driver {
             }
             self.account(shard, at, out, from, None);
         }
+        self.come_round(now, out);
     }
 
     fn closed(&self, _now: Instant, _flow: &Flow, _out: &mut Outbox) {}
@@ -424,14 +443,16 @@ impl Driver {
         out: &mut Outbox,
         find: impl FnOnce(&mut Endpoint, &mut Outbox) -> Option<Lapsed>,
     ) {
-        let Some(mut shard) = self.shard(shard) else { return };
-        let shard = &mut *shard;
+        let Some(mut guard) = self.shard(shard) else { return };
+        let shard = &mut *guard;
         let from = out.len();
         if let Some(lapsed) = find(&mut shard.endpoint, out) {
             shard.lapsed.push(lapsed);
             shard.run_lapsed(&self.home, now, micros_now(), out);
         }
         self.account(shard, micros_now(), out, from, None);
+        drop(guard);
+        self.come_round(now, out);
     }
 
     /// New work is refused while loaded or draining; what belongs to a dialog goes on, and so does any ACK or CANCEL.

@@ -2,8 +2,9 @@
 //!
 //! Nothing here touches a socket. A [`Flow`] names one, an [`Outbox`] collects what should be written to them.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::Range;
 
 /// A SIP transport (RFC 3261 §18, RFC 7118).
@@ -90,6 +91,18 @@ pub struct Flow {
     pub remote: SocketAddr,
 }
 
+impl Flow {
+    /// From ourselves to ourselves, without a socket: nobody else can send by it. Reliable.
+    pub const INTERNAL: Flow = {
+        let here = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
+        Flow { transport: Transport::Tcp, id: FlowId(u64::MAX), local: here, remote: here }
+    };
+
+    pub fn is_internal(&self) -> bool {
+        self.id == Flow::INTERNAL.id
+    }
+}
+
 /// A host name that a TLS peer must prove with its certificate (RFC 5922 §7). The carriers keep the names; a number, so
 /// that a [`Hop`] stays small and `Copy`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -154,6 +167,8 @@ impl Transmit {
 pub struct Outbox {
     buf: Vec<u8>,
     items: Vec<Transmit>,
+    /// What goes by [`Flow::INTERNAL`], in order.
+    internal: VecDeque<Range<usize>>,
 }
 
 impl Outbox {
@@ -166,6 +181,10 @@ impl Outbox {
         let start = self.buf.len();
         write(&mut self.buf);
         let bytes = start..self.buf.len();
+        if matches!(hop, Hop::Flow(flow) if flow.is_internal()) {
+            self.internal.push_back(bytes.clone());
+            return bytes;
+        }
         self.items.push(Transmit { hop, bytes: bytes.clone(), token });
         bytes
     }
@@ -195,9 +214,15 @@ impl Outbox {
         self.items.len()
     }
 
+    /// The next message that we sent to ourselves: not for a carrier, but to be received.
+    pub fn take_internal(&mut self) -> Option<Vec<u8>> {
+        self.internal.pop_front().map(|range| self.buf[range].to_vec())
+    }
+
     /// Forgets everything and keeps the memory, up to 1 MiB of it.
     pub fn clear(&mut self) {
         self.items.clear();
+        self.internal.clear();
         self.buf.clear();
         self.buf.shrink_to(1 << 20);
     }
