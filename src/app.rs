@@ -525,6 +525,8 @@ fn open_sip(
     services.splice(0..0, chat.iter().flat_map(Chat::services));
     services.push(abroad.clone());
     services.push(presence::capabilities(config, home.clone(), registrar.clone(), presence.clone(), &metrics));
+    let joints = Arc::new(sip_call::Joints::default());
+    sources::joints(&metrics, joints.clone());
     let parts = SipParts {
         home: home.clone(),
         directory: directory.clone(),
@@ -532,6 +534,7 @@ fn open_sip(
         authenticator: authenticator.clone(),
         services,
         filters,
+        joints,
         chronicle: chronicle.clone(),
         media,
         names: names.clone(),

@@ -92,7 +92,8 @@ impl Chronicle for Ledger {
             | NoteEvent::ServiceTook
             | NoteEvent::ServiceSkipped
             | NoteEvent::ServiceFailed
-            | NoteEvent::ServerReturned => return,
+            | NoteEvent::ServerReturned
+            | NoteEvent::Joined => return,
             NoteEvent::CallAnswered | NoteEvent::CallEnded | NoteEvent::CallFailed => [&[][..]; 2],
             _ => [note.from, note.to],
         };

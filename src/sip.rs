@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use sip_call::{Access, Names, Proxy, ProxyParts, Seals, Spent, Trusted};
+use sip_call::{Access, BackToBack, Joints, Names, Proxy, ProxyParts, Seals, Spent, Trusted};
 use sip_ims::authenticate::Authenticator;
 use sip_ims::criteria::Filters;
 use sip_ims::media::Media;
@@ -34,6 +34,7 @@ pub struct SipParts {
     pub authenticator: Option<Arc<Authenticator>>,
     pub services: Vec<Arc<dyn Service>>,
     pub filters: Arc<Filters>,
+    pub joints: Arc<Joints>,
     pub chronicle: Arc<dyn Chronicle>,
     pub media: Option<Arc<dyn Media>>,
     pub names: Arc<dyn Names>,
@@ -102,6 +103,8 @@ impl Sip {
             trusted: neighbours.clone(),
             access: parts.authenticator.map_or(Access::Open, Access::Digest),
             services: parts.services,
+            named: vec![Arc::new(BackToBack)],
+            joints: parts.joints,
             filters: parts.filters,
             spent: Spent::default(),
             chronicle: parts.chronicle,

@@ -51,6 +51,11 @@ impl Chronicle for Marks {
             NoteEvent::ServiceSkipped => return self.service(note, Step::Skipped),
             NoteEvent::ServiceFailed => return self.service(note, Step::Down),
             NoteEvent::ServerReturned => return self.service(note, Step::Returned),
+            NoteEvent::Joined => {
+                // A trace id is as long as a service's name may be.
+                let other = TraceId::of(note.to).to_string();
+                return self.service(&Note { to: other.as_bytes(), ..*note }, Step::Joined);
+            }
             _ => None,
         };
         if let Some((step, method)) = step {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use sip_call::Joints;
 use sip_messaging::Pager;
 use sip_net::driver::{Direction, Kind, Part, Traffic};
 use sip_net::{Carriers, Counters};
@@ -54,6 +55,12 @@ pub fn services(metrics: &Metrics, registrar: &Arc<Registrar>, pager: &Arc<Pager
             s.push(&[("fate", fate)], counter.load(Relaxed) as f64);
         }
     });
+}
+
+/// Calls that we are in the middle of.
+pub fn joints(metrics: &Metrics, joints: Arc<Joints>) {
+    let family = Family::gauge("isthmus_joined_calls", "Calls in whose middle we are, as a back-to-back user agent.");
+    metrics.source(family, move |s| s.push(&[], joints.count() as f64));
 }
 
 /// Messages, transactions and what was refused, summed over the driver's shards.

@@ -89,6 +89,7 @@ steps! {
     Skipped = 25 "service down, session continued",
     Down = 26 "service down, session terminated",
     Returned = 27 "back from an application server",
+    Joined = 28 "joined by us with trace",
 }
 
 /// One step of one trace.

@@ -51,7 +51,14 @@ pub fn edge(dir: &Path, port: u16, registrar: &str) -> Process {
 
 /// Starts Kamailio as the S-CSCF of [`DOMAIN`] that has the server at port `server` serve its users over ISC.
 pub fn scscf(dir: &Path, port: u16, server: u16) -> Process {
-    let sets = [("DOMAIN", DOMAIN), ("PORT", &*port.to_string()), ("SERVER", &*server.to_string())];
+    scscf_naming(dir, port, server, "")
+}
+
+/// The same with one service of the server, by its public identity.
+pub fn scscf_naming(dir: &Path, port: u16, server: u16, service: &str) -> Process {
+    let identity = if service.is_empty() { String::new() } else { format!("{service}@") };
+    let ports = [port, server].map(|p| p.to_string());
+    let sets = [("DOMAIN", DOMAIN), ("PORT", &*ports[0]), ("SERVER", &*ports[1]), ("SERVICE", &*identity)];
     start(SCSCF, "scscf", dir, &[], &sets)
 }
 

@@ -111,20 +111,26 @@ impl Chain {
         if !parsed.as_ref().is_some_and(Uri::has_lr) {
             out.extend_from_slice(b";lr");
         }
-        out.extend_from_slice(b">, <sip:");
-        self.seal(seals, &mut out);
-        out.push(b'@');
+        out.extend_from_slice(b">, ");
         let literal = parsed.as_ref().and_then(literal_hop);
         let named = || Transport::from_token(parsed.as_ref()?.transport()?);
         let transport = literal.map(|(transport, _)| transport).or_else(named).unwrap_or(Transport::Udp);
         let remote = literal.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |(_, remote)| remote.ip());
-        out.extend_from_slice(home.sent_by(transport, remote));
+        self.write_back(transport, home.sent_by(transport, remote), seals, &mut out);
+        out
+    }
+
+    /// The Route entry by which we have the request back.
+    pub fn write_back(&self, transport: Transport, sent_by: &[u8], seals: &Seals, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"<sip:");
+        self.seal(seals, out);
+        out.push(b'@');
+        out.extend_from_slice(sent_by);
         if transport != Transport::Udp {
             out.extend_from_slice(b";transport=");
             out.extend_from_slice(transport.uri_token().as_bytes());
         }
         out.extend_from_slice(b";lr>");
-        out
     }
 }
 

@@ -279,12 +279,7 @@ fn common(plan: &Plan<'_>, target: &Target, hop: &Hop, edits: &mut Edits) {
     for popped in &plan.routed.popped {
         edits.delete(popped.clone());
     }
-    for line in message.lines(HeaderName::ProxyAuthorization) {
-        // Credentials for us go no further (RFC 3261 §22.3 lets a proxy consume its own).
-        if names_realm(&message.bytes()[line.value()], plan.home.domain()) {
-            edits.delete(line.line());
-        }
-    }
+    drop_credentials(message, plan.home, edits);
     if !plan.trusted {
         privacy::arriving(message, Neighbour::Untrusted, true, edits);
         message.lines(HeaderName::PPreferredIdentity).for_each(|l| edits.delete(l.line()));
@@ -346,17 +341,31 @@ fn assert_identity(plan: &Plan<'_>, user: &User, edits: &mut Edits) {
         return;
     }
     edits.insert_header(plan.message.headers_start(), HeaderName::PAssertedIdentity, |t| {
-        t.extend_from_slice(b"<sip:");
-        t.extend_from_slice(user.aor.user().as_bytes());
-        t.push(b'@');
-        t.extend_from_slice(plan.home.domain().as_bytes());
-        t.push(b'>');
-        if let Some(number) = user.msisdn {
-            t.extend_from_slice(b", <tel:");
-            sip_proto::edit::display(t, number);
-            t.push(b'>');
-        }
+        write_identity(user, plan.home, t);
     });
+}
+
+/// The value of P-Asserted-Identity for a user of ours.
+pub fn write_identity(user: &User, home: &Home, t: &mut Vec<u8>) {
+    t.extend_from_slice(b"<sip:");
+    t.extend_from_slice(user.aor.user().as_bytes());
+    t.push(b'@');
+    t.extend_from_slice(home.domain().as_bytes());
+    t.push(b'>');
+    if let Some(number) = user.msisdn {
+        t.extend_from_slice(b", <tel:");
+        sip_proto::edit::display(t, number);
+        t.push(b'>');
+    }
+}
+
+/// Credentials for us go no further (RFC 3261 §22.3 lets a proxy consume its own).
+pub fn drop_credentials(message: &Message<'_>, home: &Home, edits: &mut Edits) {
+    for line in message.lines(HeaderName::ProxyAuthorization) {
+        if names_realm(&message.bytes()[line.value()], home.domain()) {
+            edits.delete(line.line());
+        }
+    }
 }
 
 fn names_realm(credentials: &[u8], realm: &str) -> bool {

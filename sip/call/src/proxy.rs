@@ -20,6 +20,7 @@ use sip_proto::uri::{Scheme, Uri};
 use sip_proto::{Edits, Flow, FlowId, HeaderName, Hop, Message, Method, derived, validate};
 use smallvec::SmallVec;
 
+use crate::b2bua::Joints;
 use crate::chain::{Chain, Spent};
 use crate::fork::Fork;
 use crate::forward::{self, Plan};
@@ -27,10 +28,12 @@ use crate::route::{Routed, literal_hop, mend_strict};
 use crate::seal::Seals;
 use crate::target::{Groups, Target, bindings, of_gruu};
 use crate::veil::{self, Side};
+use joined::Exchange;
 
 mod answers;
 mod branches;
 mod isc;
+mod joined;
 mod settings;
 
 /// Looks names up (RFC 3263). What takes time comes back through `Driver::resolved` with the same token.
@@ -66,6 +69,10 @@ pub struct ProxyParts {
     pub access: Access,
     /// Asked in this order, behind those that a filter names.
     pub services: Vec<Arc<dyn Service>>,
+    /// Asked only where a filter or a Route names them.
+    pub named: Vec<Arc<dyn Service>>,
+    /// The calls that such a service has us in the middle of.
+    pub joints: Arc<Joints>,
     /// Which services requests meet, by user.
     pub filters: Arc<Filters>,
     /// Which of them have had their turn.
@@ -80,6 +87,10 @@ pub struct ProxyParts {
 }
 
 impl ProxyParts {
+    fn all_services(&self) -> impl Iterator<Item = &Arc<dyn Service>> {
+        self.services.iter().chain(&self.named)
+    }
+
     /// The body that a request of a call goes on with, if it is another one.
     fn passing(&self, message: &Message<'_>) -> Option<Vec<u8>> {
         let of_a_call = [Method::Invite, Method::Ack, Method::Update, Method::Prack, Method::Bye];
@@ -95,6 +106,7 @@ impl ProxyParts {
 pub struct Proxy {
     parts: Arc<ProxyParts>,
     forks: Slots<Fork>,
+    exchanges: Slots<Exchange>,
     stamps: u64,
     edits: Edits,
     /// Requests without a transaction (ACK) that wait for a name.
@@ -116,7 +128,14 @@ const BRANCH_SHIFT: u32 = 53;
 
 impl Proxy {
     pub fn new(parts: Arc<ProxyParts>) -> Proxy {
-        Proxy { parts, forks: Slots::default(), stamps: 0, edits: Edits::new(), pending_acks: Slots::default() }
+        Proxy {
+            parts,
+            forks: Slots::default(),
+            exchanges: Slots::default(),
+            stamps: 0,
+            edits: Edits::new(),
+            pending_acks: Slots::default(),
+        }
     }
 
     fn next_stamp(&mut self) -> u64 {
@@ -143,8 +162,15 @@ fn reply(step: &mut Step<'_>, flow: &Flow, message: &Message<'_>, status: u16, m
 impl TransactionUser for Proxy {
     fn request(&mut self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>) {
         if let Err(rejection) = validate::request(message) {
-            (self.parts.penalise)(flow, 1);
+            if !flow.is_internal() {
+                (self.parts.penalise)(flow, 1);
+            }
             return step.reply(flow, message, rejection.status, Some(rejection.reason), |_| {});
+        }
+        if message.method() != Method::Cancel
+            && let Some((joint, side)) = self.parts.joints.of_request(message)
+        {
+            return self.within(step, flow, message, joint, side);
         }
         let mended = mend_strict(message, &self.parts.home, &self.parts.seals);
         let mended = mended.as_deref().and_then(|bytes| Message::parse(bytes).ok());
@@ -163,6 +189,8 @@ impl TransactionUser for Proxy {
         reply(step, flow, message, 200, |_| {});
         if let Some(slot) = self.fork_slot(user) {
             self.cancelled(step, slot);
+        } else if Proxy::is_joined(user) {
+            self.join_cancelled(step, user);
         }
     }
 
@@ -176,6 +204,9 @@ impl TransactionUser for Proxy {
     ) {
         if validate::response(message).is_err() {
             return;
+        }
+        if Proxy::is_joined(user) {
+            return self.join_response(step, user, message);
         }
         match self.fork_slot(user) {
             Some(slot) => self.fork_response(step, slot, client, message),
@@ -198,6 +229,8 @@ impl TransactionUser for Proxy {
             Lapsed::Client { client, user, unreachable, .. } => {
                 if let Some(slot) = self.fork_slot(user) {
                     self.attempt_lapsed(step, slot, client, unreachable);
+                } else if Proxy::is_joined(user) {
+                    self.join_lapsed(step, user);
                 }
             }
             Lapsed::Wake { token } if token & NO_ANSWER_TOKEN != 0 => {
@@ -205,6 +238,7 @@ impl TransactionUser for Proxy {
                     self.no_answer(step, slot);
                 }
             }
+            Lapsed::Wake { token } if token >> 60 == 1 => self.join_due(step, token),
             Lapsed::Wake { .. } | Lapsed::NoAck { .. } => {}
         }
     }
@@ -306,7 +340,7 @@ impl Proxy {
         routed: &Routed<'_>,
     ) -> Result<Caller, ()> {
         let parts = &self.parts;
-        if routed.from_node || parts.trusted.is_trusted(flow) {
+        if routed.from_node || self.trusts(flow) {
             return Ok(Caller::Trusted);
         }
         // REGISTER is proved to the registrar; what carries our seal is in a dialog that was let in.
@@ -533,7 +567,7 @@ impl Proxy {
                 Flow { transport, id: FlowId(0), local: remote, remote }
             }
         };
-        if !binding && self.parts.trusted.is_trusted(&flow) { Neighbour::Trusted } else { Neighbour::Untrusted }
+        if !binding && self.trusts(&flow) { Neighbour::Trusted } else { Neighbour::Untrusted }
     }
 
     /// Whether this request may go to a place that is not one of our users' bindings: we are no open relay.
@@ -559,7 +593,7 @@ impl Proxy {
         }
         let routed = Routed::of(message, &self.parts.home, &self.parts.seals);
         let open = matches!(self.parts.access, Access::Open);
-        if !open && !routed.sealed && !self.parts.trusted.is_trusted(flow) {
+        if !open && !routed.sealed && !self.trusts(flow) {
             return;
         }
         let hop = match (routed.next, routed.flow) {
@@ -622,7 +656,7 @@ impl Proxy {
             source: flow,
             body: body.as_deref(),
             asserted: None,
-            trusted: parts.trusted.is_trusted(flow),
+            trusted: self.trusts(flow),
             to: self.neighbour(false, &hop),
             record_route: false,
             link: None,

@@ -58,6 +58,9 @@ pub enum Verdict {
     Pass,
     /// Answered, or will be.
     Taken,
+    /// To go on as another dialog, with ourselves between the two: the service acts as a back-to-back user agent
+    /// (TS 23.218 §9.1.1.4). For an INVITE that begins a dialog, of a service that a filter or a Route names.
+    Join,
 }
 
 /// A named piece of service logic (TS 23.218 calls the whole of them an application server).
@@ -289,6 +292,8 @@ pub enum NoteEvent {
     ServiceFailed,
     /// An application server sent the request back.
     ServerReturned,
+    /// A back-to-back user agent of ours has joined this dialog to another one, whose Call-ID is in `to`.
+    Joined,
 }
 
 /// Takes notes for charging and tracing. Called on the hot path: copy and queue.

@@ -362,7 +362,7 @@ fn push_user(b: u8, out: &mut Vec<u8>) {
     }
 }
 
-pub(crate) fn push_escape(b: u8, out: &mut Vec<u8>) {
+pub fn push_escape(b: u8, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     out.extend_from_slice(&[b'%', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
 }

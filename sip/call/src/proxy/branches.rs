@@ -48,7 +48,7 @@ impl Proxy {
         let fork = Fork {
             server,
             invite,
-            in_books: routed.from_node || routed.chain.is_some(),
+            in_books: routed.from_node || routed.chain.is_some() || flow.is_internal(),
             source: *flow,
             caller: request.caller,
             callee: request.callee,
@@ -69,7 +69,7 @@ impl Proxy {
             *user = token_of(slot);
         }
         if invite {
-            if begins && !routed.from_node {
+            if begins && !routed.from_node && !flow.is_internal() {
                 self.note(message, NoteEvent::CallAttempt, 0);
             }
             let hop = reply_hop(flow, message.top_via().as_ref());
@@ -191,7 +191,8 @@ impl Proxy {
             trusted: matches!(fork.caller, Caller::Trusted),
             to,
             body: body.as_deref(),
-            record_route: parts.record_route || body.is_some(),
+            // The far end of joined dialogs comes back to us, whatever it thinks of our Contact.
+            record_route: parts.record_route || body.is_some() || fork.source.is_internal(),
             link: link.as_deref(),
             diverted: fork.diverted.as_ref().map(|(who, why)| (who.as_str(), *why)),
         };

@@ -59,11 +59,15 @@ impl Proxy {
             _ => (None, None),
         };
         let mut request = Request { message, flow, uri, caller, callee, profile };
-        if self.ask(step, &request, routed.service) == Verdict::Taken || !self.passable(step, &request) {
+        let verdict = self.ask(step, &request, routed.service);
+        if verdict == Verdict::Taken || !self.passable(step, &request) {
             return;
         }
         if let Some(status) = self.barred(&request) {
             return self.refuse(step, &request, status);
+        }
+        if verdict == Verdict::Join {
+            return self.join(step, &request, routed, None);
         }
         // What the S-CSCF says of the caller goes on as it is.
         request.caller = Caller::Trusted;
@@ -109,7 +113,7 @@ impl Proxy {
     /// Asks the service that the topmost Route names, or else all of them in order.
     fn ask(&self, step: &mut Step<'_>, request: &Request<'_>, name: Option<&[u8]>) -> Verdict {
         let parts = &self.parts;
-        let named = name.and_then(|name| parts.services.iter().find(|s| s.identity().as_bytes() == name));
+        let named = name.and_then(|name| parts.all_services().find(|s| s.identity().as_bytes() == name));
         if let Some(service) = named {
             return self.invoke(step, request, &**service, 0);
         }
@@ -125,7 +129,7 @@ impl Proxy {
     fn invoke(&self, step: &mut Step<'_>, request: &Request<'_>, service: &dyn Service, priority: u16) -> Verdict {
         self.mark(request.message, NoteEvent::ServiceInvoked, service.name(), priority);
         let verdict = service.request(step, request);
-        if verdict == Verdict::Taken {
+        if verdict != Verdict::Pass {
             self.mark(request.message, NoteEvent::ServiceTook, service.name(), priority);
         }
         verdict
@@ -189,12 +193,17 @@ impl Proxy {
             stretch.after = Some(filter.order());
             let priority = filter.order().priority;
             match filter.server() {
-                Server::Service(name) => match parts.services.iter().find(|s| s.name() == &**name) {
-                    Some(service) => {
-                        if self.invoke(step, request, &**service, priority) == Verdict::Taken {
+                Server::Service(name) => match parts.all_services().find(|s| s.name() == &**name) {
+                    Some(service) => match self.invoke(step, request, &**service, priority) {
+                        Verdict::Pass => {}
+                        Verdict::Taken => return Verdict::Taken,
+                        Verdict::Join => {
+                            if let Some(chain) = self.stretched(step, request, filter.order(), &stretch) {
+                                self.join(step, request, routed, Some(chain));
+                            }
                             return Verdict::Taken;
                         }
-                    }
+                    },
                     None if filter.default_handling() == DefaultHandling::Continue => {
                         self.mark(request.message, NoteEvent::ServiceSkipped, name, priority);
                     }
@@ -223,28 +232,37 @@ impl Proxy {
         registered: bool,
     ) {
         let Server::Uri(server) = filter.server().clone() else { return };
-        let Stretch { case, served, hops, .. } = *stretch;
         let Request { message, flow, uri, caller, .. } = request;
-        if !self.passable(step, request) {
-            return;
-        }
-        if hops >= MAX_HOPS {
-            return self.refuse(step, request, 482);
-        }
-        if let Some(status) = self.barred(request) {
-            return self.refuse(step, request, status);
-        }
-        let call_id = message.call_id().unwrap_or_default();
-        let stamp = self.next_stamp();
-        let number =
-            step.endpoint.seal(&[call_id, &stamp.to_be_bytes(), &step.shard.to_be_bytes(), &step.unix.to_be_bytes()]);
         let order = filter.order();
-        let chain = Chain::new(number, step.unix, case, order, hops + 1, served, call_id);
+        let Some(chain) = self.stretched(step, request, order, stretch) else { return };
         let path = chain.route(&server, &self.parts.home, &self.parts.seals);
         self.mark(message, NoteEvent::ServiceInvoked, &server, order.priority);
         let target = Target::server(path, Link { filter, chain, registered, heard: false });
         let onward = Request { message, flow, uri: *uri, caller: caller.clone(), callee: None, profile: None };
         self.start(step, onward, routed, one(target), None);
+    }
+
+    /// The original dialog identifier of a request on its way to a server or to another dialog of ours. `None`: answered.
+    fn stretched(
+        &mut self,
+        step: &mut Step<'_>,
+        request: &Request<'_>,
+        order: Order,
+        stretch: &Stretch<'_>,
+    ) -> Option<Chain> {
+        if !self.passable(step, request) {
+            return None;
+        }
+        let status = if stretch.hops >= MAX_HOPS { Some(482) } else { self.barred(request) };
+        if let Some(status) = status {
+            self.refuse(step, request, status);
+            return None;
+        }
+        let call_id = request.message.call_id().unwrap_or_default();
+        let stamp = self.next_stamp();
+        let number =
+            step.endpoint.seal(&[call_id, &stamp.to_be_bytes(), &step.shard.to_be_bytes(), &step.unix.to_be_bytes()]);
+        Some(Chain::new(number, step.unix, stretch.case, order, stretch.hops + 1, stretch.served, call_id))
     }
 
     /// Takes the token of a request that a server sends back: once, and from the trusted only. `Err`: refused.
@@ -341,7 +359,7 @@ impl Proxy {
         true
     }
 
-    fn mark(&self, message: &Message<'_>, event: NoteEvent, service: &str, priority: u16) {
+    pub(super) fn mark(&self, message: &Message<'_>, event: NoteEvent, service: &str, priority: u16) {
         self.mark_in(message.call_id().unwrap_or_default(), event, service, priority);
     }
 

@@ -13,6 +13,7 @@ use sip_proto::{FlowId, Outbox, Transport};
 
 use super::*;
 
+mod joined;
 mod services;
 
 #[derive(Default)]
@@ -89,6 +90,8 @@ fn bench(world: World, users: Vec<User>) -> Bench {
         trusted: world.clone(),
         access: Access::Open,
         services: Vec::new(),
+        named: vec![Arc::new(crate::BackToBack)],
+        joints: Arc::default(),
         filters: Arc::default(),
         spent: Spent::default(),
         chronicle: world.clone(),
@@ -116,20 +119,23 @@ fn bench(world: World, users: Vec<User>) -> Bench {
 
 impl Bench {
     fn feed(&mut self, text: &str) -> Vec<Sent> {
-        let bytes = text.replace('\n', "\r\n").into_bytes();
-        let message = Message::parse(&bytes).unwrap();
+        self.take(self.flow, &text.replace('\n', "\r\n").into_bytes());
+        self.drain()
+    }
+
+    fn take(&mut self, flow: Flow, bytes: &[u8]) {
+        let message = Message::parse(bytes).unwrap();
         let received = self.endpoint.receive(self.now, &message, &mut self.out);
         let mut step =
             Step { now: self.now, unix: 0, shard: 3, endpoint: &mut self.endpoint, out: &mut self.out, loaded: false };
         match received {
             Received::Absorbed | Received::Stray => {}
-            Received::Request => self.proxy.request(&mut step, &self.flow, &message),
-            Received::Cancel { invite, user } => self.proxy.cancel(&mut step, &self.flow, &message, invite, user),
+            Received::Request => self.proxy.request(&mut step, &flow, &message),
+            Received::Cancel { invite, user } => self.proxy.cancel(&mut step, &flow, &message, invite, user),
             Received::Response { client, user, server } => {
                 self.proxy.response(&mut step, &message, client, user, server);
             }
         }
-        self.drain()
     }
 
     fn pass(&mut self, time: Duration) -> Vec<Sent> {
@@ -154,6 +160,9 @@ impl Bench {
     }
 
     fn drain(&mut self) -> Vec<Sent> {
+        while let Some(bytes) = self.out.take_internal() {
+            self.take(Flow::INTERNAL, &bytes);
+        }
         let sent = self
             .out
             .iter()
