@@ -208,3 +208,81 @@ fn watchers_hear_what_their_filters_let_through() {
         assert!(said, "{answer}");
     }
 }
+
+#[test]
+fn watchers_of_lists_and_of_watchers_hear_what_their_filters_let_through() {
+    let mut server = setup(&["alice", "bob", "carol", "dave"]).start();
+    let at = |server: &Server| ["alice", "bob", "carol"].map(|user| Client::of(server, user));
+    let [alice, bob, carol] = at(&server);
+    let state = |client: &Client, user: &str, basic: &str, note: &str| {
+        let document = presence(basic, note).replace("alice", user);
+        assert!(matches!(client.put(&home("pidf-manipulation", user, "index"), PIDF, &document).status, 200 | 201));
+    };
+    state(&bob, "bob", "closed", "one");
+    state(&carol, "carol", "closed", "one");
+    let services = format!(
+        "<rls-services xmlns=\"urn:ietf:params:xml:ns:rls-services\"><service uri=\"sip:friends@{DOMAIN}\"><list xmlns:rl=\"urn:ietf:params:xml:ns:resource-lists\">\
+         <rl:entry uri=\"sip:bob@{DOMAIN}\"/><rl:entry uri=\"sip:carol@{DOMAIN}\"/></list></service></rls-services>"
+    );
+    assert_eq!(alice.put(&home("rls-services", "alice", "index"), harness::xcap::SERVICES, &services).status, 201);
+    // Of all no contacts; of bob only whether he is there, and only when that changes.
+    let filters = format!(
+        "<filter id=\"all\"><what><exclude>//p:contact</exclude></what></filter>\
+         <filter id=\"bob\" uri=\"sip:bob@{DOMAIN}\"><what><include>//p:status/p:basic</include></what>\
+         <trigger><changed>/p:presence/p:tuple/p:status/p:basic</changed></trigger></filter>"
+    );
+    let accept = format!("{PIDF}, application/rlmi+xml, multipart/related");
+    let list = filtered(&server, "alice", "friends", &filters);
+    let list = list.set("EVENT", "presence\nSupported: eventlist").set("ACCEPT", accept).start();
+    let part = |message: &str, user: &str| {
+        let about = format!("entity=\"sip:{user}@{DOMAIN}\"");
+        message.split("<presence").find(|p| p.contains(&about)).unwrap_or_default().to_owned()
+    };
+    let first = hears(&list, "of both", |m| m.contains("fullState=\"true\""));
+    assert!(!first.contains("<contact") && part(&first, "carol").contains("<note>one</note>"), "{first}");
+    assert!(part(&first, "bob").contains("<basic>closed") && !part(&first, "bob").contains("<note"), "{first}");
+    state(&bob, "bob", "closed", "two");
+    state(&carol, "carol", "closed", "two");
+    let next = hears(&list, "of carol alone", |m| part(m, "carol").contains("<note>two</note>"));
+    assert!(!next.contains(&format!("\"sip:bob@{DOMAIN}\"")), "a note of bob's is no news: {next}");
+    state(&bob, "bob", "open", "three");
+    let open = hears(&list, "that bob comes", |m| part(m, "bob").contains("<basic>open"));
+    assert!(!open.contains("<note"), "{open}");
+    // The row has them.
+    server.restart();
+    let again = hears(&list, "of both again", |m| m.contains("fullState=\"true\"") && m.contains("<basic>open"));
+    assert!(!again.contains("<contact") && !part(&again, "bob").contains("<note"), "{again}");
+
+    // Who watches her: those who wait for her word, and nobody else.
+    let [alice, ..] = at(&server);
+    let rules = "<ruleset xmlns=\"urn:ietf:params:xml:ns:common-policy\" xmlns:pr=\"urn:ietf:params:xml:ns:pres-rules\">".to_owned()
+        + &[("bob", "allow"), ("carol", "confirm"), ("dave", "allow")].map(|(who, handling)| format!(
+            "<rule id=\"{who}\"><conditions><identity><one id=\"sip:{who}@{DOMAIN}\"/></identity></conditions>\
+             <actions><pr:sub-handling>{handling}</pr:sub-handling></actions></rule>"
+        )).concat() + "</ruleset>";
+    assert_eq!(alice.put(&home("pres-rules", "alice", "index"), harness::xcap::RULES, &rules).status, 201);
+    let plain = |who: &str| {
+        let sipp = Sipp::new(&server, "watch", server.ports.next()).set("USER", "alice").users(&[who]);
+        sipp.set("EVENT", "presence").set("ACCEPT", PIDF).limit(Duration::from_secs(120)).start()
+    };
+    let _bob = plain("bob");
+    eventually("bob watches", SOON, || server.metric("isthmus_presence_subscriptions") == 2.0);
+    let pending = "<filter-set xmlns=\"urn:ietf:params:xml:ns:simple-filter\" package=\"presence.winfo\"><ns-bindings>\
+        <ns-binding prefix=\"wi\" urn=\"urn:ietf:params:xml:ns:watcherinfo\"/></ns-bindings><filter id=\"1\"><what>\
+        <include>/wi:watcherinfo/wi:watcher-list/wi:watcher&#91;@status=\"pending\"&#93;</include></what></filter></filter-set>";
+    let kinds = ["presence.winfo", "application/watcherinfo+xml", "application/simple-filter+xml"];
+    let winfo = subscribing(&server, "watch_with", "alice", "alice", kinds, pending).start();
+    hears(&winfo, "of nobody", |m| header(m, "Content-Length") == Some("0"));
+    let _carol = plain("carol");
+    let heard = hears(&winfo, "of carol", |m| m.contains(&format!(">sip:carol@{DOMAIN}</watcher>")));
+    assert!(heard.contains("status=\"pending\"") && !heard.contains("bob"), "{heard}");
+    let _dave = plain("dave");
+    eventually("dave watches", SOON, || server.metric("isthmus_presence_subscriptions") == 5.0);
+    // Whom she lets in waits no longer.
+    let settled = rules.replace("confirm", "allow");
+    assert_eq!(alice.put(&home("pres-rules", "alice", "index"), harness::xcap::RULES, &settled).status, 200);
+    hears(&winfo, "that nobody waits", |m| header(m, "Content-Length") == Some("0"));
+    assert!(notifies(&winfo).iter().all(|m| !m.contains("sip:bob@") && !m.contains("sip:dave@")));
+    let summary = ["message-summary", "application/simple-message-summary", "application/simple-filter+xml"];
+    subscribing(&server, "watch_with_refused", "alice", "alice", summary, pending).set("CODE", 415).succeed();
+}

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sip_presence::filters::Asked;
+use sip_presence::filters::{Asked, Target};
 
 fuzz_target!(|bytes: &[u8]| {
     let Some(at) = bytes.iter().position(|b| *b == 0) else { return };
@@ -12,9 +12,9 @@ fuzz_target!(|bytes: &[u8]| {
     let mut row = Vec::new();
     asked.write_row(&mut row);
     assert_eq!(Asked::from_row(&row).as_ref(), Some(&asked));
-    let _ = asked.filters.triggered("sip:a@h", document, document);
+    let _ = asked.filters.triggered(Target::itself("sip:a@h"), document, document);
     if sip_xml::Document::parse(document).is_ok()
-        && let Some(part) = asked.filters.part("sip:a@h", document)
+        && let Some(part) = asked.filters.part(Target { requested: "sip:l@h", uri: "sip:a@h" }, document)
     {
         assert!(part.len() <= document.len());
         sip_xml::Document::parse(&part).expect("what is left is a document");

@@ -29,6 +29,21 @@ struct Filter {
     triggers: Vec<Trigger>,
 }
 
+/// Whose document is filtered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Target<'a> {
+    /// What was subscribed to, as `sip:user@domain`: it, or a list that it is in.
+    pub requested: &'a str,
+    pub uri: &'a str,
+}
+
+impl<'a> Target<'a> {
+    /// What was subscribed to itself.
+    pub fn itself(uri: &'a str) -> Target<'a> {
+        Target { requested: uri, uri }
+    }
+}
+
 /// What a filter is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Resource {
@@ -152,7 +167,7 @@ impl Filters {
         if !root.is(SIMPLE_FILTER, "filter-set") {
             return Err(NotFilters::Root);
         }
-        if root.attribute("package").is_some_and(|p| p != "presence") {
+        if root.attribute("package").is_some_and(|p| p != "presence" && p != "presence.winfo") {
             return Err(NotFilters::Invalid("another package"));
         }
         let prefixes: Prefixes = root
@@ -196,22 +211,39 @@ impl Filters {
         self.filters.is_empty()
     }
 
-    /// Those in force for a resource, `sip:user@domain`, that was subscribed to.
-    fn of<'f>(&'f self, uri: &'f str) -> impl Iterator<Item = &'f Filter> {
+    /// Those in force for a resource: first those that name it (RFC 4660 §3.3.1), one for itself before one for its domain
+    /// (§3.3.2), then those for all that was subscribed to.
+    fn of<'f>(&'f self, target: Target<'f>) -> [Vec<&'f Filter>; 2] {
+        let Target { requested, uri } = target;
         let domain = uri.rsplit_once('@').map_or("", |(_, domain)| domain);
-        self.filters.values().filter(move |f| {
-            f.enabled
-                && match &f.resource {
-                    Resource::Requested => true,
-                    Resource::Uri(own) => **own == *uri,
-                    Resource::Domain(own) => own.eq_ignore_ascii_case(domain),
-                }
-        })
+        let mut found = [Vec::new(), Vec::new()];
+        let named = self.enabled().any(|f| matches!(&f.resource, Resource::Uri(own) if **own == *uri));
+        for filter in self.enabled() {
+            let for_all = match &filter.resource {
+                Resource::Requested => true,
+                Resource::Uri(own) if **own == *requested => true,
+                Resource::Uri(own) if **own == *uri => false,
+                Resource::Domain(own) if !named && own.eq_ignore_ascii_case(domain) => requested == uri,
+                Resource::Uri(_) | Resource::Domain(_) => continue,
+            };
+            found[usize::from(for_all)].push(filter);
+        }
+        found
+    }
+
+    fn enabled(&self) -> impl Iterator<Item = &Filter> {
+        self.filters.values().filter(|f| f.enabled)
     }
 
     /// What of a document is delivered. `None`: nothing of it. A document that does not read is delivered whole: it is ours.
-    pub fn part(&self, uri: &str, document: &[u8]) -> Option<Vec<u8>> {
-        let whats: Vec<&What> = self.of(uri).filter_map(|f| f.what.as_ref()).collect();
+    pub fn part(&self, target: Target<'_>, document: &[u8]) -> Option<Vec<u8>> {
+        let [own, all] = self.of(target);
+        let document = Filters::cut(&own, document)?;
+        if all.is_empty() { Some(document) } else { Filters::cut(&all, &document) }
+    }
+
+    fn cut(filters: &[&Filter], document: &[u8]) -> Option<Vec<u8>> {
+        let whats: Vec<&What> = filters.iter().filter_map(|f| f.what.as_ref()).collect();
         let Some(root) = (!whats.is_empty()).then(|| Document::parse(document).ok()).flatten().map(|d| d.root) else {
             return Some(document.to_vec());
         };
@@ -239,8 +271,9 @@ impl Filters {
     }
 
     /// Whether a document is to be told after `before`, the one that was told last, both as they were before any filter.
-    pub fn triggered(&self, uri: &str, before: &[u8], now: &[u8]) -> bool {
-        let mut all = self.of(uri).flat_map(|f| &f.triggers).peekable();
+    pub fn triggered(&self, target: Target<'_>, before: &[u8], now: &[u8]) -> bool {
+        let found = self.of(target);
+        let mut all = found.iter().flatten().flat_map(|f| &f.triggers).peekable();
         if all.peek().is_none() {
             return true;
         }

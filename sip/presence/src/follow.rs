@@ -14,7 +14,7 @@ use sip_ims::Aor;
 use sip_proto::subscription::NotifierEvent;
 
 use crate::lists::Member;
-use crate::presentity::Presentity;
+use crate::presentity::{Presentity, View};
 use crate::rlmi::{Seen, State};
 use crate::rules::{Handling, Watcher};
 use crate::server::{Presence, seen};
@@ -41,7 +41,7 @@ impl Presence {
     /// What a watcher of this URI watches, when it stands for a list.
     pub(crate) fn package_of_list(&self, uri: &Aor) -> Option<Package> {
         let list = self.lists.list(uri)?;
-        Some(Package::List(Box::new(Following { list, told: HashMap::new() })))
+        Some(Package::List(Box::new(Following { list, told: HashMap::new(), before: HashMap::new() })))
     }
 
     pub(crate) fn follow_members(&self, list: &Aor, watch: &Watch) {
@@ -148,6 +148,7 @@ impl Presence {
         let mut shard = self.shard(list.as_str());
         let Some((p, _)) = shard.get(list.as_str()) else { return };
         let Some(watch) = p.watch(number) else { return };
+        let (states, made_of) = watch.filtered_members(list.as_str(), states);
         if let Some(hurry) = changed {
             if watch.list_news(&states).is_empty() && !watch.has_lost(&states) {
                 return;
@@ -162,7 +163,7 @@ impl Presence {
             // It has heard that with the last one.
             return self.step(list, p, now, number, NotifierEvent::Answered { status: 200, retry_after: None });
         }
-        self.write_list(list, p, number, now, &states, ready);
+        self.write_list(list, p, number, now, (&states, made_of), ready);
     }
 
     fn write_list(
@@ -171,7 +172,7 @@ impl Presence {
         p: &mut Presentity,
         number: u64,
         now: Instant,
-        states: &[Seen],
+        states: (&[Seen], HashMap<Box<str>, Arc<View>>),
         ready: &mut Vec<Ready>,
     ) {
         let domain = self.parts.home.domain();

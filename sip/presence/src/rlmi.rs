@@ -73,6 +73,8 @@ pub fn write(list: &str, domain: &str, version: u32, full: bool, members: &[&See
                 };
                 match &member.state {
                     State::Unknown => {}
+                    // Filters have left nothing of it.
+                    State::Active(view) if view.body.is_empty() => instance("active", None, None),
                     State::Active(_) => instance("active", None, Some(cid(n))),
                     State::Pending => instance("pending", None, None),
                     State::Rejected => instance("terminated", Some("rejected"), None),
@@ -85,6 +87,7 @@ pub fn write(list: &str, domain: &str, version: u32, full: bool, members: &[&See
         .iter()
         .enumerate()
         .filter_map(|(n, m)| if let State::Active(view) = &m.state { Some((n, &**view)) } else { None })
+        .filter(|(_, view)| !view.body.is_empty())
         .collect();
     let bodies: Vec<&[u8]> = std::iter::once(&*root).chain(views.iter().map(|(_, v)| &*v.body)).collect();
     let boundary = Boundary::choose(u64::from(version), &bodies);

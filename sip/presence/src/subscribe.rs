@@ -121,8 +121,8 @@ impl Presence {
         let seconds = self.granted(message)?;
         let filters = match message.body().is_empty() {
             true => None,
-            // Of lists, watcher information and mailboxes there are none.
-            false if kind != Kind::Presence || list.is_some() => return Err(No::OtherBody),
+            // Of mailboxes there are none.
+            false if kind == Kind::Summary => return Err(No::OtherBody),
             false => filters(message, None)?,
         };
         let watcher = self.watcher(request);
@@ -256,7 +256,7 @@ impl Presence {
             return Err(No::Status(481));
         }
         if !message.body().is_empty() {
-            if !watch.is_presence() {
+            if watch.kind() == Kind::Summary {
                 return Err(No::OtherBody);
             }
             watch.filters = filters(message, watch.filters.as_deref())?;

@@ -10,12 +10,12 @@ use sip_proto::headers::Event;
 use sip_proto::subscription::{Notifier, Rates};
 use sip_proto::{HeaderName, Hop};
 
-use crate::filters::Asked;
+use crate::filters::{Asked, Target};
 use crate::lists::List;
 use crate::names::{PIDF_DIFF_TYPE, PIDF_TYPE, SUMMARY_TYPE, WATCHERINFO_TYPE};
 use crate::partial;
 use crate::presentity::View;
-use crate::rlmi::{self, Seen as Member};
+use crate::rlmi::{self, Seen as Member, State};
 use crate::rules::{Permissions, Watcher};
 use crate::subscribe::Kind;
 use crate::winfo::{self, Untold};
@@ -50,6 +50,8 @@ pub struct Following {
     pub list: Arc<List>,
     /// By URI: the mark of the state that was told last.
     pub told: HashMap<Box<str>, u64>,
+    /// With filters: by URI, the document that was told last, before any filter.
+    pub before: HashMap<Box<str>, Arc<View>>,
 }
 
 /// How much an active watcher sees.
@@ -137,12 +139,28 @@ impl Watch {
     pub fn filtered(&self, aor: &str, view: &Arc<View>) -> (Arc<View>, bool) {
         let Some(asked) = &self.filters else { return (view.clone(), true) };
         let uri = format!("sip:{aor}");
-        let told = match asked.filters.part(&uri, &view.body) {
-            Some(part) if *part == *view.body => view.clone(),
-            part => View::of(part.unwrap_or_default()),
-        };
+        let target = Target::itself(&uri);
         let before = self.before.as_ref();
-        (told, before.is_none_or(|before| asked.filters.triggered(&uri, &before.body, &view.body)))
+        let due = before.is_none_or(|before| asked.filters.triggered(target, &before.body, &view.body));
+        (part_of(asked, target, view), due)
+    }
+
+    /// The states of a list's members as its filters let them be told, and what they were made of.
+    pub fn filtered_members(&self, list: &str, mut states: Vec<Member>) -> (Vec<Member>, HashMap<Box<str>, Arc<View>>) {
+        let mut made_of = HashMap::new();
+        let (Some(asked), Package::List(following)) = (&self.filters, &self.package) else { return (states, made_of) };
+        let list = format!("sip:{list}");
+        for state in &mut states {
+            let State::Active(view) = &mut state.state else { continue };
+            let target = Target { requested: &list, uri: &state.uri };
+            let before = following.before.get(&state.uri).filter(|_| !self.owed);
+            let kept = before.filter(|before| !asked.filters.triggered(target, &before.body, &view.body));
+            // What its watcher does not want to hear of has not happened for it.
+            let base = kept.unwrap_or(view).clone();
+            *view = part_of(asked, target, &base);
+            made_of.insert(state.uri.clone(), base);
+        }
+        (states, made_of)
     }
 
     /// The next NOTIFY with this document.
@@ -179,7 +197,10 @@ impl Watch {
         (self.told, self.before) = (0, None);
         match &mut self.package {
             Package::Partial(known) => *known = None,
-            Package::List(following) => following.told.clear(),
+            Package::List(following) => {
+                following.told.clear();
+                following.before.clear();
+            }
             Package::Presence | Package::Winfo(_) | Package::Summary => {}
         }
     }
@@ -197,7 +218,13 @@ impl Watch {
     }
 
     /// The next NOTIFY of a list: everything when it is owed or little is known, else what is new.
-    pub fn notify_list(&mut self, now: Instant, list: &str, domain: &str, states: &[Member]) -> Option<Vec<u8>> {
+    pub fn notify_list(
+        &mut self,
+        now: Instant,
+        list: &str,
+        domain: &str,
+        (states, made_of): (&[Member], HashMap<Box<str>, Arc<View>>),
+    ) -> Option<Vec<u8>> {
         let number = self.dialog.local_sequence().unwrap_or(0);
         let (news, lost) = (self.list_news(states), self.has_lost(states));
         let Package::List(following) = &mut self.package else { return None };
@@ -206,6 +233,7 @@ impl Watch {
         let members: Vec<&Member> = if full { states.iter().collect() } else { news };
         let mut body = Vec::with_capacity(512 * (members.len() + 1));
         let content_type = rlmi::write(list, domain, number, full, &members, &mut body);
+        following.before = made_of;
         following.told = states.iter().map(|s| (s.uri.clone(), s.mark())).collect();
         self.notify(now, Some((&content_type, &body)))
     }
@@ -237,13 +265,21 @@ impl Watch {
         all: impl FnOnce() -> Vec<winfo::Entry>,
     ) -> Option<Vec<u8>> {
         let Package::Winfo(untold) = &mut self.package else { return None };
-        let full = std::mem::take(&mut untold.full);
+        // A change that is cut out of a partial document would never be heard: who filters gets everything.
+        let full = std::mem::take(&mut untold.full) || self.filters.is_some();
         let entries = if full { all() } else { std::mem::take(&mut untold.entries) };
         untold.entries.clear();
-        let version = untold.version;
-        untold.version = version.wrapping_add(1);
         let mut body = Vec::with_capacity(256 + 160 * entries.len());
-        winfo::write(aor, version, full, &entries, unix, &mut body);
+        winfo::write(aor, untold.version, full, &entries, unix, &mut body);
+        if let Some(asked) = &self.filters {
+            let uri = format!("sip:{aor}");
+            match asked.filters.part(Target::itself(&uri), &body) {
+                Some(part) => body = part,
+                // RFC 4660 §5.3.1.
+                None => return self.notify(now, None),
+            }
+        }
+        untold.version = untold.version.wrapping_add(1);
         self.notify(now, Some((WATCHERINFO_TYPE, &body)))
     }
 
@@ -276,6 +312,14 @@ impl Watch {
                 w.body(media_type, body);
             }
         })
+    }
+}
+
+/// What filters let be told of a document; empty: nothing of it.
+fn part_of(asked: &Asked, target: Target<'_>, view: &Arc<View>) -> Arc<View> {
+    match asked.filters.part(target, &view.body) {
+        Some(part) if *part == *view.body => view.clone(),
+        part => View::of(part.unwrap_or_default()),
     }
 }
 

@@ -18,7 +18,7 @@ fn document(tuples: &str) -> String {
 
 fn part(what: &str, tuples: &str) -> Option<String> {
     let filters = filters(&format!("<filter id='1'><what>{what}</what></filter>")).unwrap();
-    let part = filters.part(ALICE, document(tuples).as_bytes());
+    let part = filters.part(Target::itself(ALICE), document(tuples).as_bytes());
     part.map(|p| String::from_utf8(p).unwrap().split_once('>').unwrap().1.replace("</presence>", ""))
 }
 
@@ -61,8 +61,9 @@ fn triggers_let_through_what_has_changed_so() {
     let tuple = |id: &str, basic: &str, idle: u32| {
         document(&format!("<tuple id='{id}'><status><basic>{basic}</basic></status><r:idle>{idle}</r:idle></tuple>"))
     };
-    let met =
-        |trigger: &str, before: &str, now: &str| filters(trigger).triggered(ALICE, before.as_bytes(), now.as_bytes());
+    let met = |trigger: &str, before: &str, now: &str| {
+        filters(trigger).triggered(Target::itself(ALICE), before.as_bytes(), now.as_bytes())
+    };
     let (closed, open) = (tuple("a", "closed", 6), tuple("a", "open", 6));
     let basic = "/p:presence/p:tuple/p:status/p:basic";
     // RFC 4661 §6.2.
@@ -88,7 +89,7 @@ fn triggers_let_through_what_has_changed_so() {
     let or =
         super::tests::filters(&format!("<filter id='1'><trigger>{and}</trigger><trigger>{opens}</trigger></filter>"))
             .unwrap();
-    assert!(or.triggered(ALICE, closed.as_bytes(), open.as_bytes()));
+    assert!(or.triggered(Target::itself(ALICE), closed.as_bytes(), open.as_bytes()));
     assert!(met("", &open, &open), "an empty trigger is none");
 }
 
@@ -97,7 +98,7 @@ fn filters_are_for_whom_they_name() {
     let what = "<what><include>//p:note</include></what>";
     let applies = |attributes: &str| {
         let filters = filters(&format!("<filter id='1' {attributes}>{what}</filter>")).unwrap();
-        filters.part(ALICE, document(IM).as_bytes()).unwrap() != document(IM).as_bytes()
+        filters.part(Target::itself(ALICE), document(IM).as_bytes()).unwrap() != document(IM).as_bytes()
     };
     assert!(applies("") && applies("uri='sip:alice@H'") && applies("domain='H'") && applies("enabled='1'"));
     assert!(!applies("uri='sip:bob@h'") && !applies("domain='g'") && !applies("enabled='false'"));
@@ -108,7 +109,7 @@ fn filters_are_changed_by_their_id() {
     let what = "<what><include>//p:note</include></what>";
     let one = filters(&format!("<filter id='1'>{what}</filter>")).unwrap();
     let off = one.changed(set("<filter id='1' enabled='false'/>").as_bytes()).unwrap();
-    assert_eq!(off.part(ALICE, document(IM).as_bytes()).unwrap(), document(IM).as_bytes());
+    assert_eq!(off.part(Target::itself(ALICE), document(IM).as_bytes()).unwrap(), document(IM).as_bytes());
     assert_eq!(off.changed(set("<filter id='1'/>").as_bytes()).unwrap(), one);
     assert!(one.changed(set("<filter id='1' remove='true'/>").as_bytes()).unwrap().is_empty());
     assert_eq!(one.changed(set(&format!("<filter id='2'>{what}</filter>")).as_bytes()), Err(NotFilters::Resource));
@@ -157,4 +158,31 @@ fn what_is_no_filter_is_refused() {
         .map(|n| format!("<filter id='{n}' uri='sip:{n}@h'><what><include>//p:a</include></what></filter>"))
         .collect();
     assert_eq!(filters(&many), Err(NotFilters::TooMany));
+}
+
+#[test]
+fn filters_of_a_list_are_for_all_members_or_for_those_they_name() {
+    const ALICE: &str = "sip:alice@example.com";
+    const LIST: &str = "sip:friends@example.com";
+    let basic = "<what><include>//p:basic</include></what>";
+    let not_im = "<what><exclude>//p:contact</exclude></what>";
+    let text = format!(
+        "<filter-set xmlns='{SIMPLE_FILTER}'><ns-bindings><ns-binding prefix='p' urn='{PIDF}'/></ns-bindings>\
+         <filter id='all' uri='{LIST}'>{not_im}</filter><filter id='one' uri='{ALICE}'>{basic}</filter>\
+         <filter id='domain' domain='example.com'><what><exclude>//p:note</exclude></what></filter></filter-set>"
+    );
+    let filters = Filters::parse(text.as_bytes()).unwrap();
+    let document = format!(
+        "<presence xmlns='{PIDF}' entity='x'><tuple id='t'><status><basic>open</basic></status><contact>c</contact><note>n</note></tuple></presence>"
+    );
+    let part = |requested, uri| {
+        let part = filters.part(Target { requested, uri }, document.as_bytes()).unwrap();
+        let text = String::from_utf8(part).unwrap();
+        ["<basic>", "<contact>", "<note>"].map(|e| text.contains(e))
+    };
+    // Her own filter goes before her domain's; that of the list comes on top.
+    assert_eq!(part(LIST, ALICE), [true, false, false]);
+    assert_eq!(part(LIST, "sip:bob@example.com"), [true, false, false]);
+    assert_eq!(part(LIST, "sip:bob@elsewhere.test"), [true, false, true]);
+    assert_eq!(part("sip:others@example.com", "sip:bob@elsewhere.test"), [true, true, true]);
 }
