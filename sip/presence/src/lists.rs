@@ -1,7 +1,8 @@
 //! Resource lists: which URIs stand for several (RFC 4826).
 //!
 //! An `rls-services` document names services by their URI, and gives each its list: inside, or as a reference to one of the
-//! same user's `resource-lists`. Lists in lists are taken apart; a URI that is met twice counts once.
+//! same user's `resource-lists`. Lists in lists are taken apart, and an `entry-ref` stands for the entry that it names, if that is the
+//! same user's; a URI that is met twice counts once. What an `external` names is left where it is.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use sip_ims::Aor;
 use sip_ims::ports::Document;
-use sip_xcap::{Conflict, NodeSelector, Target, Text};
+use sip_xcap::{Conflict, NodeSelector, Target, Text, Tree};
 use sip_xml::Element;
 
 use crate::book::{key_of, owner_of};
@@ -26,6 +27,8 @@ pub const MAX_MEMBERS: usize = 1000;
 const MAX_SERVICES: usize = 100;
 /// Lists inside each other.
 const MAX_DEPTH: usize = 16;
+/// References between entries that are followed for one user, in all of its lists.
+const MAX_REFERENCES: usize = 200;
 
 /// A URI that stands for several.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,12 +69,24 @@ pub enum Lists {
 /// Where a service's members are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Source {
-    Members(Vec<Member>),
-    /// A node of one of its owner's documents.
-    Referred {
-        document: Box<str>,
-        list: NodeSelector,
-    },
+    Inside(Vec<Item>),
+    Referred(Reference),
+}
+
+/// What a list has in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Item {
+    Entry(Member),
+    Reference(Reference),
+}
+
+/// A node of a user's document.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reference {
+    /// The XUI, canonical where it is a SIP URI.
+    user: Box<str>,
+    document: Box<str>,
+    node: NodeSelector,
 }
 
 impl Lists {
@@ -100,8 +115,8 @@ impl Lists {
                 continue;
             }
             let source = match (service.child(SERVICES, "list"), service.child(SERVICES, "resource-list")) {
-                (Some(list), _) => Source::Members(members(list)),
-                (None, Some(reference)) => referred(&reference.text()).ok_or(NotLists::Service)?,
+                (Some(list), _) => Source::Inside(items(list)),
+                (None, Some(reference)) => Source::Referred(referred(&reference.text()).ok_or(NotLists::Service)?),
                 (None, None) => return Err(NotLists::Service),
             };
             services.push((aor, source));
@@ -110,39 +125,115 @@ impl Lists {
     }
 }
 
-/// The members of a list and of the lists in it.
-fn members(list: &Element) -> Vec<Member> {
+/// What is in a list and in the lists in it, at most [`MAX_MEMBERS`].
+fn items(list: &Element) -> Vec<Item> {
     let mut found = Vec::new();
     collect(list, 0, &mut found);
     found
 }
 
-fn collect(list: &Element, depth: usize, found: &mut Vec<Member>) {
+fn collect(list: &Element, depth: usize, found: &mut Vec<Item>) {
     for element in list.elements().filter(|e| e.namespace.as_deref() == Some(RESOURCE_LISTS)) {
-        match &*element.name {
-            "entry" => {
-                let Some(uri) = element.attribute("uri").map(canonical) else { continue };
-                let name = element.child(RESOURCE_LISTS, "display-name").map(|n| n.text().trim().into());
-                if found.len() < MAX_MEMBERS && found.iter().all(|m| m.uri != uri) {
-                    found.push(Member { uri, name });
-                }
+        let item = match &*element.name {
+            "list" if depth < MAX_DEPTH => {
+                collect(element, depth + 1, found);
+                None
             }
-            "list" if depth < MAX_DEPTH => collect(element, depth + 1, found),
-            _ => {}
-        }
+            "entry" => entry(element).map(Item::Entry),
+            "entry-ref" => element.attribute("ref").and_then(entry_ref).map(Item::Reference),
+            _ => None,
+        };
+        found.extend(item.filter(|_| found.len() < MAX_MEMBERS));
     }
+}
+
+fn entry(element: &Element) -> Option<Member> {
+    let uri = element.attribute("uri").map(canonical)?;
+    let name = element.child(RESOURCE_LISTS, "display-name").map(|n| n.text().trim().into());
+    Some(Member { uri, name })
 }
 
 /// What a reference such as `http://…/resource-lists/users/sip:joe@h/index/~~/resource-lists/list%5b@name=%22l1%22%5d` is to. Whose
 /// it is was looked at when it was stored.
-fn referred(uri: &str) -> Option<Source> {
+fn referred(uri: &str) -> Option<Reference> {
     // Long ones are broken into lines in documents.
     let uri: String = uri.split_whitespace().collect();
-    let below = &uri[uri.find("/resource-lists/users/")?..];
-    let (path, query) = below.split_once('?').map_or((below, None), |(path, query)| (path, Some(query)));
-    let target = Target::parse(path, query).ok()?;
-    let list = NodeSelector::parse(target.node.as_deref()?, &target.bindings, Some(RESOURCE_LISTS)).ok()?;
-    Some(Source::Referred { document: target.document()?.into(), list })
+    Reference::read(&uri[uri.find("/resource-lists/users/")?..])
+}
+
+/// An `entry-ref`: relative to the XCAP root (RFC 4826 §3.1).
+fn entry_ref(uri: &str) -> Option<Reference> {
+    let uri: String = uri.split_whitespace().collect();
+    Reference::read(&format!("/{}", uri.trim_start_matches('/')))
+}
+
+impl Reference {
+    /// `below`: what is behind the XCAP root.
+    fn read(below: &str) -> Option<Reference> {
+        let (path, query) = below.split_once('?').map_or((below, None), |(path, query)| (path, Some(query)));
+        let target = Target::parse(path, query).ok().filter(|target| target.auid == LISTS[1])?;
+        let Tree::Users(user) = &target.tree else { return None };
+        let node = NodeSelector::parse(target.node.as_deref()?, &target.bindings, Some(RESOURCE_LISTS)).ok()?;
+        Some(Reference { user: canonical(user), document: target.document()?.into(), node })
+    }
+}
+
+type Documents = BTreeMap<(&'static str, Box<str>), Lists>;
+
+/// Follows the references among one user's documents.
+struct Trail<'d> {
+    owner: &'d Aor,
+    documents: &'d Documents,
+    /// References that it may still follow: loops end, and so do documents full of them.
+    left: usize,
+}
+
+impl<'d> Trail<'d> {
+    fn members_of(&mut self, source: &Source) -> Vec<Member> {
+        match source {
+            Source::Inside(items) => self.members(items),
+            Source::Referred(reference) => {
+                let list = self.element(reference).filter(|e| e.is(RESOURCE_LISTS, "list"));
+                list.map(|list| self.members(&items(list))).unwrap_or_default()
+            }
+        }
+    }
+
+    fn members(&mut self, items: &[Item]) -> Vec<Member> {
+        let mut found: Vec<Member> = Vec::new();
+        for item in items {
+            let member = match item {
+                Item::Entry(member) => Some(member.clone()),
+                Item::Reference(reference) => self.entry(reference),
+            };
+            found.extend(member.filter(|member| found.iter().all(|m| m.uri != member.uri)));
+        }
+        found
+    }
+
+    /// The entry at the end of a reference, which may be to another reference. Of other users there is none.
+    fn entry(&mut self, reference: &Reference) -> Option<Member> {
+        let mut reference = reference.clone();
+        loop {
+            self.left = self.left.checked_sub(1)?;
+            if reference.user.strip_prefix("sip:") != Some(self.owner.as_str()) {
+                return None;
+            }
+            let element = self.element(&reference)?;
+            if element.is(RESOURCE_LISTS, "entry") {
+                return entry(element);
+            }
+            reference = entry_ref(element.attribute("ref").filter(|_| element.is(RESOURCE_LISTS, "entry-ref"))?)?;
+        }
+    }
+
+    fn element(&self, reference: &Reference) -> Option<&'d Element> {
+        let key = key_of(self.owner, &reference.document);
+        match self.documents.get(&(LISTS[1], key.as_str().into()))? {
+            Lists::Named(text) => reference.node.element(text.root()),
+            Lists::Services(_) => None,
+        }
+    }
 }
 
 /// The lists of all users.
@@ -156,7 +247,7 @@ pub struct Shelf {
 #[derive(Default)]
 struct Inner {
     /// By owner, usage and key.
-    documents: HashMap<Aor, BTreeMap<(&'static str, Box<str>), Lists>>,
+    documents: HashMap<Aor, Documents>,
     services: HashMap<Aor, Arc<List>>,
 }
 
@@ -198,20 +289,12 @@ impl Shelf {
             }
             !ours
         });
-        let referred = |name: &str, list: &NodeSelector| {
-            let key = key_of(&owner, name);
-            let Some(Lists::Named(text)) = documents.get(&(LISTS[1], key.as_str().into())) else { return Vec::new() };
-            let element = list.element(text.root()).filter(|e| e.is(RESOURCE_LISTS, "list"));
-            element.map(members).unwrap_or_default()
-        };
+        let mut trail = Trail { owner: &owner, documents, left: MAX_REFERENCES };
         let mut made = 0;
         for (uri, source) in
             documents.values().flat_map(|l| if let Lists::Services(s) = l { s.as_slice() } else { &[] })
         {
-            let members = match source {
-                Source::Members(members) => members.clone(),
-                Source::Referred { document, list } => referred(document, list),
-            };
+            let members = trail.members_of(source);
             // Whoever has a URI first keeps it.
             if !inner.services.contains_key(uri) {
                 if made >= self.per_user || inner.services.len() >= self.all {
@@ -278,6 +361,48 @@ mod tests {
         assert_eq!(shelf.list(&aor("marketing@example.com")).unwrap().owner, joe);
         assert_eq!(shelf.enter("rls-services", &key_of(&joe, "index"), None).len(), 2);
         assert_eq!(shelf.list(&aor("mybuddies@example.com")), None);
+    }
+
+    #[test]
+    fn an_entry_ref_stands_for_an_entry_of_the_same_user_and_loops_end() {
+        let (joe, at) = ("joe@example.com".parse::<Aor>().unwrap(), "resource-lists/users/sip:joe@example.com");
+        let refer = |user: &str, uri: &str| {
+            let at = at.replace("joe", user);
+            format!("<entry-ref ref='{at}/other/~~/resource-lists/list/entry%5b@uri=%22{uri}%22%5d'/>")
+        };
+        let to_ref = |n: usize| format!("<entry-ref ref='{at}/other/~~/resource-lists/list/entry-ref%5b{n}%5d'/>");
+        let lists =
+            |inner: &str| format!("<resource-lists xmlns='{RESOURCE_LISTS}'><list>{inner}</list></resource-lists>");
+        let other = "<entry uri='sip:bill@example.com'><display-name>Bill</display-name></entry>".to_owned()
+            + &refer("joe", "sip:bill@example.com")
+            + &to_ref(3)
+            + &to_ref(2);
+        let index = [
+            refer("joe", "sip:bill@example.com"),
+            refer("eve", "sip:bill@example.com"),
+            refer("joe", "sip:nobody@example.com"),
+            // To one that leads on, and to two that lead to each other.
+            to_ref(1),
+            to_ref(2),
+            "<entry uri='sip:last@example.com'/>".into(),
+        ];
+        let services = format!(
+            "<rls-services xmlns='{}'><service uri='sip:l@example.com'><resource-list>http://h/{at}/index/~~/resource-lists/list\
+             </resource-list></service></rls-services>",
+            super::SERVICES
+        );
+        let shelf = Shelf::new(100, 1000);
+        for (usage, name, body) in [
+            ("resource-lists", "other", lists(&other)),
+            ("rls-services", "index", services),
+            ("resource-lists", "index", lists(&index.concat())),
+        ] {
+            let document = Document { key: key_of(&joe, name), version: Version(1), body: body.into_bytes() };
+            shelf.enter(usage, &key_of(&joe, name), Some(&document));
+        }
+        let list = shelf.list(&"l@example.com".parse().unwrap()).unwrap();
+        assert_eq!(uris(&list), ["sip:bill@example.com", "sip:last@example.com"]);
+        assert_eq!(list.members[0].name.as_deref(), Some("Bill"));
     }
 
     #[test]
