@@ -1,7 +1,7 @@
 //! What the queue of short messages promises, on both engines, and across `kill -9`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
@@ -437,6 +437,38 @@ fn number(n: u64) -> Msisdn {
 
 fn part(n: u8) -> Part {
     Part { source: "Fleet".into(), udhi: n > 0, data_coding: 4, protocol_id: 1, short_message: vec![n, 0, 255].into() }
+}
+
+/// The log has a number that grows whenever it begins anew (SQLite's file format, §4.1).
+#[test]
+fn the_log_goes_into_the_file_beside_the_commits_and_begins_anew() {
+    let subject = Subject::sqlite();
+    let (queue, _taker) = subject.open(0);
+    let file = |name: &str| subject.folder.path().join(name);
+    let begun = || {
+        let mut head = [0; 16];
+        std::fs::File::open(file("sms.db-wal")).unwrap().read_exact(&mut head).unwrap();
+        u32::from_be_bytes(*head.last_chunk().unwrap())
+    };
+    let first = begun();
+    let long = Part { short_message: vec![7; 140].into(), ..part(1) };
+    let n = 2_000;
+    for n in 1..=n {
+        let one = request(&format!("r{n}"), n, 10);
+        queue.enqueue(Request { parts: vec![long.clone(); 10], ..one }, Box::new(drop));
+        if n % 100 == 0 {
+            enqueue(&queue, request(&format!("s{n}"), n, 1));
+        }
+    }
+    eventually(|| std::fs::metadata(file("sms.db")).unwrap().len() > 4_000_000);
+    eventually(|| {
+        enqueue(&queue, request(&format!("t{}", rand::random::<u64>()), 1, 1));
+        begun() > first
+    });
+    // Nothing has been lost on the way.
+    drop(queue);
+    let (queue, _taker) = subject.open(0);
+    assert!((1..=n).step_by(97).all(|n| find(&queue, &format!("r{n}")).is_some_and(|s| s.segments.len() == 10)));
 }
 
 fn a_body_is_replaced_until_it_has_left(subject: Subject) {

@@ -92,10 +92,10 @@ impl Engine {
         drivers();
         let url = SqliteConnectOptions::new().filename(folder.join(SMS_FILE)).to_url_lossy();
         let mut connection = AnyConnection::connect_with(&AnyConnectOptions::from_str(url.as_str())?).await?;
-        // Keys come at random, so more of the tree is kept, and a page is carried from the log to the file less often.
+        // Keys come at random, so more of the tree is kept. The log keeps its length: to grow a file costs a sync more than to write over it.
         sqlx::raw_sql(
-            "PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768; \
-             PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 33554432",
+            "PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL; PRAGMA cache_size = -65536; \
+             PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 100663296",
         )
         .execute(&mut connection)
         .await?;
@@ -109,6 +109,19 @@ impl Engine {
             Engine::Postgres(_) => "BEGIN",
         }
     }
+}
+
+/// A connection that carries the short messages' log into their file, and does nothing else.
+pub(super) async fn connect_sqlite_sms_checkpoints(folder: &Path) -> Result<SqliteConnection, OpenError> {
+    let options = SqliteConnectOptions::new()
+        .filename(folder.join(SMS_FILE))
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("wal_autocheckpoint", "0")
+        .pragma("cache_size", "-64");
+    let mut connection = connect(&options).await?;
+    // Before it has read anything, a connection does not know that there is a log.
+    sqlx::raw_sql("SELECT count(*) FROM sqlite_master").execute(&mut connection).await.map_err(OpenError::Database)?;
+    Ok(connection)
 }
 
 /// A SQLite file of state that is written behind memory. It belongs to one process alone (`locking_mode = EXCLUSIVE`: no lock calls, no shared memory), and a

@@ -4,6 +4,7 @@
 //!   from memory; nothing that was just written is read again.
 //! * [`statements`]: the SQL, the same text for both engines: many rows to a statement, because each costs a hand-over to sqlx's thread.
 //! * [`changes`], [`jobs`], [`upkeep`]: what runs inside a transaction: news of segments; questions and cancellations; what is due.
+//! * [`checkpoint`]: SQLite's log goes into its file beside the commits, not within them.
 //! * [`journal`]: what became of segments since the last commit, in a file, without a sync: a killed process loses none of it, and the
 //!   rows are brought up to date a few times a second instead of once for each segment.
 //!
@@ -29,6 +30,7 @@ use super::{Engine, OpenError};
 use journal::Journal;
 
 mod changes;
+mod checkpoint;
 mod jobs;
 mod journal;
 mod statements;

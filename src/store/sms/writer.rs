@@ -1,6 +1,6 @@
 //! The thread that owns the connection: groups, commits, completions.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,10 +10,11 @@ use sip_ims::ports::{Done, StoreError};
 use sqlx::{AnyConnection, Connection, query, raw_sql};
 use tokio::runtime::Runtime;
 
+use super::checkpoint::Checkpoints;
 use super::journal::Left;
 use super::statements::{self, INSERT, PRESENT, Texts};
 use super::upkeep::Upkeep;
-use super::{Job, Pending, Shared, SmsConfig, jobs, merge};
+use super::{Job, Pending, Shared, SmsConfig, jobs};
 use crate::store::{Engine, OpenError, sql};
 
 pub struct Writer {
@@ -23,8 +24,14 @@ pub struct Writer {
     connection: Option<AnyConnection>,
     /// When the last commit began.
     committed: Instant,
+    /// News that was taken over and is not written yet: a slice goes with each group, so that no push waits for all of it. It
+    /// stands in the journal's other file, which is emptied when this is.
+    news: VecDeque<Mark>,
+    /// The last group failed.
+    failed: bool,
     pub(super) desk: Desk,
     upkeep: Upkeep,
+    checkpoints: Option<Checkpoints>,
 }
 
 /// What statements need beside the connection.
@@ -105,14 +112,19 @@ impl Writer {
             raw_sql("COMMIT").execute(&mut connection).await.map_err(OpenError::Database)?;
             Ok::<_, OpenError>(connection)
         })?;
-        let (committed, upkeep) = (Instant::now(), Upkeep::new(&engine, Instant::now()));
-        Ok(Writer { engine, runtime, connection: Some(connection), committed, desk, upkeep })
+        let checkpoints = Checkpoints::start(&engine)?;
+        let now = Instant::now();
+        let upkeep = Upkeep::new(&engine, now);
+        let (connection, news) = (Some(connection), VecDeque::new());
+        Ok(Writer { engine, runtime, connection, committed: now, news, failed: false, desk, upkeep, checkpoints })
     }
 
     pub fn run(mut self, shared: &Shared) {
         while let Some(group) = self.next(shared) {
             self.serve(shared, group);
         }
+        // Whoever closes last carries the rest of the log.
+        self.checkpoints = None;
         if let Some(connection) = self.connection.take()
             && let Err(error) = self.runtime.block_on(connection.close())
         {
@@ -120,7 +132,7 @@ impl Writer {
         }
     }
 
-    /// Waits until there is something to do, and takes it. `None`: closed, and nothing is left.
+    /// Waits until there is something to do, and takes it. `None`: closed, and nothing is left but what the journal keeps.
     fn next(&mut self, shared: &Shared) -> Option<Group> {
         let mut pending = shared.pending.lock();
         loop {
@@ -130,24 +142,57 @@ impl Writer {
             let now = Instant::now();
             let empty = pending.requests.is_empty() && pending.jobs.is_empty();
             if pending.closed {
-                let left = !empty || !pending.marks.is_empty();
-                return left.then(|| take(&mut pending, true));
+                let news = !self.news.is_empty() || !pending.marks.is_empty();
+                return (!empty || (news && !self.failed)).then(|| self.take(&mut pending, true));
             }
-            let old = pending.marks_since.map(|since| since + MARKS_WAIT);
-            let many = pending.marks.len() >= super::MANY_MARKS;
             let upkeep = self.upkeep.due(&self.desk);
-            let work = if empty { None } else { Some(self.committed + BETWEEN) };
-            let marks = if many { Some(now) } else { old };
+            let work = if empty && self.news.is_empty() { None } else { Some(self.committed + BETWEEN) };
+            let marks = match pending.marks.len() {
+                _ if !self.news.is_empty() => None,
+                super::MANY_MARKS.. => Some(now),
+                _ => pending.marks_since.map(|since| since + MARKS_WAIT),
+            };
             let at = [work, marks, upkeep].into_iter().flatten().min();
             match at {
                 Some(at) if at <= now => {
-                    let marks = marks.is_some_and(|at| at <= now) || !pending.jobs.is_empty();
-                    return Some(take(&mut pending, marks));
+                    let marks = marks.is_some_and(|at| at <= now);
+                    return Some(self.take(&mut pending, marks));
                 }
                 Some(at) => drop(shared.wake.wait_until(&mut pending, at)),
                 None => shared.wake.wait(&mut pending),
             }
         }
+    }
+
+    /// `due`: it is time for the news that gathered.
+    fn take(&mut self, pending: &mut Pending, due: bool) -> Group {
+        let mut group = Group::default();
+        if pending.requests.len() <= GROUP {
+            group.requests = std::mem::take(&mut pending.requests);
+            pending.bytes = 0;
+        } else {
+            let rest = pending.requests.split_off(GROUP);
+            group.requests = std::mem::replace(&mut pending.requests, rest);
+            pending.bytes = pending.requests.iter().map(|(r, _)| size(r)).sum();
+        }
+        // What is asked is asked of rows that know everything. There is one other file: first what it holds must be written.
+        let asked = !pending.jobs.is_empty() || pending.closed;
+        if self.news.is_empty() {
+            if (due || asked) && !pending.marks.is_empty() {
+                let mut news: Vec<Mark> = pending.marks.drain().map(|m| m.1).collect();
+                news.sort_unstable_by_key(|m| m.id);
+                self.news = news.into();
+                pending.marks_since = None;
+                if let Err(error) = pending.journal.turn() {
+                    tracing::error!(%error, "the short message journal is not written");
+                }
+            }
+            group.jobs = std::mem::take(&mut pending.jobs);
+        }
+        // With many requests more: each of them makes a mark or two.
+        let slice = if asked { usize::MAX } else { SLICE.max(2 * group.requests.len()) };
+        group.marks = self.news.drain(..slice.min(self.news.len())).collect();
+        group
     }
 
     fn serve(&mut self, shared: &Shared, group: Group) {
@@ -159,19 +204,23 @@ impl Writer {
             tracing::debug!(%error, "a group is tried again");
             result = self.transact(&requests, &marks, &jobs);
         }
+        self.failed = result.is_err();
         match result {
             Ok(after) => {
                 if !marks.is_empty()
+                    && self.news.is_empty()
                     && let Err(error) = shared.pending.lock().journal.forget()
                 {
                     tracing::error!(%error, "the short message journal is not emptied");
                 }
                 self.tell(after, requests, jobs);
+                self.checkpoint();
             }
             Err(Failure::Before(error) | Failure::AtCommit(error)) => {
                 tracing::error!(%error, "the short message store failed");
                 let error = StoreError::engine(error);
-                self.keep(shared, marks);
+                // In front, as they were; the journal has them still.
+                marks.into_iter().rev().for_each(|mark| self.news.push_front(mark));
                 requests.into_iter().for_each(|(_, done)| sql::finish(done, Err(error.clone())));
                 jobs.into_iter().for_each(|job| job.fail(error.clone()));
                 std::thread::sleep(PAUSE);
@@ -179,20 +228,11 @@ impl Writer {
         }
     }
 
-    /// News that could not be written goes into the journal's other file, and is written with the next.
-    fn keep(&mut self, shared: &Shared, marks: Vec<Mark>) {
-        if marks.is_empty() {
-            return;
-        }
-        let mut pending = shared.pending.lock();
-        let kept = pending.journal.append(&marks).and_then(|()| pending.journal.forget());
-        if let Err(error) = kept {
-            tracing::error!(%error, "the short message journal is not written");
-        }
-        pending.marks_since.get_or_insert_with(Instant::now);
-        let newer = std::mem::take(&mut pending.marks);
-        for mark in marks.into_iter().chain(newer.into_values()) {
-            merge(&mut pending.marks, mark);
+    fn checkpoint(&mut self) {
+        if let (Some(checkpoints), Some(connection)) = (&self.checkpoints, &mut self.connection)
+            && let Err(error) = self.runtime.block_on(checkpoints.committed(connection))
+        {
+            tracing::warn!(%error, "the short message store's log does not begin anew");
         }
     }
 
@@ -418,28 +458,6 @@ impl Row<'_> {
     }
 }
 
-fn take(pending: &mut Pending, with_marks: bool) -> Group {
-    let mut group = Group::default();
-    if pending.requests.len() <= GROUP {
-        group.requests = std::mem::take(&mut pending.requests);
-        pending.bytes = 0;
-    } else {
-        let rest = pending.requests.split_off(GROUP);
-        group.requests = std::mem::replace(&mut pending.requests, rest);
-        pending.bytes = pending.requests.iter().map(|(r, _)| size(r)).sum();
-    }
-    group.jobs = std::mem::take(&mut pending.jobs);
-    if with_marks && !pending.marks.is_empty() {
-        group.marks = pending.marks.drain().map(|m| m.1).collect();
-        group.marks.sort_unstable_by_key(|m| m.id);
-        pending.marks_since = None;
-        if let Err(error) = pending.journal.turn() {
-            tracing::error!(%error, "the short message journal is not written");
-        }
-    }
-    group
-}
-
 pub(super) fn size(request: &Request) -> usize {
     request.parts.iter().map(|p| p.short_message.len() + super::ROW).sum()
 }
@@ -450,6 +468,8 @@ pub(super) fn unix_ms() -> i64 {
 
 /// Most requests in one transaction.
 const GROUP: usize = 1_024;
+/// News written with one group: some 2 ms.
+const SLICE: usize = 128;
 /// Least time from one commit to the next: on a fast disk it keeps groups from being single rows.
 const BETWEEN: Duration = Duration::from_millis(3);
 /// How long news waits: what is sent and delivered within it costs one update.
