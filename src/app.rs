@@ -206,6 +206,7 @@ pub fn run(
             location: registrar.clone(),
             client: http_client(&config)?,
             documents: store.documents(),
+            bus: cluster.is_shared().then(|| cluster.bus().clone()),
             certificates: certificates.clone(),
             records: sms_records,
             trace: trace.clone(),

@@ -7,14 +7,14 @@ mod links;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gw_smpp::{Door, Links};
+use gw_smpp::Links;
 use gw_sms::billing::Calendar;
 use gw_sms::delivery::{LineBook, LookUp};
 use gw_sms::dispatch::{self, Dispatcher, Hand, Handsets, Witness};
-use gw_sms::esme::{Applications, Carriers, Numbers};
+use gw_sms::esme::{Applications, Carriers, Numbers, Receivers};
 use gw_sms::ip_sm_gw::{Fate, IpSmGw, Passage, Registered, UserTeller, Watch};
 use gw_sms::notice::{Notices, Notifier, PushTeller, Teller, Tellers};
 use gw_sms::push::rate::Rates;
@@ -24,7 +24,7 @@ use gw_sms::registry::Registry;
 use gw_sms::rest::{self, service::MessageService, subscription::Subscriptions, webhook::ApiTeller};
 use parking_lot::Mutex;
 use sip_ims::Msisdn;
-use sip_ims::ports::Documents;
+use sip_ims::ports::{Bus, BusError, Documents, Subscription};
 use sip_ims::service::Location;
 use sip_proto::{Method, Transport};
 use tokio::runtime::Handle;
@@ -49,6 +49,8 @@ pub struct Around {
     pub location: Arc<dyn Location>,
     pub client: Client,
     pub documents: Arc<dyn Documents>,
+    /// That of a cluster.
+    pub bus: Option<Arc<dyn Bus>>,
     /// Of the encrypted door for ESMEs.
     pub certificates: Certificates,
     pub records: Option<Records>,
@@ -67,6 +69,8 @@ pub enum SmsError {
     /// The operator's.
     #[error("smpp.link {0}: {1}: {2}")]
     Authorities(String, PathBuf, #[source] std::io::Error),
+    #[error(transparent)]
+    Bus(BusError),
     #[error("smpp.link {0}: TLS: {1}")]
     Tls(String, #[source] rustls::Error),
 }
@@ -82,16 +86,17 @@ pub struct Sms {
     /// Takes down what passes by the queue, too.
     pub chronicle: Arc<Chronicle>,
     pub links: Links,
-    /// Open when ESMEs are configured.
-    pub door: Arc<OnceLock<Door>>,
+    /// Their door is open when ESMEs are configured.
+    receivers: Arc<Receivers>,
     pub numbers: Arc<Numbers>,
+    _heard: Option<Subscription>,
 }
 
 impl Sms {
     /// Opens the queue and starts the links. Blocks; what runs does so on `runtime`.
     pub fn open(config: &Config, around: Around, runtime: &Handle) -> Result<Sms, SmsError> {
-        let Around { store, registry, ip_sm_gw, location, client, documents, certificates, records, trace, metrics } =
-            around;
+        let Around { store, registry, ip_sm_gw, location, client, documents, bus, certificates, .. } = around;
+        let (records, trace, metrics) = (around.records, around.trace, around.metrics);
         // Checked with the rest of the configuration.
         let calendar = Calendar::parse(&config.billing.time_zone).unwrap_or_else(|_| Calendar::utc());
         let queue = Arc::new(SmsQueue::open(&SmsConfig {
@@ -118,7 +123,7 @@ impl Sms {
             clock: clock(),
         });
         let numbers = numbers(config);
-        let applications = door::applications(config, numbers.clone(), runtime);
+        let applications = door::applications(config, numbers.clone(), bus.as_ref(), runtime);
         let inbound = links::inbound(config, ip_sm_gw.as_ref(), &location, &queue, &chronicle, &numbers);
         let (centre, links) = links::open(config, &dispatcher, inbound, runtime)?;
         if let Some(gateway) = &ip_sm_gw {
@@ -165,22 +170,23 @@ impl Sms {
             },
         );
         applications_to_metrics(&metrics, &applications);
-        let esme = door::open(config, &queue, centre, &applications, &calendar, &certificates, runtime)?;
+        let queue_and_bus = (&queue, bus.as_ref());
+        let opened = door::open(config, queue_and_bus, centre, &applications, &calendar, &certificates, runtime)?;
         let push_teller = PushTeller { registry, poster: Arc::new(client), calendar };
         start(
             runtime,
             notifier,
             queue.clone(),
-            Tellers { push: push_teller, esme, user, api: Arc::new(api) },
+            Tellers { push: push_teller, esme: opened.teller, user, api: Arc::new(api) },
             dispatcher.clone(),
         );
-        let door = applications.door.clone();
-        Ok(Sms { queue, push, messages, subscriptions, dispatcher, chronicle, links, door, numbers })
+        let (receivers, _heard) = (applications.receivers.clone(), opened.heard);
+        Ok(Sms { queue, push, messages, subscriptions, dispatcher, chronicle, links, receivers, numbers, _heard })
     }
 
     /// Ends the links with their windows answered, and writes what is known.
     pub async fn drain(&self) {
-        if let Some(door) = self.door.get() {
+        if let Some(door) = self.receivers.door() {
             door.stop().await;
         }
         self.links.stop().await;

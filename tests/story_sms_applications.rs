@@ -215,3 +215,37 @@ fn an_application_that_listens_is_called_for_its_messages() {
     assert!(listener.wait_for("deliver", 1)[0]["text"].as_str().unwrap().starts_with("call me"));
     town.delivered(1.0);
 }
+
+#[test]
+fn each_session_gets_the_numbers_that_it_serves() {
+    let town = town(false);
+    let first = town.application(json!({ "bind": "receiver", "address_range": "^8120900" }));
+    let second = town.application(json!({ "bind": "transceiver", "address_range": "^81209(11|22)[0-4]" }));
+    for session in [&first, &second] {
+        assert_eq!(session.wait_for("bound", 1)[0]["status"], 0);
+    }
+    // No regular expression: RBINDFAIL.
+    assert_eq!(town.application(json!({ "address_range": "^81209(" })).wait_for("bound", 1)[0]["status"], 0x0D);
+    for (number, text) in
+        [("81209000001", "one"), ("81209220001", "two"), ("81209000002", "three"), ("81209330001", "four")]
+    {
+        town.text(&format!("tel:+{number}"), text);
+    }
+    let to = |session: &sms::Peer, count: usize| {
+        let mut to: Vec<String> =
+            session.wait_for("deliver", count).iter().map(|d| d["to"].as_str().unwrap_or_default().into()).collect();
+        to.sort();
+        to
+    };
+    assert_eq!(to(&first, 2), ["81209000001", "81209000002"]);
+    assert_eq!(to(&second, 1), ["81209220001"]);
+    // Nobody serves the last one: it waits for somebody who does.
+    eventually("it is put off", Duration::from_secs(20), || {
+        town.counted("sms_dispatch_total{event=\"deferred\"}") == 1.0
+    });
+    drop(first);
+    let third = town.application(json!({ "bind": "receiver", "address_range": "81209330001" }));
+    assert_eq!(to(&third, 1), ["81209330001"]);
+    town.delivered(4.0);
+    assert_eq!(second.events("deliver").len(), 1);
+}

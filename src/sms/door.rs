@@ -1,15 +1,17 @@
-//! The door for legacy ESMEs.
+//! The door for legacy ESMEs, and what nodes tell each other of these.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use gw_smpp::pdu::{COctets, Outbind};
 use gw_smpp::{Account, Accounts, Door, DoorConfig};
 use gw_sms::billing::Calendar;
-use gw_sms::esme::{Applications, Bell, Callee, EsmeSide, EsmeTeller, Numbers, Receipts};
+use gw_sms::esme::elsewhere::{Nodes, REPEAT, Word};
+use gw_sms::esme::{Applications, Bell, Callee, EsmeSide, EsmeTeller, Numbers, Receipts, Receivers};
 use gw_sms::notice::Teller;
 use gw_sms::smpp::SmppCentre;
 use parking_lot::Mutex;
+use sip_ims::ports::{Bus, Subscription};
 use tokio::runtime::Handle;
 
 use super::{SmsError, clock};
@@ -17,9 +19,16 @@ use crate::config::Config;
 use crate::http::tls::Certificates;
 use crate::store::sms::SmsQueue;
 
-/// Those that have numbers; their door opens later.
-pub(super) fn applications(config: &Config, numbers: Arc<Numbers>, runtime: &Handle) -> Arc<Applications> {
-    let door = Arc::new(OnceLock::new());
+/// Those that have numbers; their door opens later. `bus`: that of a cluster.
+pub(super) fn applications(
+    config: &Config,
+    numbers: Arc<Numbers>,
+    bus: Option<&Arc<dyn Bus>>,
+    runtime: &Handle,
+) -> Arc<Applications> {
+    let node = config.node_name();
+    let nodes = bus.map(|bus| (&*node, Arc::new(Others { bus: bus.clone() }) as Arc<dyn Nodes>));
+    let receivers = Arc::new(Receivers::new(nodes));
     let mut callees = HashMap::new();
     for esme in &config.smpp.esme {
         if let Some(address) = esme.outbind {
@@ -30,23 +39,32 @@ pub(super) fn applications(config: &Config, numbers: Arc<Numbers>, runtime: &Han
             callees.insert(name, Callee { address, outbind });
         }
     }
-    let bell = Bell { door: door.clone(), callees, runtime: runtime.clone(), called: Mutex::default() };
+    let bell = Bell { receivers: receivers.clone(), callees, runtime: runtime.clone(), called: Mutex::default() };
     let windows = config.smpp.esme.iter().map(|esme| usize::from(esme.deliver_window));
-    Arc::new(Applications::new(numbers, door, Arc::new(bell), windows))
+    Arc::new(Applications::new(numbers, receivers, Arc::new(bell), windows))
 }
 
-/// Opens it where ESMEs are configured; gives who tells them how their messages ended.
+/// What an open door leaves behind.
+#[derive(Default)]
+pub(super) struct Opened {
+    /// Tells ESMEs how their messages ended.
+    pub teller: Option<Arc<dyn Teller>>,
+    /// While it is there, other nodes are heard.
+    pub heard: Option<Subscription>,
+}
+
+/// Opens it where ESMEs are configured.
 pub(super) fn open(
     config: &Config,
-    queue: &Arc<SmsQueue>,
+    (queue, bus): (&Arc<SmsQueue>, Option<&Arc<dyn Bus>>),
     centre: Arc<SmppCentre>,
     applications: &Arc<Applications>,
     calendar: &Calendar,
     certificates: &Certificates,
     runtime: &Handle,
-) -> Result<Option<Arc<dyn Teller>>, SmsError> {
+) -> Result<Opened, SmsError> {
     if config.smpp.esme.is_empty() {
-        return Ok(None);
+        return Ok(Opened::default());
     }
     let mut accounts = Accounts::default();
     for esme in &config.smpp.esme {
@@ -64,7 +82,7 @@ pub(super) fn open(
         accounts.add(password, esme.allow_from.clone(), account);
     }
     let receipts = Arc::new(Receipts::default());
-    let side = EsmeSide {
+    let side = Arc::new(EsmeSide {
         accounts,
         queue: queue.clone(),
         centre,
@@ -73,19 +91,50 @@ pub(super) fn open(
         random: Arc::new(rand::random),
         receipts: receipts.clone(),
         applications: applications.clone(),
-    };
+    });
     let _entered = runtime.enter();
     let limits = config.smpp.timers.limits(DoorConfig::default().limits);
     let tls = Some(certificates.without_protocol());
-    let door = Door::new(DoorConfig { limits, tls, ..DoorConfig::default() }, Arc::new(side));
+    let door = Door::new(DoorConfig { limits, tls, ..DoorConfig::default() }, side.clone());
     for (key, at, encrypted) in [("smpp.listen", config.smpp.listen, false), ("smpp.tls", config.smpp.tls, true)] {
         let Some(at) = at.0 else { continue };
         let listener = runtime.block_on(tokio::net::TcpListener::bind(at));
         door.listen(listener.map_err(|e| SmsError::Listen(key, at, e))?, encrypted);
     }
-    // Just made, so it is empty.
-    let cell = applications.door.clone();
-    let _ = cell.set(door);
-    let bell = applications.bell.clone();
-    Ok(Some(Arc::new(EsmeTeller { door: cell, receipts, calendar: calendar.clone(), bell })))
+    let (receivers, bell) = (applications.receivers.clone(), applications.bell.clone());
+    receivers.open(door);
+    let heard = match bus {
+        Some(bus) => {
+            let listener = side.clone();
+            runtime.spawn(repeat(side));
+            Some(bus.subscribe(ESMES, Box::new(move |_, word| listener.heard(word))).map_err(SmsError::Bus)?)
+        }
+        None => None,
+    };
+    let teller = EsmeTeller { receivers, receipts, calendar: calendar.clone(), bell };
+    Ok(Opened { teller: Some(Arc::new(teller)), heard })
 }
+
+/// Until the runtime ends.
+async fn repeat(side: Arc<EsmeSide>) {
+    let mut again = tokio::time::interval(REPEAT);
+    again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        again.tick().await;
+        side.repeat();
+    }
+}
+
+struct Others {
+    bus: Arc<dyn Bus>,
+}
+
+impl Nodes for Others {
+    fn say(&self, word: &Word) {
+        if let Err(error) = self.bus.publish(ESMES, &word.to_bytes()) {
+            tracing::debug!(%error, "other nodes are not told of an ESME");
+        }
+    }
+}
+
+const ESMES: &str = "sms.esmes";

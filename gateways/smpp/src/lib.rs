@@ -18,7 +18,9 @@ mod pump;
 mod reply;
 pub mod session;
 
-pub use door::{Account, Accounts, BindAttempt, BindReply, Door, DoorConfig, DoorPort, Esme, Undeliverable};
+pub use door::{
+    Account, Accounts, AddressRange, BindAttempt, BindReply, Door, DoorConfig, DoorPort, Esme, Undeliverable,
+};
 pub use link::{BindMode, ClientTls, Down, Link, LinkConfig, LinkPort, LinkState};
 pub use links::{Links, Route};
 pub use outcome::{Outcome, Refused, Ticket, Unaccepted, Verdict};

@@ -1,12 +1,14 @@
 //! Legacy applications that bind to us over SMPP: what they submit goes into the same queue, and its end comes back as a receipt.
 //!
 //! `names` says how a message is called, `managing` answers questions about it, `telling` brings its receipt, and `delivering` takes what
-//! others send to an ESME's numbers.
+//! others send to an ESME's numbers; `receivers` and `elsewhere` find its session, at whichever node of a cluster.
 
 mod delivering;
+pub mod elsewhere;
 mod managing;
 mod names;
 mod numbers;
+mod receivers;
 mod telling;
 
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use gw_smpp::{Accounts, BindAttempt, BindReply, DoorPort, Esme, Outcome, Reply, 
 use names::{Kin, Making, Wish};
 pub use numbers::{Numbers, beginning, is_short_code};
 use parking_lot::Mutex;
+pub use receivers::Receivers;
 use sip_ims::Msisdn;
 use sip_ims::ports::StoreError;
 pub use telling::{Bell, Callee, EsmeTeller, Receipts};
@@ -73,8 +76,11 @@ impl DoorPort for EsmeSide {
     fn outcomes(&self, outcomes: &mut Vec<Outcome>) {
         let mut delivered = Vec::new();
         for Outcome { ticket, verdict } in outcomes.drain(..) {
-            if ticket & DELIVERY != 0 {
-                delivered.push((SegmentId((ticket & !DELIVERY) as i64), verdict));
+            let id = ticket & !DELIVERY;
+            if ticket & DELIVERY != 0 && Receivers::is_for_another(id) {
+                self.applications.receivers.ended(id, verdict);
+            } else if ticket & DELIVERY != 0 {
+                delivered.push((SegmentId(id as i64), verdict));
             } else {
                 self.receipts.settle(ticket, matches!(verdict, SmppVerdict::Done(_)));
             }
@@ -83,11 +89,32 @@ impl DoorPort for EsmeSide {
     }
 
     fn bound(&self, esme: &Arc<Esme>) {
-        self.applications.bound(esme);
+        if esme.kind.receives() {
+            // The others first: what wakes now may be in their hands.
+            self.applications.receivers.announce();
+            self.applications.bound(&esme.system_id);
+        }
     }
 
-    fn unbound(&self, _: &Arc<Esme>) {
+    fn unbound(&self, esme: &Arc<Esme>) {
+        self.applications.receivers.left(esme);
         self.applications.unbound();
+    }
+}
+
+impl EsmeSide {
+    /// What another node says of ESMEs.
+    pub fn heard(&self, bytes: &[u8]) {
+        let mut news = self.applications.receivers.heard(bytes);
+        self.outcomes(&mut news.outcomes);
+        news.came.iter().for_each(|system_id| self.applications.bound(system_id));
+    }
+
+    /// Every [`elsewhere::REPEAT`]: the others are told who is here, and what the silent ones had is looked after.
+    pub fn repeat(&self) {
+        self.applications.receivers.announce();
+        let mut lapsed = self.applications.receivers.lapsed();
+        self.outcomes(&mut lapsed);
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::{Account, Esme};
+use super::{Account, AddressRange, Esme};
 use crate::outcome::{Refused, Submission, Ticket, Unaccepted};
 use crate::pace::Pace;
 use crate::pdu::{COctets, CommandStatus, Request};
@@ -34,6 +34,7 @@ struct System {
 
 struct Taken {
     esme: Arc<Esme>,
+    range: AddressRange,
     deliveries: mpsc::Sender<Submission>,
 }
 
@@ -52,6 +53,12 @@ impl Rate {
     }
 }
 
+impl Taken {
+    fn receives(&self, address: &[u8]) -> bool {
+        self.esme.kind.receives() && self.range.serves(address)
+    }
+}
+
 impl Directory {
     pub(crate) fn next_session(&self) -> u64 {
         self.last_session.fetch_add(1, Ordering::Relaxed) + 1
@@ -62,6 +69,7 @@ impl Directory {
         &self,
         account: &Account,
         esme: Arc<Esme>,
+        range: AddressRange,
         deliveries: mpsc::Sender<Submission>,
     ) -> Result<Arc<Rate>, CommandStatus> {
         let mut systems = self.systems.lock();
@@ -77,7 +85,7 @@ impl Directory {
             // SMPP has no status for this; RALYBND is what centres answer.
             return Err(CommandStatus::RALYBND);
         }
-        system.sessions.push(Taken { esme, deliveries });
+        system.sessions.push(Taken { esme, range, deliveries });
         Ok(system.rate.clone())
     }
 
@@ -97,6 +105,10 @@ impl Directory {
         ticket: Ticket,
         request: Request,
     ) -> Result<(), Undeliverable> {
+        let address = match &request {
+            Request::DeliverSm(message) => message.destination.digits,
+            _ => COctets::EMPTY,
+        };
         let mut submission = Submission { ticket, request };
         let mut why = Refused::Down;
         let mut systems = self.systems.lock();
@@ -104,7 +116,7 @@ impl Directory {
             for _ in 0..system.sessions.len() {
                 system.turn = (system.turn + 1) % system.sessions.len();
                 let taken = &system.sessions[system.turn];
-                if !taken.esme.kind.receives() {
+                if !taken.receives(address.as_bytes()) {
                     continue;
                 }
                 match pump::offer(&taken.deliveries, submission) {
@@ -120,9 +132,9 @@ impl Directory {
         Err(Unaccepted { why, request: Box::new(submission.request) })
     }
 
-    pub(crate) fn receives(&self, system_id: &COctets<16>) -> bool {
+    pub(crate) fn receives(&self, system_id: &COctets<16>, address: &[u8]) -> bool {
         let systems = self.systems.lock();
-        systems.get(system_id).is_some_and(|s| s.sessions.iter().any(|t| t.esme.kind.receives()))
+        systems.get(system_id).is_some_and(|s| s.sessions.iter().any(|t| t.receives(address)))
     }
 
     pub(crate) fn list(&self) -> Vec<Arc<Esme>> {

@@ -6,6 +6,7 @@
 
 mod account;
 mod directory;
+mod range;
 mod seat;
 
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ use crate::session::Limits;
 pub use account::{Account, Accounts};
 use directory::Directory;
 pub use directory::Undeliverable;
+pub use range::AddressRange;
 
 /// The application behind the door. Called on the connection's task: nothing here may block.
 pub trait DoorPort: Send + Sync + 'static {
@@ -160,15 +162,15 @@ impl Door {
         self.listeners.lock().push(tokio::spawn(accept(shared, listener, encrypted)));
     }
 
-    /// Sends a deliver_sm or data_sm to a receiver of this ESME: one of them in turn, if there are several. Once taken, it has
-    /// exactly one outcome.
+    /// Sends a deliver_sm to a receiver of this ESME that serves its destination: one of them in turn, if there are several. Once
+    /// taken, it has exactly one outcome.
     pub fn deliver(&self, system_id: &COctets<16>, ticket: Ticket, request: Request) -> Result<(), Undeliverable> {
         self.shared.directory.deliver(system_id, ticket, request)
     }
 
-    /// Whether anybody of this name takes deliveries now.
-    pub fn receives(&self, system_id: &COctets<16>) -> bool {
-        self.shared.directory.receives(system_id)
+    /// Whether anybody of this name takes deliveries to this address now; empty: to any.
+    pub fn receives(&self, system_id: &COctets<16>, address: &[u8]) -> bool {
+        self.shared.directory.receives(system_id, address)
     }
 
     /// The sessions that are bound now.

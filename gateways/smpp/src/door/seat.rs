@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use super::directory::Rate;
-use super::{Account, BindAttempt, BindReply, Decision, Esme, Shared, welcome_words};
+use super::{Account, AddressRange, BindAttempt, BindReply, Decision, Esme, Shared, welcome_words};
 use crate::outcome::{Outcome, Submission, Ticket, Verdict};
 use crate::pace::Pace;
 use crate::pdu::{Address, Bind, CommandStatus, Outbind, Request};
@@ -177,6 +177,12 @@ impl Seat {
         if !account.may_bind(bind.kind) {
             return Err(CommandStatus::RBINDFAIL);
         }
+        // Of whoever takes nothing it says nothing. SMPP has no status for one that cannot be read.
+        let range = if bind.kind.receives() { bind.address_range.as_bytes() } else { b"" };
+        let range = AddressRange::parse(range).map_err(|unreadable| {
+            tracing::info!(%unreadable, "SMPP: a bind is refused");
+            CommandStatus::RBINDFAIL
+        })?;
         let esme = Arc::new(Esme {
             system_id: account.system_id,
             system_type: bind.system_type,
@@ -187,7 +193,7 @@ impl Seat {
             session: self.shared.directory.next_session(),
         });
         let deliveries = self.deliveries.clone().ok_or(CommandStatus::RBINDFAIL)?;
-        let rate = self.shared.directory.enter(&account, esme.clone(), deliveries)?;
+        let rate = self.shared.directory.enter(&account, esme.clone(), range, deliveries)?;
         // From now on the directory's is the only one: when it lets go, the queue can run dry.
         self.deliveries = None;
         let pace = Pace::new(0, account.deliver_window);

@@ -131,7 +131,7 @@ impl Centre {
     }
 
     pub async fn receiver(&self, system_id: &str) {
-        self.until("no receiver", || self.door.receives(&octets(system_id))).await;
+        self.until("no receiver", || self.door.receives(&octets(system_id), b"")).await;
     }
 
     pub async fn gone(&self) {

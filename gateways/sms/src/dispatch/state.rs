@@ -72,11 +72,10 @@ impl State {
         let Some(centre) = self.centre.clone() else { return };
         let mut homeless = Vec::new();
         for (link, lane) in &mut self.lanes {
-            // A link that is up has room or will have.
-            if lane.len() > 0
-                && centre.room(*link) == 0
-                && lane.first().is_none_or(|s| centre.choose(s.origin.msn) != Some(*link))
-            {
+            let Some(first) = lane.first() else { continue };
+            // A link that is up has room or will have; of an application's sessions another may be.
+            let shut = centre.room(*link) == 0 || centre.application(first.origin.msn) == Some(false);
+            if shut && centre.choose(first.origin.msn) != Some(*link) {
                 homeless.extend(lane.drain());
             }
         }

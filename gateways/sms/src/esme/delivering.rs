@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use gw_smpp::pdu::{CommandStatus, Octets, Request as Pdu, ShortMessage};
-use gw_smpp::{Door, Esme, Reply, Verdict as SmppVerdict};
+use gw_smpp::pdu::{COctets, CommandStatus, Octets, ShortMessage};
+use gw_smpp::{Reply, Verdict as SmppVerdict};
 use parking_lot::Mutex;
 use sip_ims::Msisdn;
 use sip_ims::ports::StoreError;
 
-use super::{Bell, Numbers, source};
+use super::{Bell, Numbers, Receivers, source};
 use crate::dispatch::{Centre, Dispatcher, LinkId, Pause, Report};
 use crate::queue::{Enqueued, MAX_PARTS, Origin, Part, Queue, Recall, Request, Segment, SegmentId, SentAs, Verdict};
 use crate::short_message::{Message, UDHI};
@@ -18,7 +18,7 @@ use crate::smpp::{Inbound, SmppCentre, address};
 /// The ESMEs that have numbers.
 pub struct Applications {
     pub numbers: Arc<Numbers>,
-    pub door: Arc<OnceLock<Door>>,
+    pub receivers: Arc<Receivers>,
     /// Calls those that bind only when they are asked to.
     pub bell: Arc<Bell>,
     /// Messages that each has at a time, in its window and behind it, by its place.
@@ -32,13 +32,13 @@ impl Applications {
     /// `windows`: of their sessions, by place.
     pub fn new(
         numbers: Arc<Numbers>,
-        door: Arc<OnceLock<Door>>,
+        receivers: Arc<Receivers>,
         bell: Arc<Bell>,
         windows: impl IntoIterator<Item = usize>,
     ) -> Applications {
         // One on the wire and one that waits behind it, so that the wire is never idle.
         let windows = windows.into_iter().map(|window| 2 * window).collect();
-        Applications { numbers, door, bell, windows, open: Mutex::default(), dispatcher: OnceLock::new() }
+        Applications { numbers, receivers, bell, windows, open: Mutex::default(), dispatcher: OnceLock::new() }
     }
 
     /// The dispatcher has these among its carriers, so it comes later.
@@ -57,15 +57,20 @@ impl Applications {
         self.open.lock().values().filter(|of| **of == esme).count()
     }
 
-    /// Whether a receiver of this one is bound.
+    /// Whether a receiver of this one is bound, here or elsewhere.
     pub fn receives(&self, esme: usize) -> bool {
-        let door = self.door.get();
-        door.zip(self.numbers.name(esme)).is_some_and(|(door, name)| door.receives(name))
+        self.numbers.name(esme).is_some_and(|name| self.receivers.receives(name, b""))
+    }
+
+    /// Whether one is that serves this number.
+    fn serves(&self, esme: usize, msn: Msisdn) -> bool {
+        let address = self.numbers.address(msn);
+        self.numbers.name(esme).is_some_and(|name| self.receivers.receives(name, address.digits.as_bytes()))
     }
 
     /// What waits for this ESME can be delivered.
-    pub(super) fn bound(&self, esme: &Esme) {
-        let Some(place) = self.numbers.place(&esme.system_id).filter(|_| esme.kind.receives()) else { return };
+    pub(super) fn bound(&self, system_id: &COctets<16>) {
+        let Some(place) = self.numbers.place(system_id) else { return };
         if let Some(dispatcher) = self.dispatcher.get() {
             dispatcher.returned(&self.numbers.ranges(place));
         }
@@ -95,7 +100,7 @@ impl Applications {
     }
 
     fn submit(&self, esme: usize, segment: &Segment) -> bool {
-        let (Some(door), Some(name)) = (self.door.get(), self.numbers.name(esme)) else { return false };
+        let Some(name) = self.numbers.name(esme) else { return false };
         let part = &segment.part;
         let message = ShortMessage {
             source: address(&part.source),
@@ -108,7 +113,7 @@ impl Applications {
         };
         // Before the outcome can come.
         self.open.lock().insert(segment.id, esme);
-        let taken = door.deliver(name, segment.id.0 as u64 | DELIVERY, Pdu::DeliverSm(message)).is_ok();
+        let taken = self.receivers.deliver(name, segment.id.0 as u64 | DELIVERY, message);
         if !taken {
             self.open.lock().remove(&segment.id);
         }
@@ -141,7 +146,7 @@ impl Carriers {
 impl Centre for Carriers {
     fn choose(&self, msn: Msisdn) -> Option<LinkId> {
         match self.applications.numbers.of(msn) {
-            Some(esme) => self.applications.receives(esme).then_some(LinkId(FIRST + esme)),
+            Some(esme) => self.applications.serves(esme, msn).then_some(LinkId(FIRST + esme)),
             None => self.centre.choose(msn),
         }
     }
@@ -174,7 +179,7 @@ impl Centre for Carriers {
 
     fn application(&self, msn: Msisdn) -> Option<bool> {
         let esme = self.applications.numbers.of(msn)?;
-        let receives = self.applications.receives(esme);
+        let receives = self.applications.serves(esme, msn);
         if !receives && let Some(name) = self.applications.numbers.name(esme) {
             self.applications.bell.ring(name);
         }

@@ -4,17 +4,16 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gw_smpp::Door;
-use gw_smpp::pdu::{COctets, Octets, Outbind, Request as Pdu, ShortMessage, Tag, Tlvs};
+use gw_smpp::pdu::{COctets, Octets, Outbind, ShortMessage, Tag, Tlvs};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::names::Wish;
-use super::{CLIENT, state};
+use super::{CLIENT, Receivers, state};
 use crate::billing::Calendar;
 use crate::notice::{Teller, Told};
 use crate::queue::{Notice, State};
@@ -45,7 +44,7 @@ pub struct Callee {
 
 /// Tells ESMEs, by deliver_sm.
 pub struct EsmeTeller {
-    pub door: Arc<OnceLock<Door>>,
+    pub receivers: Arc<Receivers>,
     pub receipts: Arc<Receipts>,
     pub calendar: Calendar,
     pub bell: Arc<Bell>,
@@ -53,7 +52,7 @@ pub struct EsmeTeller {
 
 /// Calls ESMEs that bind when they are asked to (outbind).
 pub struct Bell {
-    pub door: Arc<OnceLock<Door>>,
+    pub receivers: Arc<Receivers>,
     /// By system_id.
     pub callees: HashMap<COctets<16>, Callee>,
     /// Where calls are made.
@@ -72,9 +71,7 @@ impl Teller for EsmeTeller {
         let (settled, outcome) = oneshot::channel();
         let ticket = notice.id.0 as u64;
         self.receipts.open.lock().insert(ticket, settled);
-        let pdu = Pdu::DeliverSm(self.receipt(notice));
-        let taken = self.door.get().is_some_and(|door| door.deliver(&system_id, ticket, pdu).is_ok());
-        if !taken {
+        if !self.receivers.deliver(&system_id, ticket, self.receipt(notice)) {
             self.receipts.open.lock().remove(&ticket);
             self.bell.ring(&system_id);
             return Box::pin(std::future::ready(Told::Absent));
@@ -86,8 +83,8 @@ impl Teller for EsmeTeller {
 impl Bell {
     /// Asks an ESME to bind that has no receiver with us, if it listens somewhere.
     pub(super) fn ring(&self, system_id: &COctets<16>) {
-        let (Some(door), Some(callee)) = (self.door.get(), self.callees.get(system_id)) else { return };
-        if door.receives(system_id) {
+        let (Some(door), Some(callee)) = (self.receivers.door(), self.callees.get(system_id)) else { return };
+        if self.receivers.receives(system_id, b"") {
             return;
         }
         let now = Instant::now();
