@@ -4,6 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
+use harness::browser::browser;
 use harness::handset::{ACK, House, SMSIP, SUBMIT, by_pycrate, capture, concatenation, escaped, house, tpdu, tshark};
 use harness::sipp::header;
 use harness::sms::{self, NUMBER, field, push};
@@ -29,10 +30,16 @@ impl Town {
 }
 
 fn town(mode: &str) -> Town {
+    town_with(mode, "")
+}
+
+/// `sections`: more of the configuration.
+fn town_with(mode: &str, sections: &str) -> Town {
     let ports = Ports::claim();
     let (smsc, callback) = (ports.next(), ports.next());
     let mut setup = sms::setup(smsc, callback, "");
     setup.auth = "none";
+    setup.sections.push_str(sections);
     for (user, number) in [("alice", "+819012345601"), ("bob", NUMBER)] {
         setup.provisions.push_str(&format!(
             "[[user]]\nid = \"{user}\"\npassword = \"{}\"\nmsisdn = \"{number}\"\n",
@@ -501,4 +508,39 @@ fn a_text_from_outside_reaches_every_phone_and_who_is_away_when_he_is_back() {
     eventually("the other one is taken", Duration::from_secs(30), || {
         town.smsc.events("taken").iter().filter(|t| t["status"] == 0).count() == 2
     });
+}
+
+#[test]
+fn a_web_user_gets_a_short_message_and_answers_it() {
+    let town = town(NUMBER.trim_start_matches('+'));
+    let outside = format!("sip:+819099999999@{DOMAIN}");
+    let mut bob = browser(&town.house.server, "bob", harness::PASSWORD, &outside, "Thank you, outside");
+    bob.wait_for("sent", Duration::from_secs(30));
+    // The centre answers what he sent; he answers that.
+    bob.wait_for("got Back from outside", Duration::from_secs(30));
+    let submits = town.smsc.wait_for("submit", 2);
+    for (submit, text) in submits.iter().zip(["hello from the browser", "Thank you, outside"]) {
+        let ends = [&submit["from"], &submit["to"], &submit["text"]].map(|v| v.as_str().unwrap_or_default());
+        assert_eq!(ends, [&NUMBER[1..], "819099999999", text], "{submit}");
+    }
+    assert!(town.smsc.wait_for("taken", 1).iter().all(|t| t["status"] == 0));
+}
+
+#[test]
+fn what_a_centre_has_is_kept_for_a_handset_that_is_away_even_over_a_kill() {
+    let mut town = town_with(&NUMBER[1..], "[sms_over_ip]\nkeep = true\n");
+    let sipp = Sipp::new(&town.house.server, "message_open", town.house.server.ports.next());
+    sipp.set("URI", "tel:+819099999999").set("TEXT", "Tell bob").set("CODE", 202).users(&["alice"]).succeed();
+    // Nobody is there, and the centre is rid of it.
+    assert_eq!(town.smsc.wait_for("taken", 1)[0]["status"], 0);
+    eventually("it is put off", Duration::from_secs(20), || {
+        town.house.server.metric("isthmus_sms_dispatch_total{event=\"deferred\"}") == 1.0
+    });
+    town.house.server.process.signal("KILL");
+    town.house.server.restart();
+    let bob = town.house.handset(ACK);
+    let seen = bob.succeed(1);
+    assert_eq!(header(seen.received()[0], "Content-Type"), Some("application/vnd.3gpp.sms"));
+    town.delivered_at_once();
+    assert_eq!(town.smsc.events("taken").len(), 1);
 }

@@ -7,18 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{DOMAIN, PASSWORD, Process, Server, Setup, Sipp};
-
-/// Runs `tests/node/browser.js` for `user`; it prints `registered`, `sent`, `got TEXT`, `failed CAUSE`.
-fn browser(server: &Server, user: &str, password: &str, send_to: &str) -> Process {
-    let node = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node");
-    assert!(node.join("node_modules/jssip").exists(), "tests/run (or npm install in tests/node) gets JsSIP");
-    let mut command = Command::new("node");
-    command.arg("browser.js").arg(format!("wss://127.0.0.1:{}/sip", server.https));
-    command.args([user, password, DOMAIN, send_to]).current_dir(&node);
-    command.env("NODE_EXTRA_CA_CERTS", server.authority.certificate());
-    Process::start(&format!("browser-{user}"), server.path(), &mut command)
-}
+use harness::browser::browser;
+use harness::{DOMAIN, PASSWORD, Process, Setup, Sipp};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -32,7 +22,7 @@ fn browser_registers_and_messages_go_both_ways() {
         .set("PARAMS", "");
     bind.set("EXPIRES", 600).users(&["bob"]).succeed();
 
-    let mut alice = browser(&server, "alice", PASSWORD, &format!("sip:bob@{DOMAIN}"));
+    let mut alice = browser(&server, "alice", PASSWORD, &format!("sip:bob@{DOMAIN}"), "");
     alice.wait_for("registered", LIMIT);
     alice.wait_for("sent", LIMIT);
     let seen = phone.succeed(1);
@@ -46,7 +36,7 @@ fn browser_registers_and_messages_go_both_ways() {
 #[test]
 fn browser_with_wrong_password_is_refused() {
     let server = Setup::with_users(&["alice"]).start();
-    let mut alice = browser(&server, "alice", "guess", "");
+    let mut alice = browser(&server, "alice", "guess", "", "");
     let said = alice.wait_for("failed", LIMIT);
     assert!(!said.contains("registered"), "{said}");
 }

@@ -175,10 +175,18 @@ pub struct SmsOverIp {
     pub centre: String,
     /// Of the time stamps that handsets get, in quarters of an hour east of UTC, -48 to 56.
     pub zone: i8,
+    /// What a centre has for our users is kept here until their handsets are there; otherwise the centre keeps it.
+    pub keep: bool,
 }
 
 impl Default for SmsOverIp {
     fn default() -> SmsOverIp {
-        SmsOverIp { enabled: true, user: "ip-sm-gw".to_owned(), centre: "+10000000000".to_owned(), zone: 0 }
+        SmsOverIp {
+            enabled: true,
+            user: "ip-sm-gw".to_owned(),
+            centre: "+10000000000".to_owned(),
+            zone: 0,
+            keep: false,
+        }
     }
 }

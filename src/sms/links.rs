@@ -119,6 +119,7 @@ pub(super) fn inbound(
             gateway: gateway.clone(),
             location: location.clone(),
             keeper: keeper.clone(),
+            keep: config.sms_over_ip.keep,
             clock: clock(),
             watch: chronicle.clone(),
             count: AtomicU64::new(0),

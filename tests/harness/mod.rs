@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod baresip;
+pub mod browser;
 pub mod developer;
 pub mod digest;
 pub mod dns;
@@ -27,6 +28,7 @@ pub mod sipp;
 pub mod sms;
 pub mod stunnel;
 pub mod tls;
+pub mod wap;
 pub mod xcap;
 
 use std::time::{Duration, Instant};

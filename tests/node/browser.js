@@ -1,9 +1,10 @@
 // The browser of the WebSocket story: JsSIP with node's WebSocket in place of the browser's.
-// node browser.js URL USER PASSWORD DOMAIN [SEND_TO]; says on stdout what happens, one line each, until it is stopped.
+// node browser.js URL USER PASSWORD DOMAIN [SEND_TO [ANSWER]]; answers the first message that it gets with ANSWER; says on stdout what happens, one line each, until it is stopped.
 const JsSIP = require('jssip');
 const NodeWebSocket = require('jssip-node-websocket');
 
-const [url, user, password, domain, sendTo] = process.argv.slice(2);
+const [url, user, password, domain, sendTo, answer] = process.argv.slice(2);
+let answered = !answer;
 const ua = new JsSIP.UA({
   sockets: [new NodeWebSocket(url)],
   uri: `sip:${user}@${domain}`,
@@ -25,6 +26,9 @@ ua.on('registered', () => {
 });
 ua.on('registrationFailed', (e) => console.log(`failed ${e.cause}`));
 ua.on('newMessage', (e) => {
-  if (e.originator === 'remote') console.log(`got ${e.request.body}`);
+  if (e.originator !== 'remote') return;
+  console.log(`got ${e.request.body}`);
+  if (!answered) ua.sendMessage(e.request.from.uri.toString(), answer);
+  answered = true;
 });
 ua.start();

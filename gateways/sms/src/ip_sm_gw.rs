@@ -144,6 +144,11 @@ impl IpSmGw {
         &self.counts
     }
 
+    /// Whether a user of ours has this number.
+    pub fn serves(&self, msn: Msisdn) -> bool {
+        self.directory.by_msisdn(msn).is_some()
+    }
+
     /// The best that the user of this number has here now.
     pub fn phone(&self, location: &dyn Location, msn: Msisdn, unix: u64) -> Option<Phone> {
         let user = self.directory.by_msisdn(msn)?;

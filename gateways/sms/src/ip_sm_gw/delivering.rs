@@ -65,12 +65,14 @@ fn report(fate: Fate) -> HandsetReport {
     }
 }
 
-/// Takes what a centre has for our users. The centre keeps it until the handset has it; but the parts of a text that a phone is to get whole
-/// are kept here, or the first would have to be answered before the centre gives the last.
+/// Takes what a centre has for our users. Without `keep` the centre keeps it until the handset has it; but the parts of a text that a phone is to
+/// get whole are kept here, or the first would have to be answered before the centre gives the last.
 pub struct Terminating {
     pub gateway: Arc<IpSmGw>,
     pub location: Arc<dyn Location>,
     pub keeper: Arc<Keeper>,
+    /// Everything is kept here, and answered when it is on disk.
+    pub keep: bool,
     /// Unix milliseconds.
     pub clock: Arc<dyn Fn() -> i64 + Send + Sync>,
     pub watch: Arc<dyn Watch>,
@@ -92,7 +94,8 @@ impl Inbound for Terminating {
             Err(unreadable) => return reply.status(unreadable.status()),
         };
         let phone = self.gateway.phone(&*self.location, to, (self.clock)() as u64 / 1_000);
-        if phone == Some(Phone::Text) && (several || parts.len() > 1) {
+        let whole = phone == Some(Phone::Text) && (several || parts.len() > 1);
+        if whole || (self.keep && self.gateway.serves(to)) {
             return self.keeper.keep(link, to, Origin::HERE | Origin::TEXT, parts, reply);
         }
         let began = (self.clock)();
