@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use harness::developer::{CLIENT, SECRET, ask, curl, hook, python, python_program, send, token, with_client};
 use harness::sms::{NUMBER, Peer, XPID, setup};
-use harness::{Ports, Server, eventually};
+use harness::{Ports, Server, eventually, wap};
 use serde_json::{Value, json};
 
 const OTHER: &str = "+819087654321";
@@ -420,4 +420,55 @@ fn schemathesis_finds_no_answer_that_is_not_described() {
     assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
     assert!(said.contains("Operations:       9 selected") && said.contains("passed"), "{said}");
     assert!(server.metric("isthmus_sms_api_total{operation=\"send\",status=\"200\"}") > 0.0, "{said}");
+}
+
+#[test]
+fn wap_pushes_reach_the_centre_as_others_read_them() {
+    let story = story("normal", "destinations = [\"+81\"]", "", &[]);
+    let token = token(&story.server, CLIENT);
+    let indication = json!({
+        "to": [NUMBER],
+        "indication": {
+            "text": "Grüße <3", "href": "https://www.example.com/mail?a=1&b=2", "id": "box-1", "action": "high",
+            "expires": "2026-11-28T09:00:00+09:00",
+        },
+    });
+    let loading =
+        json!({ "to": [NUMBER], "loading": { "href": "http://example.org/a.wml", "action": "execute-high" } });
+    for (request, kind, content) in [
+        (
+            &indication,
+            "application/vnd.wap.sic",
+            &[
+                "-//WAPFORUM//DTD SI 1.0//EN",
+                "href=\"https://www.example.com/mail?a=1&amp;b=2\"",
+                "si-id=\"box-1\"",
+                "si-expires=\"2026-11-28T00:00:00Z\"",
+                "action=\"signal-high\"",
+                "Grüße &lt;3</indication>",
+            ][..],
+        ),
+        (
+            &loading,
+            "application/vnd.wap.slc",
+            &["-//WAPFORUM//DTD SL 1.0//EN", "href=\"http://example.org/a.wml\"", "action=\"execute-high\""],
+        ),
+    ] {
+        let count = story.smsc.events("submit").len();
+        let sent = send(&story.server, &token, &request.to_string());
+        assert_eq!(sent.status, 201, "{sent:?}");
+        let submit = story.smsc.wait_for("submit", count + 1).pop().unwrap();
+        assert_eq!((&submit["udh"], &submit["data_coding"]), (&"05040b8423f0".into(), &4.into()), "{submit}");
+        let push = harness::handset::octets(submit["text"].as_str().unwrap());
+        let seen = wap::dissected(story.server.path(), &push);
+        for told in ["PDU Type: Push", kind, "x-wap-application:wml.ua"] {
+            assert!(seen.contains(told), "{told} in {seen}");
+        }
+        let xml = wap::content(story.server.path(), &push);
+        for told in content {
+            assert!(xml.contains(told), "{told} in {xml}");
+        }
+    }
+    let nothing = json!({ "to": [NUMBER], "indication": { "text": "x", "action": "delete" } });
+    assert_eq!(send(&story.server, &token, &nothing.to_string()).refusal(), (400, "INVALID_ARGUMENT".into()));
 }

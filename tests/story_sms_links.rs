@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use harness::sms::{NUMBER, Peer, SECRET, XPID, cancel, field, push, setup, text};
-use harness::{Ports, Server, eventually};
+use harness::{Ports, Server, eventually, wap};
 
 struct Story {
     server: Server,
@@ -156,14 +156,7 @@ fn a_wap_push_goes_through_as_it_is() {
     assert_eq!((submit["text"].as_str(), submit["data_coding"].as_u64()), (Some(&*hex(&body)), Some(4)));
     callback.wait_notified(1);
     // What came out, as Wireshark sees it at that port.
-    let dump = server.path().join("push.txt");
-    let pcap = server.path().join("push.pcap");
-    let octets: Vec<String> = body.iter().map(|o| format!("{o:02x}")).collect();
-    std::fs::write(&dump, format!("0000 {}\n", octets.join(" "))).unwrap();
-    let done = Command::new("text2pcap").args(["-q", "-u", "9200,2948"]).arg(&dump).arg(&pcap).output().unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let seen = Command::new("tshark").args(["-n", "-V", "-r"]).arg(&pcap).output().expect("tshark runs");
-    let seen = String::from_utf8_lossy(&seen.stdout);
+    let seen = wap::dissected(server.path(), &body);
     for told in ["PDU Type: Push", "application/vnd.wap.sic", "href='https://www.'", "'example'", "You have mail"] {
         assert!(seen.contains(told), "{told} in {seen}");
     }

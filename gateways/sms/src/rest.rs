@@ -13,6 +13,7 @@ pub mod request;
 pub mod service;
 mod shelf;
 pub mod subscription;
+mod wap;
 pub mod webhook;
 
 use serde::de::DeserializeOwned;

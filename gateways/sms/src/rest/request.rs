@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use sip_ims::Msisdn;
 
 use super::Refusal;
+use super::wap::{Indication, Loading};
 use crate::push::message::{Coding, Content, Header, MAX_VALIDITY, hex};
 
 /// Recipients of one message.
@@ -26,7 +27,7 @@ pub struct MessageRequest {
     pub from: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<Category>,
-    /// The text; or else `binary`.
+    /// The text; or else one of `binary`, `indication` and `loading`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,6 +40,10 @@ pub struct MessageRequest {
     pub validity: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binary: Option<Binary>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub indication: Option<Indication>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loading: Option<Loading>,
 }
 
 /// Promotions go behind everything else.
@@ -106,8 +111,13 @@ impl MessageRequest {
 
     /// What is to be sent.
     pub fn content(&self) -> Result<Content, Refusal> {
-        match (&self.message, &self.binary) {
-            (Some(text), None) if !text.is_empty() => {
+        let others = [self.binary.is_some(), self.indication.is_some(), self.loading.is_some()];
+        let others = others.into_iter().filter(|other| *other).count();
+        if others > 0 && (self.encoding.is_some() || self.message_class.is_some()) && self.message.is_none() {
+            return Err(Refusal::argument("encoding, messageClass: of texts only"));
+        }
+        match &self.message {
+            Some(text) if !text.is_empty() && others == 0 => {
                 if self.message_class.is_some_and(|c| c > 3) {
                     return Err(Refusal::argument("messageClass: must be 0 to 3"));
                 }
@@ -118,9 +128,14 @@ impl MessageRequest {
                 };
                 Ok(Content::Text { text: text.clone(), coding, mclass: self.message_class })
             }
-            (None, Some(binary)) if self.encoding.is_none() && self.message_class.is_none() => binary.content(),
-            (None, Some(_)) => Err(Refusal::argument("encoding, messageClass: of texts only")),
-            _ => Err(Refusal::argument("exactly one of message and binary must say something")),
+            None if others == 1 => {
+                let binary = self.binary.as_ref().map(Binary::content);
+                let indication = || self.indication.as_ref().map(Indication::content);
+                let loading = || self.loading.as_ref().map(Loading::content);
+                // One of them is there.
+                binary.or_else(indication).or_else(loading).unwrap_or_else(|| Err(Refusal::argument(NOTHING)))
+            }
+            _ => Err(Refusal::argument(NOTHING)),
         }
     }
 
@@ -167,6 +182,8 @@ impl Binary {
         })
     }
 }
+
+const NOTHING: &str = "exactly one of message, binary, indication and loading must say something";
 
 #[cfg(test)]
 mod tests {
