@@ -6,10 +6,9 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::msrp::{Frame, Stream, dissected};
-use harness::sipp::Running;
+use harness::msrp::{Frame, Session, Stream, dissected, register};
 use harness::tls::shown_certificate;
-use harness::{DOMAIN, Peer, Server, Setup, Sipp, eventually};
+use harness::{DOMAIN, Server, Setup, Sipp, eventually};
 
 /// BYE ends both legs within this time.
 const CLOSED: Duration = Duration::from_secs(5);
@@ -24,83 +23,6 @@ fn started(more: &str) -> (Server, [u16; 2]) {
     // The block stays ours for as long as the test runs.
     std::mem::forget(ports);
     (server, doors)
-}
-
-/// A call between alice and bob with a message section, and what SIPp learnt.
-struct Session {
-    call_id: &'static str,
-    caller: Option<Running>,
-    caller_port: u16,
-    callee: Option<Running>,
-}
-
-impl Session {
-    /// `offer` and `answer` are the message sections of the two.
-    fn open(server: &Server, call_id: [&'static str; 2], offer: &str, answer: &str) -> Session {
-        Session::as_in(server, call_id, ["session", "session_answer"], offer, answer, |sipp| sipp)
-    }
-
-    /// With these scenarios; `caller` adds to the first.
-    fn as_in(
-        server: &Server,
-        call_id: [&'static str; 2],
-        [calls, answers]: [&'static str; 2],
-        offer: &str,
-        answer: &str,
-        caller: impl FnOnce(Sipp) -> Sipp,
-    ) -> Session {
-        let phone = server.ports.next();
-        let callee = Sipp::new(server, answers, phone).set("MEDIA", answer).start();
-        register(server, phone);
-        let caller_port = server.ports.next();
-        let sipp = Sipp::new(server, calls, caller_port).set("MEDIA", offer).set("URI", format!("sip:bob@{DOMAIN}"));
-        let caller = caller(sipp).users(&["alice"]).options(&call_id).start();
-        Session { call_id: call_id[1], caller: Some(caller), caller_port, callee: Some(callee) }
-    }
-
-    /// A line of the description that one of them received, by how it begins.
-    fn told(&self, running: Option<&Running>, line: &str) -> String {
-        let base = &running.expect("the call goes on").base;
-        let log = base.with_file_name(format!("{}.msg", base.file_name().unwrap().to_string_lossy()));
-        let mut found = None;
-        eventually(&format!("a description with {line}"), Duration::from_secs(20), || {
-            let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
-            let received = text
-                .split("-----------------------------------------------")
-                .filter(|b| b.contains("message received"));
-            found = received.flat_map(str::lines).find(|l| l.starts_with(line)).map(|l| l[line.len()..].to_owned());
-            found.is_some()
-        });
-        found.unwrap()
-    }
-
-    /// What the caller is told about the far end.
-    fn caller_is_told(&self, line: &str) -> String {
-        self.told(self.caller.as_ref(), line)
-    }
-
-    fn callee_is_told(&self, line: &str) -> String {
-        self.told(self.callee.as_ref(), line)
-    }
-
-    /// The caller goes on in its scenario.
-    fn go_on(&self) {
-        let peer = Peer::new(0);
-        let info = peer.request("INFO", "sip:x", ["bob", "alice"], self.call_id, "", "");
-        peer.send(self.caller_port, &info);
-    }
-
-    /// The caller hangs up; SIPp must be content on both sides.
-    fn hang_up(mut self) -> [harness::Outcome; 2] {
-        self.go_on();
-        [self.caller.take(), self.callee.take()].map(|running| running.unwrap().succeed(1))
-    }
-}
-
-/// Bob has a phone at this port.
-fn register(server: &Server, phone: u16) {
-    let sipp = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{phone}"));
-    sipp.set("PARAMS", "").set("EXPIRES", 600).users(&["bob"]).succeed();
 }
 
 fn section(port: u16, path: &str, more: &str) -> String {

@@ -7,14 +7,19 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::sipp::Running;
+use super::{DOMAIN, Peer, Server, Sipp, eventually};
+
 /// How long a story waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What fits into a packet; of longer chunks there is nothing else to see.
+const PACKET: usize = 60_000;
 
 /// One end of an MSRP connection.
 pub struct Stream {
     pub io: TcpStream,
     kept: Vec<u8>,
-    /// Every request and response that was read, for a dissector.
+    /// Every request and response of up to [`PACKET`] bytes that was read, for a dissector.
     pub received: Vec<Vec<u8>>,
 }
 
@@ -170,7 +175,9 @@ impl Stream {
             end = after;
         };
         let whole = self.kept.drain(..at + mark.len() + 3).collect::<Vec<u8>>();
-        self.received.push(whole.clone());
+        if whole.len() <= PACKET {
+            self.received.push(whole.clone());
+        }
         let inside = &whole[line_end + 2..at];
         let blank = if inside.starts_with(b"\r\n") { Some(0) } else { find(inside, b"\r\n\r\n", 0).map(|b| b + 2) };
         let (head, body) = match blank {
@@ -189,16 +196,91 @@ impl Stream {
     }
 }
 
+/// A call between alice and bob with a message section, and what SIPp learnt.
+pub struct Session {
+    call_id: &'static str,
+    caller: Option<Running>,
+    caller_port: u16,
+    callee: Option<Running>,
+}
+
+impl Session {
+    /// `offer` and `answer` are the message sections of the two.
+    pub fn open(server: &Server, call_id: [&'static str; 2], offer: &str, answer: &str) -> Session {
+        Session::as_in(server, call_id, ["session", "session_answer"], offer, answer, |sipp| sipp)
+    }
+
+    /// With these scenarios; `caller` adds to the first.
+    pub fn as_in(
+        server: &Server,
+        call_id: [&'static str; 2],
+        [calls, answers]: [&'static str; 2],
+        offer: &str,
+        answer: &str,
+        caller: impl FnOnce(Sipp) -> Sipp,
+    ) -> Session {
+        let phone = server.ports.next();
+        let callee = Sipp::new(server, answers, phone).set("MEDIA", answer).start();
+        register(server, phone);
+        let caller_port = server.ports.next();
+        let sipp = Sipp::new(server, calls, caller_port).set("MEDIA", offer).set("URI", format!("sip:bob@{DOMAIN}"));
+        let caller = caller(sipp).users(&["alice"]).options(&call_id).start();
+        Session { call_id: call_id[1], caller: Some(caller), caller_port, callee: Some(callee) }
+    }
+
+    /// A line of the description that one of them received, by how it begins.
+    fn told(&self, running: Option<&Running>, line: &str) -> String {
+        let base = &running.expect("the call goes on").base;
+        let log = base.with_file_name(format!("{}.msg", base.file_name().unwrap().to_string_lossy()));
+        let mut found = None;
+        eventually(&format!("a description with {line}"), Duration::from_secs(20), || {
+            let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
+            let received = text
+                .split("-----------------------------------------------")
+                .filter(|b| b.contains("message received"));
+            found = received.flat_map(str::lines).find(|l| l.starts_with(line)).map(|l| l[line.len()..].to_owned());
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// What the caller is told about the far end.
+    pub fn caller_is_told(&self, line: &str) -> String {
+        self.told(self.caller.as_ref(), line)
+    }
+
+    pub fn callee_is_told(&self, line: &str) -> String {
+        self.told(self.callee.as_ref(), line)
+    }
+
+    /// The caller goes on in its scenario.
+    pub fn go_on(&self) {
+        let peer = Peer::new(0);
+        let info = peer.request("INFO", "sip:x", ["bob", "alice"], self.call_id, "", "");
+        peer.send(self.caller_port, &info);
+    }
+
+    /// The caller hangs up; SIPp must be content on both sides.
+    pub fn hang_up(mut self) -> [super::Outcome; 2] {
+        self.go_on();
+        [self.caller.take(), self.callee.take()].map(|running| running.unwrap().succeed(1))
+    }
+}
+
+/// Bob has a phone at this port.
+pub fn register(server: &Server, phone: u16) {
+    let sipp = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{phone}"));
+    sipp.set("PARAMS", "").set("EXPIRES", 600).users(&["bob"]).succeed();
+}
+
 /// tshark's MSRP dissector reads everything that a stream got from the server, each as a packet: one line for each, which says
 /// method or status, Message-ID and flag.
 pub fn dissected(folder: &Path, stream: &Stream) -> Vec<String> {
-    /// What fits into a packet; of longer chunks there is nothing else to see.
-    const PACKET: usize = 60_000;
     let hex = folder.join("msrp.hex");
     let capture = folder.join("msrp.pcap");
     let mut text = String::new();
-    let frames = stream.received.iter().filter(|f| f.len() <= PACKET);
-    for (i, row) in frames.clone().flat_map(|f| f.chunks(16).enumerate()) {
+    let frames = &stream.received;
+    for (i, row) in frames.iter().flat_map(|f| f.chunks(16).enumerate()) {
         let octets: String = row.iter().map(|b| format!(" {b:02x}")).collect();
         text.push_str(&format!("{:06x}{octets}\n", i * 16));
     }
@@ -213,7 +295,7 @@ pub fn dissected(folder: &Path, stream: &Stream) -> Vec<String> {
         .expect("tshark; tests/run installs it");
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
     let lines: Vec<String> = String::from_utf8_lossy(&read.stdout).lines().map(str::to_owned).collect();
-    assert_eq!(lines.len(), frames.count(), "one line for each: {lines:?}");
+    assert_eq!(lines.len(), frames.len(), "one line for each: {lines:?}");
     for line in &lines {
         let told: Vec<&str> = line.split('|').collect();
         let [method, status, message_id, flag, malformed] = told[..] else { panic!("{line}") };
@@ -224,7 +306,7 @@ pub fn dissected(folder: &Path, stream: &Stream) -> Vec<String> {
 }
 
 fn find(bytes: &[u8], what: &[u8], from: usize) -> Option<usize> {
-    bytes.get(from..)?.windows(what.len()).position(|w| w == what).map(|at| from + at)
+    memchr::memmem::find(bytes.get(from..)?, what).map(|at| from + at)
 }
 
 fn shown(bytes: &[u8]) -> String {
