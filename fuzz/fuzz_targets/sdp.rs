@@ -4,9 +4,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use media_sdp::Sdp;
+use media_sdp::file::FileSelector;
 use media_sdp::message::{Anchored, Change, Messages, Setup, is_messages, rewrite};
 
 fuzz_target!(|bytes: &[u8]| {
+    let name = FileSelector::parse(bytes).file_name();
+    assert!(name.len() <= 3 * bytes.len());
     let Ok(sdp) = Sdp::parse(bytes) else { return };
     let mut same = Vec::new();
     rewrite(&sdp, &mut same, |_| Change::Keep);

@@ -1,12 +1,13 @@
 //! Session descriptions (RFC 8866) as SIP carries them (RFC 3264).
 //!
 //! What it does: reads a description into lines and media sections over the received bytes ([`Sdp`]), reads and writes what is
-//! said about messages (RFC 4975, RFC 6135, RFC 8122: [`message`]). What is not ours to change is written as it came.
+//! said about messages (RFC 4975, RFC 6135, RFC 8122: [`message`]) and files (RFC 5547: [`file`]). What is not ours to change is written as it came.
 //!
 //! What it does not: choose codecs, or open anything.
 //!
 //! Start reading at [`Sdp::parse`].
 
+pub mod file;
 pub mod message;
 
 use std::ops::Range;
