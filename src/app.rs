@@ -12,10 +12,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use gw_sms::dispatch::Dispatcher;
 use gw_sms::ip_sm_gw::{self, Inbox, IpSmGw};
 use gw_sms::registry::{self, Registry};
+use media_content::Scanner;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
 use sip_ims::criteria::Filters;
+use sip_ims::gate::Gate;
 use sip_ims::media::Media;
 use sip_ims::ports::{Bus, BusError, StoreError, UserChange};
 use sip_ims::service::{Chronicle, Service};
@@ -56,7 +58,7 @@ use crate::telemetry::metrics::Family;
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Capture, Marks, Metrics, Tap, Timed, redact, sources};
 use crate::xcap::{Xcap, changes};
-use crate::{cdr, presence, provision};
+use crate::{cdr, control, presence, provision};
 use signals::{Live, Signals, until_stopped};
 
 /// Why the server did not start, or did not go on.
@@ -171,6 +173,7 @@ pub fn run(
     let filters = registry.filters().clone();
     let family = Family::gauge("isthmus_filters", "Filter criteria in force.");
     metrics.source(family, move |s| s.push(&[], filters.len() as f64));
+    let scanner = control::scanner(&config);
     let around = Around {
         directory: directory.clone(),
         filters: registry.filters().clone(),
@@ -178,7 +181,8 @@ pub fn run(
         metrics: metrics.clone(),
         cluster: cluster.clone(),
         media: msrp.as_ref().map(|m| m.anchor.clone() as Arc<dyn Media>),
-        ends: msrp.as_ref().map(|m| Ends { switch: m.switch.clone(), doors: m.told }),
+        ends: msrp.as_ref().map(|m| Ends { switch: m.switch.clone(), doors: m.told, anchor: m.anchor.clone() }),
+        scanner: scanner.clone(),
     };
     let Services { sip, home, registrar, presence, abroad, diff, authenticator, pager, courier, ip_sm_gw, names, wake } =
         open_sip(&config, &pems, &store, around, runtime.handle())?;
@@ -231,7 +235,7 @@ pub fn run(
         .merge(sessions.unwrap_or_default())
         .merge(http::smsgw::router(sms.push.clone()))
         .merge(http::xcap::open(&xcap, digest.clone(), &config.xcap, &metrics))
-        .merge(http::content::open(&config, &cluster_secret(&store)?, digest, &metrics, runtime.handle())?)
+        .merge(http::content::open(&config, &cluster_secret(&store)?, scanner, digest, &metrics, runtime.handle())?)
         .merge(developers(&config, &store, registry.clone(), &sms, &metrics)?);
     let admin = http::admin::Admin {
         token: secrets::admin_token(&config)?,
@@ -402,6 +406,7 @@ struct Around {
     cluster: Arc<Cluster>,
     media: Option<Arc<dyn Media>>,
     ends: Option<Ends>,
+    scanner: Option<Arc<Scanner>>,
 }
 
 /// What answers SIP, tied together.
@@ -430,7 +435,7 @@ fn open_sip(
     around: Around,
     runtime: &Handle,
 ) -> Result<Services, AppError> {
-    let Around { directory, filters, chronicle, metrics, cluster, media, ends } = around;
+    let Around { directory, filters, chronicle, metrics, cluster, media, ends, scanner } = around;
     let sip = &config.sip;
     // Bound before anything is written into a Via, so that port 0 is known by its real number.
     let bound = Bound::new(&carrier_config(config, pems)?, runtime.clone())?;
@@ -509,6 +514,8 @@ fn open_sip(
     services.splice(1..1, presence.clone().map(|p| p as Arc<dyn Service>));
     let diff = changes::open(config, store, home.clone(), directory.clone(), &metrics);
     services.splice(1..1, diff.clone().map(|d| d as Arc<dyn Service>));
+    let around = (home.clone(), directory.clone(), pager.clone());
+    let control = control::open(config, around, scanner, &metrics, runtime);
     let chat = ends.map(|ends| {
         let parts = chat::Parts {
             home: home.clone(),
@@ -519,6 +526,7 @@ fn open_sip(
             metrics: &metrics,
             authenticator: authenticator.clone(),
             runtime: runtime.clone(),
+            control: &control,
         };
         Chat::open(config, ends, parts)
     });
@@ -538,6 +546,7 @@ fn open_sip(
         joints,
         chronicle: chronicle.clone(),
         media,
+        gate: control.concerns_messages().then(|| control.clone() as Arc<dyn Gate>),
         names: names.clone(),
         secret: secrets::random(),
         cluster_secret: secret,
@@ -548,6 +557,7 @@ fn open_sip(
         authenticator.attach(Arc::new(vectors), driver.clone());
     }
     abroad.attach(driver.clone());
+    control::attach(&control, &driver);
     registrar.attach(driver.clone());
     if let Some(chat) = &chat {
         chat.attach(config, driver.clone(), &pager);

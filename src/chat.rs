@@ -8,7 +8,8 @@ use sip_ims::ports::{Documents, StoreError};
 use sip_ims::service::{Chronicle, Location, NextHops, Outlet, Service};
 use sip_ims::{Authenticator, Home};
 use sip_messaging::{
-    Agent, AgentParts, AnchorConfig, ConferenceConfig, ConferenceCounts, ConferenceParts, Conferences, Pager, Sessions,
+    Agent, AgentParts, Anchor, AnchorConfig, ConferenceConfig, ConferenceCounts, ConferenceParts, Conferences,
+    ContentControl, Pager, Sessions,
 };
 use tokio::runtime::Handle;
 
@@ -22,6 +23,7 @@ use crate::telemetry::metrics::Family;
 pub struct Ends {
     pub switch: Arc<Switch>,
     pub doors: AnchorConfig,
+    pub anchor: Arc<Anchor>,
 }
 
 /// What the services for such sessions work with.
@@ -35,6 +37,7 @@ pub struct Parts<'a> {
     /// `None`: nobody proves who they are.
     pub authenticator: Option<Arc<Authenticator>>,
     pub runtime: Handle,
+    pub control: &'a Arc<ContentControl>,
 }
 
 /// The agent and the rooms.
@@ -58,6 +61,10 @@ impl Chat {
             runtime: parts.runtime.clone(),
             strangers: config.sip.auth == Auth::None,
         });
+        if parts.control.concerns_sessions() {
+            ends.anchor.control_by(parts.control.clone());
+            agent.control_by(parts.control.clone());
+        }
         let a = agent.clone();
         let family = Family::gauge("isthmus_chat_sessions", "Sessions of messages that end in this server, now.");
         parts.metrics.source(family, move |out| out.push(&[], a.sessions() as f64));

@@ -13,6 +13,7 @@ mod chat;
 pub mod chronicle;
 pub mod cluster;
 pub mod config;
+mod control;
 pub mod ctl;
 pub mod http;
 pub mod msrp;

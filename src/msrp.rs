@@ -62,6 +62,8 @@ impl Msrp {
             media_msrp::Config {
                 sessions: msrp.max_sessions,
                 max_message: msrp.max_message.0,
+                spool: config.data_dir.join("spool"),
+                max_spool: msrp.max_spool.0,
                 loopback: all.iter().flatten().all(|a| a.ip().is_loopback()),
             },
             runtime.clone(),
@@ -138,7 +140,7 @@ fn to_metrics(metrics: &Metrics, switch: &Arc<Switch>, anchor: &Arc<Anchor>) {
     let s = switch.clone();
     metrics.source(Family::counter("isthmus_msrp_total", "What the MSRP switch did, by kind."), move |out| {
         type Of = fn(&Counts) -> &AtomicU64;
-        let kinds: [(&str, Of); 13] = [
+        let kinds: [(&str, Of); 14] = [
             ("connections", |c| &c.connections),
             ("connections_refused", |c| &c.connections_refused),
             ("connections_cut", |c| &c.connections_cut),
@@ -150,6 +152,7 @@ fn to_metrics(metrics: &Metrics, switch: &Arc<Switch>, anchor: &Arc<Anchor>) {
             ("reports", |c| &c.reports),
             ("refused", |c| &c.refused),
             ("failed", |c| &c.failed),
+            ("withheld", |c| &c.withheld),
             ("received", |c| &c.received),
             ("sent", |c| &c.sent),
         ];

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use sip_call::{Access, BackToBack, Joints, Names, Proxy, ProxyParts, Seals, Spent, Trusted};
 use sip_ims::authenticate::Authenticator;
 use sip_ims::criteria::Filters;
+use sip_ims::gate::Gate;
 use sip_ims::media::Media;
 use sip_ims::service::{Chronicle, Location, Service};
 use sip_ims::{Directory, Home};
@@ -37,6 +38,7 @@ pub struct SipParts {
     pub joints: Arc<Joints>,
     pub chronicle: Arc<dyn Chronicle>,
     pub media: Option<Arc<dyn Media>>,
+    pub gate: Option<Arc<dyn Gate>>,
     pub names: Arc<dyn Names>,
     /// Of this process.
     pub secret: [u8; 16],
@@ -109,6 +111,7 @@ impl Sip {
             spent: Spent::default(),
             chronicle: parts.chronicle,
             media: parts.media,
+            gate: parts.gate,
             record_route: config.record_route,
             seals: Seals::new(&parts.cluster_secret),
             penalise: Arc::new(move |flow, points| neighbours.penalise(flow, points)),

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use harness::clamd::{Clamd, eicar};
 use harness::msrp::{Session, Stream, dissected};
 use harness::{Server, Setup};
 
@@ -21,11 +22,11 @@ const MIB: u64 = 1 << 20;
 const CHUNK: u64 = 256 << 10;
 const ALICE: &str = "msrp://127.0.0.1:9/alice5s93;tcp";
 
-fn started() -> (Server, u16) {
+fn started(more: &str) -> (Server, u16) {
     let ports = harness::Ports::claim();
     let doors = [ports.next(), ports.next()];
     let mut setup = Setup::with_users(&["alice", "bob"]);
-    setup.sections = format!("[msrp]\ntcp = \"127.0.0.1:{}\"\ntls = \"127.0.0.1:{}\"\n", doors[0], doors[1]);
+    setup.sections = format!("[msrp]\ntcp = \"127.0.0.1:{}\"\ntls = \"127.0.0.1:{}\"\n{more}", doors[0], doors[1]);
     let server = setup.start();
     // The block stays ours for as long as the test runs.
     std::mem::forget(ports);
@@ -170,7 +171,7 @@ impl Transfer {
 
 #[test]
 fn a_file_that_broke_off_goes_on_by_a_new_offer_and_arrives_as_it_was() {
-    let (server, door) = started();
+    let (server, door) = started("");
     let size = 200 * MIB + 12_345;
     let (original, copy) = (server.path().join("original"), server.path().join("copy"));
     written(&original, size);
@@ -207,7 +208,7 @@ fn a_file_that_broke_off_goes_on_by_a_new_offer_and_arrives_as_it_was() {
 
 #[test]
 fn a_tebibyte_is_refused_at_its_first_chunk() {
-    let (server, door) = started();
+    let (server, door) = started("");
     let size = 1u64 << 40;
     let hash = ["AB"; 20].join(":");
     let mut transfer = Transfer::open(&server, door, "file-3", &attributes(size, &hash, "1-*"));
@@ -228,4 +229,56 @@ fn a_tebibyte_is_refused_at_its_first_chunk() {
     assert_eq!(transfer.bob.next_answering().text(), "a small one");
     assert_eq!(transfer.alice.next().what, "200 OK");
     transfer.session.hang_up();
+}
+
+#[test]
+fn a_file_that_is_judged_arrives_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let ports = harness::Ports::claim();
+    let clamd = Clamd::start(dir.path(), ports.next(), &eicar());
+    let (server, door) =
+        started(&format!("[content]\nclamd = \"{}\"\n[content.sessions]\njudge = \"all\"\n", clamd.address));
+    let [good, bad, copy] = ["good", "bad", "copy"].map(|name| server.path().join(name));
+    let size = 20 * MIB + 12_345;
+    written(&good, size);
+    written(&bad, size);
+    File::options().write(true).open(&bad).unwrap().write_all_at(&eicar(), 6 * MIB).unwrap();
+    let hash = sha1(&good);
+    let before = height(&server);
+
+    let received = File::create(&copy).unwrap();
+    let mut transfer = Transfer::open(&server, door, "file-4", &attributes(size, &hash, "1-*"));
+    let sender = transfer.sending(&good, 0);
+    assert_eq!(transfer.receives(&received, 0, size), size);
+    sender.join().unwrap();
+    assert_eq!(sha1(&copy), hash);
+    transfer.session.hang_up();
+    transfer.bob.closed(CLOSED);
+    let grown = height(&server).saturating_sub(before);
+    assert!(grown < 16 * MIB, "{grown} bytes more for a file of {size}");
+
+    // A virus; and another file than the one that was offered.
+    for (call_id, file, hash, status) in [
+        ("file-5", &bad, sha1(&bad), "000 403"),
+        ("file-6", &bad, hash, "000 403"),
+        ("file-7", &good, sha1(&bad), "000 400"),
+    ] {
+        let mut transfer = Transfer::open(&server, door, call_id, &attributes(size, &hash, "1-*"));
+        let sender = transfer.sending(file, 0);
+        let report = loop {
+            let frame = transfer.alice.next();
+            if frame.what == "REPORT" {
+                break frame;
+            }
+            assert_eq!(frame.what, "200 OK");
+        };
+        sender.join().unwrap();
+        assert_eq!(report.header("Message-ID"), "12339sdqwer");
+        assert!(report.header("Status").starts_with(status), "{call_id}: {report:?}");
+        let sign = transfer.bob.next_answering();
+        assert_eq!((sign.header("Message-ID"), sign.body.as_deref(), sign.flag), ("12339sdqwer", Some(&b""[..]), '#'));
+        transfer.session.hang_up();
+        transfer.bob.closed(CLOSED);
+    }
+    assert_eq!(std::fs::read_dir(server.path().join("data/spool")).unwrap().count(), 0);
 }

@@ -1,4 +1,5 @@
-//! What a client says of a file's bytes, a line each: the range that it wants, the range that it sends, the file's name in a link.
+//! What a client says of a file's bytes, a line each: the range that it wants, the range that it sends, the file's name in a link;
+//! then a content type, and a body of that type to be taken apart for a scanner.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -26,4 +27,7 @@ fuzz_target!(|text: &str| {
     if let Ok(id) = name.parse::<Id>() {
         assert_eq!(id.to_string(), name);
     }
+    let content_type = line();
+    let body: Vec<&str> = lines.collect();
+    assert!(!sip_messaging::content_types(content_type, body.join("\n").as_bytes()).is_empty());
 });

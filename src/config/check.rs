@@ -90,6 +90,11 @@ impl Config {
         within("content.keep_days", u64::from(content.keep_days), 1, 3_650);
         within("content.daily_quota", content.daily_quota.0, 1, 1 << 50);
         within("content.max_uploads", content.max_uploads as u64, 1, 10_000);
+        for (name, control) in [("messages", &content.messages), ("sessions", &content.sessions)] {
+            let types = control.refused_types.as_ref().map_or(0, Vec::len);
+            within(&format!("content.{name}.refused_types"), types as u64, 0, 1_000);
+            within(&format!("content.{name}.max_size"), control.max_size.0, 0, 1 << 40);
+        }
         within("content.rate", u64::from(content.rate), 1, 10_000);
         for (i, link) in self.smpp.link.iter().enumerate() {
             within(&format!("smpp.link[{i}].window"), u64::from(link.window), 1, 1_000);

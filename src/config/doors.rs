@@ -50,6 +50,8 @@ pub struct Msrp {
     pub address: Option<IpAddr>,
     /// Largest message or file, in bytes, up to 2^53.
     pub max_message: Size,
+    /// Bytes of all messages that wait for a scanner's verdict; they lie in `data_dir/spool`. Up to 2^53.
+    pub max_spool: Size,
     /// 1 to 10,000,000.
     pub max_sessions: usize,
 }
@@ -68,6 +70,7 @@ impl Default for Msrp {
             anchor: true,
             address: None,
             max_message: Size::mib(4096),
+            max_spool: Size::mib(4096),
             max_sessions: 100_000,
         }
     }
@@ -490,6 +493,48 @@ pub struct Content {
     pub max_uploads: usize,
     /// Requests a second of one user, 1 to 10,000; four times as many at once.
     pub rate: u32,
+    /// What holds for messages.
+    pub messages: Control,
+    /// What holds for MSRP sessions.
+    pub sessions: Control,
+}
+
+/// `[content.messages]`, `[content.sessions]`: what users send each other without files over HTTP. The scanner is the same.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Control {
+    pub judge: Whose,
+    /// Not said: those of `[content]`.
+    pub refused_types: Option<Vec<String>>,
+    /// Largest message that passes; 0: what the protocol's own section allows.
+    pub max_size: Size,
+    /// Not said: that of `[content]`.
+    pub unscanned: Option<WhenUnscanned>,
+    /// Addressees of ours hear that something was withheld.
+    pub tell_addressee: bool,
+}
+
+/// Whose messages are judged.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Whose {
+    None,
+    /// What comes by WebSocket, and from other domains.
+    #[default]
+    Outsiders,
+    All,
+}
+
+impl Default for Control {
+    fn default() -> Control {
+        Control {
+            judge: Whose::Outsiders,
+            refused_types: None,
+            max_size: Size::mib(0),
+            unscanned: None,
+            tell_addressee: true,
+        }
+    }
 }
 
 /// `[content.s3]`: a bucket of AWS or of whatever speaks S3.
@@ -546,6 +591,8 @@ impl Default for Content {
             daily_quota: Size::mib(2048),
             max_uploads: 64,
             rate: 20,
+            messages: Control::default(),
+            sessions: Control::default(),
         }
     }
 }

@@ -19,10 +19,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use media_content::clamd::Clamd;
 use media_content::link::Bad;
 use media_content::{
-    Control, Entry, Grant, Id, Links, Shelf, ShelfError, State as Stage, Upload, Verdict, info, place,
+    Control, Entry, Grant, Id, Links, Scanner, Shelf, ShelfError, State as Stage, Upload, Verdict, info, place,
 };
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -84,6 +83,7 @@ struct Counts {
 pub fn open(
     config: &Config,
     secret: &[u8; 32],
+    scanner: Option<Arc<Scanner>>,
     digest: Option<Arc<Digest>>,
     metrics: &Metrics,
     runtime: &tokio::runtime::Handle,
@@ -107,11 +107,15 @@ pub fn open(
         }
     };
     let store = store.map_err(|(at, source)| AppError::Io { what: format!("content, {at}"), source })?;
-    let scanner = (!settings.clamd.is_empty()).then(|| Clamd::new(&settings.clamd));
     let content = Arc::new(Content {
         shelf: Shelf::new(store, settings.max_file.0),
         links: Links::new(secret),
-        control: Control::new(settings.refused_types.clone(), scanner, settings.unscanned == WhenUnscanned::Pass),
+        control: Control::new(
+            &settings.refused_types,
+            settings.max_file.0,
+            scanner,
+            settings.unscanned == WhenUnscanned::Pass,
+        ),
         digest,
         rates: Rates::new(settings.rate, settings.rate.saturating_mul(100)),
         quota: Quota::new(settings.daily_quota.0),
@@ -433,8 +437,8 @@ impl Content {
         let size = field.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
         let mut bytes = Box::pin(field.map_err(|e| e.body_text()));
         let taken = async {
-            if !self.control.admits_type(&entry.media_type) {
-                return Err(self.refuse(&entry.owner, &format!("files of type {} do not pass", entry.media_type)));
+            if let Err(reason) = self.control.admits_type(&entry.media_type) {
+                return Err(self.refuse(&entry.owner, &reason.to_string()));
             }
             self.fits(size)?;
             let id = self.links.upload(today(), &entry.owner, tid);
@@ -534,7 +538,8 @@ impl Content {
                 self.counts.stored.fetch_add(1, Relaxed);
                 self.told(id, &entry, base)
             }
-            Verdict::Refused(why) => {
+            Verdict::Refused(reason) => {
+                let why = reason.to_string();
                 let owner = upload.entry.owner.clone();
                 upload.close(Stage::Refused(why.clone())).await?;
                 Err(self.refuse(&owner, &why))

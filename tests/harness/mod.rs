@@ -8,6 +8,7 @@
 
 pub mod baresip;
 pub mod browser;
+pub mod clamd;
 pub mod developer;
 pub mod digest;
 pub mod dns;
@@ -18,6 +19,7 @@ pub mod kamailio;
 pub mod kannel;
 pub mod linphone;
 pub mod msrp;
+pub mod msrp_ws;
 pub mod ports;
 pub mod presence;
 pub mod process;

@@ -1,9 +1,10 @@
 // The browser of the WebSocket story: JsSIP with node's WebSocket in place of the browser's.
-// node browser.js URL USER PASSWORD DOMAIN [SEND_TO [ANSWER]]; answers the first message that it gets with ANSWER; says on stdout what happens, one line each, until it is stopped.
+// node browser.js URL USER PASSWORD DOMAIN [SEND_TO [ANSWER [TEXT]]]; sends TEXT, and answers the first message that it gets with
+// ANSWER; says on stdout what happens, one line each, until it is stopped.
 const JsSIP = require('jssip');
 const NodeWebSocket = require('jssip-node-websocket');
 
-const [url, user, password, domain, sendTo, answer] = process.argv.slice(2);
+const [url, user, password, domain, sendTo, answer, text = 'hello from the browser'] = process.argv.slice(2);
 let answered = !answer;
 const ua = new JsSIP.UA({
   sockets: [new NodeWebSocket(url)],
@@ -16,10 +17,10 @@ const ua = new JsSIP.UA({
 ua.on('registered', () => {
   console.log('registered');
   if (sendTo) {
-    ua.sendMessage(sendTo, 'hello from the browser', {
+    ua.sendMessage(sendTo, text, {
       eventHandlers: {
         succeeded: () => console.log('sent'),
-        failed: (e) => console.log(`failed to send: ${e.cause}`),
+        failed: (e) => console.log(`failed to send: ${e.cause} ${e.response && e.response.getHeader('Warning')}`),
       },
     });
   }

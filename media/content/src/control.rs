@@ -1,113 +1,119 @@
-//! What the operator lets pass. A file is judged when it is whole and before anybody else gets a byte of it.
+//! What the operator lets pass: files, messages, sessions, each by rules of its own. Content is judged when it is whole and before
+//! anybody else gets a byte of it.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
-use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
+use futures_util::Stream;
 
-use crate::clamd::{Clamd, Finding, ScanError};
+use crate::clamd::Finding;
+use crate::scanner::Scanner;
 
-/// What became of a file.
+/// What became of a file or message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
     Passed,
-    /// In words for both sides.
-    Refused(String),
+    Refused(Reason),
 }
 
-/// The operator's rules.
+/// Why something does not pass; in words for both sides.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// Its type is one of those that do not.
+    Type(String),
+    /// Larger than so many bytes.
+    Size(u64),
+    /// What the scanner found.
+    Found(String),
+    /// The scanner could not look at it, and what it cannot look at does not pass.
+    Unscanned,
+    /// Its bytes are not those that were promised.
+    Hash,
+}
+
+impl Reason {
+    /// The status of SIP, and of MSRP, for it. HTTP has its own.
+    pub fn status(&self) -> u16 {
+        match self {
+            Reason::Type(_) => 415,
+            Reason::Size(_) => 413,
+            Reason::Found(_) | Reason::Unscanned => 403,
+            Reason::Hash => 400,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Type(media_type) => write!(f, "content of type {media_type} does not pass"),
+            Reason::Size(most) => write!(f, "more than {most} bytes do not pass"),
+            Reason::Found(name) => write!(f, "the virus scanner found {name}"),
+            Reason::Unscanned => f.write_str("the virus scanner is not there"),
+            Reason::Hash => f.write_str("the file is not the one that was offered"),
+        }
+    }
+}
+
+/// The operator's rules for one part of the server.
 pub struct Control {
     /// Types that do not pass: `application/x-msdownload`, or `video/*`.
     refused_types: Vec<String>,
-    scanner: Option<Clamd>,
+    /// The largest that passes, in bytes.
+    max_size: u64,
+    scanner: Option<Arc<Scanner>>,
     /// What the scanner cannot look at passes.
     fail_open: bool,
-    seen: Mutex<Seen>,
 }
-
-/// Verdicts kept by the file's SHA-256.
-#[derive(Default)]
-struct Seen {
-    verdicts: HashMap<[u8; 32], (Instant, Finding)>,
-    order: VecDeque<[u8; 32]>,
-}
-
-/// Verdicts kept; the oldest goes first.
-const KEPT: usize = 10_000;
-/// How long a verdict is good: the scanner learns of new viruses.
-const GOOD: Duration = Duration::from_secs(3600);
 
 impl Control {
-    pub fn new(refused_types: Vec<String>, scanner: Option<Clamd>, fail_open: bool) -> Control {
+    pub fn new(refused_types: &[String], max_size: u64, scanner: Option<Arc<Scanner>>, fail_open: bool) -> Control {
         let refused_types = refused_types.iter().map(|t| t.to_ascii_lowercase()).collect();
-        Control { refused_types, scanner, fail_open, seen: Mutex::default() }
+        Control { refused_types, max_size, scanner, fail_open }
+    }
+
+    /// There is no rule that something could fall foul of.
+    pub fn is_idle(&self) -> bool {
+        self.scanner.is_none() && self.refused_types.is_empty() && self.max_size == u64::MAX
+    }
+
+    /// Whether content has to be whole before anything can be said of it.
+    pub fn scans(&self) -> bool {
+        self.scanner.is_some()
+    }
+
+    pub fn max_size(&self) -> u64 {
+        self.max_size
     }
 
     /// Whether a type passes, parameters aside. Asked before a file is taken.
-    pub fn admits_type(&self, media_type: &str) -> bool {
+    pub fn admits_type(&self, media_type: &str) -> Result<(), Reason> {
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let matches = |rule: &String| match rule.strip_suffix('*') {
             Some(start) => media_type.starts_with(start),
             None => media_type == *rule,
         };
-        !self.refused_types.iter().any(matches)
+        if self.refused_types.iter().any(matches) { Err(Reason::Type(media_type)) } else { Ok(()) }
     }
 
-    /// `read` gives the file from its start, and is called twice at most: for its hash, and for the scanner.
+    pub fn admits_size(&self, size: u64) -> Result<(), Reason> {
+        if size > self.max_size { Err(Reason::Size(self.max_size)) } else { Ok(()) }
+    }
+
+    /// `read` gives the content from its start, and is called twice at most.
     pub async fn judge<S>(&self, read: impl Fn() -> S) -> Verdict
     where
         S: Stream<Item = Result<Bytes, String>>,
     {
         let Some(scanner) = &self.scanner else { return Verdict::Passed };
-        match self.scan(scanner, read).await {
+        match scanner.scan(read).await {
             Ok(Finding::Clean) => Verdict::Passed,
-            Ok(Finding::Found(name)) => Verdict::Refused(format!("the virus scanner found {name}")),
+            Ok(Finding::Found(name)) => Verdict::Refused(Reason::Found(name)),
             Err(error) => {
-                tracing::warn!(%error, passes = self.fail_open, "a file could not be scanned");
-                if self.fail_open { Verdict::Passed } else { Verdict::Refused("the virus scanner is not there".into()) }
+                tracing::warn!(%error, passes = self.fail_open, "content could not be scanned");
+                if self.fail_open { Verdict::Passed } else { Verdict::Refused(Reason::Unscanned) }
             }
-        }
-    }
-
-    async fn scan<S>(&self, scanner: &Clamd, read: impl Fn() -> S) -> Result<Finding, ScanError>
-    where
-        S: Stream<Item = Result<Bytes, String>>,
-    {
-        let mut hash = Sha256::new();
-        {
-            let file = read();
-            futures_util::pin_mut!(file);
-            while let Some(bytes) = file.next().await {
-                hash.update(bytes.map_err(ScanError::File)?);
-            }
-        }
-        let hash: [u8; 32] = hash.finalize().into();
-        if let Some(finding) = self.seen.lock().get(&hash, Instant::now()) {
-            return Ok(finding);
-        }
-        let finding = scanner.scan(read()).await?;
-        self.seen.lock().keep(hash, Instant::now(), finding.clone());
-        Ok(finding)
-    }
-}
-
-impl Seen {
-    fn get(&self, hash: &[u8; 32], now: Instant) -> Option<Finding> {
-        let (at, finding) = self.verdicts.get(hash)?;
-        (now.saturating_duration_since(*at) < GOOD).then(|| finding.clone())
-    }
-
-    fn keep(&mut self, hash: [u8; 32], now: Instant, finding: Finding) {
-        if self.verdicts.insert(hash, (now, finding)).is_none() {
-            self.order.push_back(hash);
-        }
-        while self.order.len() > KEPT
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.verdicts.remove(&oldest);
         }
     }
 }
@@ -118,7 +124,7 @@ mod tests {
 
     #[test]
     fn types_are_refused_by_name_and_by_kind() {
-        let control = Control::new(vec!["application/x-msdownload".into(), "Video/*".into()], None, false);
+        let control = Control::new(&["application/x-msdownload".into(), "Video/*".into()], u64::MAX, None, false);
         for (media_type, admitted) in [
             ("image/jpeg", true),
             ("application/x-msdownload", false),
@@ -126,24 +132,9 @@ mod tests {
             ("application/x-msdownload2", true),
             ("video/mp4", false),
         ] {
-            assert_eq!(control.admits_type(media_type), admitted, "{media_type}");
+            assert_eq!(control.admits_type(media_type).is_ok(), admitted, "{media_type}");
         }
-    }
-
-    #[test]
-    fn the_oldest_verdicts_are_forgotten() {
-        let mut seen = Seen::default();
-        let now = Instant::now();
-        for n in 0..KEPT as u32 + 5 {
-            let mut hash = [0; 32];
-            hash[..4].copy_from_slice(&n.to_be_bytes());
-            seen.keep(hash, now, Finding::Clean);
-            seen.keep(hash, now, Finding::Clean);
-        }
-        assert_eq!((seen.verdicts.len(), seen.order.len()), (KEPT, KEPT));
-        assert_eq!(seen.get(&[0; 32], now), None);
-        let last = seen.order[KEPT - 1];
-        assert_eq!(seen.get(&last, now + GOOD / 2), Some(Finding::Clean));
-        assert_eq!(seen.get(&last, now + GOOD), None);
+        assert!(!control.is_idle() && Control::new(&[], u64::MAX, None, false).is_idle());
+        assert_eq!(Control::new(&[], 5, None, false).admits_size(6), Err(Reason::Size(5)));
     }
 }

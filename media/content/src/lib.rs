@@ -6,15 +6,18 @@
 //!   upload that breaks goes on where it was, at any node, and nothing is copied when it is whole.
 //! - [`link`]: what lets somebody read or go on writing: an address signed with a key that all nodes share.
 //! - [`info`]: the documents that tell a client of a file.
-//! - [`control`]: what the operator lets pass: types, sizes, and a virus scanner ([`clamd`]).
+//! - [`control`]: what the operator lets pass, here and in messages and sessions: types, sizes, and a virus scanner ([`scanner`],
+//!   [`clamd`]).
 
 pub mod clamd;
 pub mod control;
 pub mod info;
 pub mod link;
 pub mod place;
+pub mod scanner;
 pub mod shelf;
 
-pub use control::{Control, Verdict};
+pub use control::{Control, Reason, Verdict};
 pub use link::{Grant, Links};
+pub use scanner::Scanner;
 pub use shelf::{Entry, Id, Shelf, ShelfError, State, Thumbnail, Upload};

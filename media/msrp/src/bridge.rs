@@ -1,13 +1,14 @@
 //! One anchored session: two legs, each with a URI of ours that only its peer knows.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use crate::connection::Connection;
+use crate::held::Custody;
 use crate::local::Local;
 use crate::tls::Fingerprint;
 
@@ -54,6 +55,8 @@ pub(crate) struct Leg {
     pub(crate) changed: Notify,
     /// What stands here, when it is no peer.
     pub(crate) local: Option<Box<Local>>,
+    /// Set once what this peer sends is to be judged before anybody gets it.
+    pub(crate) custody: OnceLock<Box<Custody>>,
 }
 
 #[derive(Default)]
@@ -67,13 +70,28 @@ pub(crate) struct LegState {
 }
 
 /// Message-IDs that are remembered as stopped.
-pub(crate) const MAX_STOPPED: usize = 16;
+const MAX_STOPPED: usize = 16;
 
 /// Where what is sent to a side goes.
 pub(crate) enum Far {
     /// With the peer's path.
     Connection(Arc<Connection>, Box<[u8]>),
     Local,
+}
+
+impl Leg {
+    /// No more of this message is wanted from here.
+    pub(crate) fn stop(&self, message_id: &[u8]) {
+        let stopped = &mut self.state.lock().stopped;
+        if stopped.len() == MAX_STOPPED {
+            stopped.remove(0);
+        }
+        stopped.push(message_id.into());
+    }
+
+    pub(crate) fn has_stopped(&self, message_id: &[u8]) -> bool {
+        self.state.lock().stopped.iter().any(|id| **id == *message_id)
+    }
 }
 
 /// How a leg stands.
@@ -109,6 +127,11 @@ impl Bridge {
         if !std::mem::replace(&mut leg.state.lock().ready, true) {
             leg.changed.notify_waiters();
         }
+    }
+
+    /// Whether something that was sent waits for its verdict.
+    pub(crate) fn holds(&self) -> bool {
+        self.legs.iter().any(|leg| leg.custody.get().is_some_and(|c| c.is_waiting()))
     }
 
     /// Whether this side's connection is there.

@@ -21,6 +21,8 @@ pub struct Counts {
     pub reports: AtomicU64,
     /// Requests answered 4xx or 5xx.
     pub refused: AtomicU64,
+    /// Messages that were whole, and that their [`Inspector`](crate::Inspector) let nobody have.
+    pub withheld: AtomicU64,
     /// Messages that ended here.
     pub received: AtomicU64,
     /// Messages that began here.

@@ -4,7 +4,8 @@
 //! ([`uri`]) and byte ranges ([`range`]), writes requests and responses ([`write`]), keeps the writing side of a connection in
 //! order ([`lane`]): these are values that know no socket and no clock. On top of them the [`Switch`] anchors sessions: each
 //! has two legs, over TCP, TLS or WebSocket, and what one peer sends is passed on to the other while it comes. A session may end in this
-//! process instead ([`LocalEnd`]): its messages are put together ([`assembly`]).
+//! process instead ([`LocalEnd`]): its messages are put together ([`assembly`]). What a side sends may be held until somebody has judged
+//! it ([`Inspector`]).
 //!
 //! What it does not: session descriptions (media-sdp), and the calls that carry them (sip-messaging).
 //!
@@ -16,12 +17,14 @@ mod buffer;
 mod connection;
 mod counts;
 pub mod head;
+mod held;
 pub mod lane;
 mod local;
 mod passage;
 pub mod range;
 pub mod reader;
 mod relay;
+mod spool;
 mod switch;
 mod tls;
 pub mod uri;
@@ -31,6 +34,7 @@ pub mod write;
 pub use bridge::{Bridge, Peer, Side};
 pub use connection::Gone;
 pub use counts::Counts;
+pub use held::{Held, Inspector, Judged, Judgement, Withheld};
 pub use local::{Answered, LocalEnd, Outgoing, PHONE};
 pub use relay::Gatekeeper;
 pub use switch::{Address, Certificates, Config, Full, Switch};

@@ -162,6 +162,12 @@ fn id_for(body: &[u8]) -> TransactionId {
 
 impl Leg {
     pub(crate) fn new(uri: Vec<u8>, local: Option<Box<Local>>) -> Leg {
-        Leg { uri: uri.into(), state: Mutex::new(LegState::default()), changed: tokio::sync::Notify::new(), local }
+        Leg {
+            uri: uri.into(),
+            state: Mutex::new(LegState::default()),
+            changed: tokio::sync::Notify::new(),
+            local,
+            custody: std::sync::OnceLock::new(),
+        }
     }
 }

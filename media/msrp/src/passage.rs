@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncRead;
 
 use crate::assembly::Told;
-use crate::bridge::{Bridge, Far, Link, MAX_STOPPED, Side};
+use crate::bridge::{Bridge, Far, Link, Side};
 use crate::buffer::Buffer;
 use crate::connection::{About, Connection, Gone, ReadHalf};
 use crate::counts::Counts;
 use crate::head::{FailureReport, Head, Malformed, Method, Name, Start, transaction_id};
+use crate::held::{First, Keeping};
 use crate::lane::Chunk;
 use crate::range::{ByteRange, MAX_POSITION};
 use crate::reader::{Event, Flag, Lost, Reader};
@@ -102,6 +103,8 @@ struct Course {
     relay: Option<Relay>,
     /// A chunk that ends here.
     gather: Option<Gather>,
+    /// A chunk of a message that is held.
+    keeping: Option<Keeping>,
     /// Whose connection this is, once it is answered.
     binds: Option<(Arc<Bridge>, Side)>,
 }
@@ -232,6 +235,7 @@ impl Inbound<'_> {
                 headers: Vec::new(),
                 relay: None,
                 gather: None,
+                keeping: None,
                 binds: None,
             },
             _ => Course {
@@ -242,6 +246,7 @@ impl Inbound<'_> {
                 headers: Vec::new(),
                 relay: None,
                 gather: None,
+                keeping: None,
                 binds: None,
             },
         }
@@ -258,6 +263,7 @@ impl Inbound<'_> {
             headers: Vec::new(),
             relay: None,
             gather: None,
+            keeping: None,
             binds: None,
         };
         if method == Method::Auth {
@@ -294,6 +300,12 @@ impl Inbound<'_> {
         if bridge.leg(side.other()).local.is_some() {
             return match gather(&bridge, side, head) {
                 Ok(gather) => Course { gather: Some(gather), ..course(200) },
+                Err(status) => course(status),
+            };
+        }
+        if bridge.leg(side).custody.get().is_some() {
+            return match self.keep(&bridge, side, head, wants) {
+                Ok(keeping) => Course { keeping: Some(keeping), ..course(200) },
                 Err(status) => course(status),
             };
         }
@@ -354,7 +366,7 @@ impl Inbound<'_> {
         {
             return Err(413);
         }
-        if bridge.leg(side).state.lock().stopped.iter().any(|id| **id == *head.message_id()) {
+        if bridge.leg(side).has_stopped(head.message_id()) {
             return Err(413);
         }
         let reached = tokio::time::timeout(REACH_WAIT, bridge.reach(side.other())).await;
@@ -363,17 +375,7 @@ impl Inbound<'_> {
             Ok(Some(Far::Local) | None) => return Err(481),
             Err(_) => return Err(408),
         };
-        let (mut headers, mut content) = (Vec::new(), Vec::new());
-        for line in &head.lines {
-            let spelt = std::str::from_utf8(line.spelt).unwrap_or_default();
-            match line.name {
-                Name::ToPath | Name::FromPath | Name::ByteRange | Name::ContentType | Name::Status => {}
-                // MIME headers stand right before Content-Type.
-                Name::Other if is_mime(line.spelt) => write::line(&mut content, spelt, line.value),
-                name => write::line(&mut headers, if name == Name::Other { spelt } else { name.as_str() }, line.value),
-            }
-        }
-        write::line(&mut content, "Content-Type", head.value(Name::ContentType).unwrap_or_default());
+        let (headers, content) = lines(head);
         Ok(Relay {
             bridge: bridge.clone(),
             side,
@@ -389,6 +391,27 @@ impl Inbound<'_> {
         })
     }
 
+    /// A chunk of a message that is held begins.
+    fn keep(&self, bridge: &Arc<Bridge>, side: Side, head: &Head<'_>, wants: FailureReport) -> Result<Keeping, u16> {
+        let leg = bridge.leg(side);
+        if leg.has_stopped(head.message_id()) {
+            return Err(413);
+        }
+        let (headers, content) = lines(head);
+        let first = First {
+            message_id: head.message_id(),
+            content_type: head.value(Name::ContentType).unwrap_or_default(),
+            headers,
+            content,
+            range: head.byte_range().unwrap_or(ByteRange::WHOLE),
+            wants,
+            at: Instant::now(),
+        };
+        // Asked for only where there is one.
+        let custody = leg.custody.get().ok_or(481u16)?;
+        custody.begin(bridge, side, first, self.switch)
+    }
+
     /// Writes on a piece of the body, and the end of the chunk with it.
     async fn piece(&mut self, body: &[u8], end: Option<Flag>) {
         if body.is_empty() && end.is_none() {
@@ -402,6 +425,13 @@ impl Inbound<'_> {
             if let Err(refused) = taken {
                 course.gather = None;
                 course.answer = course.answer.with(refused.status());
+            }
+            return;
+        }
+        if let Some(keeping) = &mut course.keeping {
+            if let Err(status) = keeping.piece(body).await {
+                course.keeping = None;
+                course.answer = course.answer.with(status);
             }
             return;
         }
@@ -434,6 +464,7 @@ impl Inbound<'_> {
         if let Some(gather) = course.gather.take() {
             self.gathered(&mut course, gather, flag).await;
         }
+        let kept = course.keeping.take();
         if let Some(status) = course.answer.status() {
             if status != 200 {
                 Counts::add(&self.switch.counts().refused, 1);
@@ -447,6 +478,10 @@ impl Inbound<'_> {
         if let Some((bridge, side)) = course.binds {
             bridge.ready(side);
         }
+        if let Some(keeping) = kept {
+            // Behind its answer: what is judged may be refused at once.
+            keeping.end(flag).await;
+        }
         Ok(())
     }
 
@@ -458,7 +493,11 @@ impl Inbound<'_> {
         let Some(whole) = whole else { return };
         Counts::add(&self.switch.counts().received, 1);
         let (message_id, total) = (whole.message_id.clone(), whole.body.len() as u64);
-        let status = local.end.clone().received(whole).await;
+        let judged = match bridge.leg(side).custody.get() {
+            Some(custody) => self.switch.judge_local(&custody.inspector, &whole.content_type, &whole.body).await,
+            None => 200,
+        };
+        let status = if judged == 200 { local.end.clone().received(whole).await } else { judged };
         course.answer = course.answer.with(status);
         let path = bridge.leg(side).state.lock().peer.as_ref().map(|p| p.path.clone());
         let Some(path) = path.filter(|_| wants_success && status == 200) else { return };
@@ -526,11 +565,7 @@ impl Inbound<'_> {
             }
             About::Chunk { bridge, from, message_id, range, wants } => {
                 if status == 413 {
-                    let mut state = bridge.leg(from).state.lock();
-                    if state.stopped.len() == MAX_STOPPED {
-                        state.stopped.remove(0);
-                    }
-                    state.stopped.push(message_id.clone());
+                    bridge.leg(from).stop(&message_id);
                 }
                 self.switch.failed(About::Chunk { bridge, from, message_id, range, wants }, status);
             }
@@ -555,6 +590,22 @@ fn gather(bridge: &Arc<Bridge>, side: Side, head: &Head<'_>) -> Result<Gather, u
     };
     local.assembly.lock().begin(Instant::now(), &told).map_err(|refused| refused.status())?;
     Ok(Gather { bridge: bridge.clone(), side, wants_success: head.success_report() })
+}
+
+/// The lines of a SEND that go on with it: those before Byte-Range, and those after it.
+fn lines(head: &Head<'_>) -> (Vec<u8>, Vec<u8>) {
+    let (mut headers, mut content) = (Vec::new(), Vec::new());
+    for line in &head.lines {
+        let spelt = std::str::from_utf8(line.spelt).unwrap_or_default();
+        match line.name {
+            Name::ToPath | Name::FromPath | Name::ByteRange | Name::ContentType | Name::Status => {}
+            // MIME headers stand right before Content-Type.
+            Name::Other if is_mime(line.spelt) => write::line(&mut content, spelt, line.value),
+            name => write::line(&mut headers, if name == Name::Other { spelt } else { name.as_str() }, line.value),
+        }
+    }
+    write::line(&mut content, "Content-Type", head.value(Name::ContentType).unwrap_or_default());
+    (headers, content)
 }
 
 /// What stands between double quotes, its escapes undone.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use crate::lane::{Chunk, Lane};
 use crate::local::Local;
 use crate::passage::{self, End};
 use crate::relay::{Gatekeeper, Relays};
+use crate::spool::Pool;
 use crate::tls::{Fingerprint, Tls, TlsError};
 use crate::uri::MsrpUri;
 use crate::write::{self, TransactionId, letters};
@@ -38,6 +40,8 @@ const UNBOUND_WAIT: Duration = Duration::from_secs(30);
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// What was sent before a session ended still arrives.
 const LINGER: Duration = Duration::from_secs(1);
+/// And what waits for its verdict then, for so long.
+const VERDICT_WAIT: Duration = Duration::from_secs(60);
 /// A silent peer is probed after this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
@@ -48,6 +52,10 @@ pub struct Config {
     pub sessions: usize,
     /// Largest message, in bytes.
     pub max_message: u64,
+    /// Where messages that wait for a verdict lie, if they are long.
+    pub spool: PathBuf,
+    /// Bytes of all messages that wait for a verdict.
+    pub max_spool: u64,
     /// Peers on this machine may be connected to. Off where peers come from elsewhere: a session description must not make
     /// us talk to what else runs here.
     pub loopback: bool,
@@ -55,7 +63,13 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Config {
-        Config { sessions: 100_000, max_message: 4 << 30, loopback: false }
+        Config {
+            sessions: 100_000,
+            max_message: 4 << 30,
+            spool: std::env::temp_dir(),
+            max_spool: 4 << 30,
+            loopback: false,
+        }
     }
 }
 
@@ -84,7 +98,8 @@ pub struct Address {
 /// The anchor of MSRP sessions.
 pub struct Switch {
     config: Config,
-    runtime: Handle,
+    pub(crate) runtime: Handle,
+    pub(crate) pool: Arc<Pool>,
     sessions: RwLock<HashMap<[u8; SESSION_ID], Member>>,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
     /// Of these, those that have not said yet which session they are for.
@@ -103,6 +118,7 @@ pub(crate) const SESSION_ID: usize = 21;
 impl Switch {
     pub fn new(config: Config, runtime: Handle) -> Arc<Switch> {
         let switch = Arc::new(Switch {
+            pool: Arc::new(Pool::new(config.spool.clone(), config.max_spool)),
             config,
             runtime: runtime.clone(),
             sessions: RwLock::default(),
@@ -228,6 +244,10 @@ impl Switch {
         let (switch, bridge) = (self.clone(), bridge.clone());
         self.runtime.spawn(async move {
             tokio::time::sleep(LINGER).await;
+            let until = Instant::now() + VERDICT_WAIT;
+            while bridge.holds() && Instant::now() < until {
+                tokio::time::sleep(LINGER / 10).await;
+            }
             switch.close_now(&bridge);
         });
     }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use sip_ims::authenticate::Authenticator;
 use sip_ims::criteria::Filters;
+use sip_ims::gate::{Admission, Gate};
 use sip_ims::media::{Media, Passing};
 use sip_ims::service::{Caller, Chronicle, Location, Note, NoteEvent, Request, Service, Step, Transaction, Verdict};
 use sip_ims::{Aor, Directory, Home, Msisdn, User};
 use sip_net::driver::TransactionUser;
 use sip_proto::build::Writer;
 use sip_proto::endpoint::{ClientId, Lapsed, ServerId, hex16};
-use sip_proto::headers::NameAddr;
+use sip_proto::headers::{NameAddr, Warning};
 use sip_proto::privacy::{self, Neighbour, Unfulfilled};
 use sip_proto::slots::{Slot, Slots};
 use sip_proto::transport::Transmit;
@@ -80,6 +81,8 @@ pub struct ProxyParts {
     pub chronicle: Arc<dyn Chronicle>,
     /// Carries the media of sessions, if anything does.
     pub media: Option<Arc<dyn Media>>,
+    /// Judges what messages hold, if anything does.
+    pub gate: Option<Arc<dyn Gate>>,
     pub record_route: bool,
     pub seals: Seals,
     /// Told of wrong credentials and malformed requests: the flow and how many points.
@@ -261,12 +264,24 @@ impl Proxy {
         if forward::is_looping(message, step.endpoint) {
             return reply(step, flow, message, 482, |_| {});
         }
-        let caller = match self.identify(step, flow, message, &routed) {
-            Ok(caller) => caller,
-            Err(()) => return,
+        let gate = parts.gate.as_ref().filter(|_| message.method() == Method::Message && !routed.from_node);
+        let judged = gate.and_then(|gate| gate.settled(flow, message));
+        let (caller, admission) = match judged {
+            Some((caller, admission)) => (caller, Some(admission)),
+            None => match self.identify(step, flow, message, &routed) {
+                Ok(caller) => (caller, None),
+                Err(()) => return,
+            },
         };
         if !matches!(uri.scheme(), Scheme::Sip | Scheme::Sips | Scheme::Tel) && uri.scheme_text() != b"urn" {
             return reply(step, flow, message, 416, |_| {});
+        }
+        if let Some(gate) = gate {
+            match admission.unwrap_or_else(|| gate.admits(flow, message, &caller)) {
+                Admission::Passes => {}
+                Admission::Waits => return,
+                Admission::Refused { status, why } => return self.keep_out(step, flow, message, status, &why),
+            }
         }
         let trusted = matches!(caller, Caller::Trusted);
         // An S-CSCF wants its request back: our entry is on top, and its own follows.
@@ -687,6 +702,15 @@ impl Proxy {
             _ => {}
         }
         step.reply(request.flow, message, status, reason, |_| {});
+    }
+
+    /// What a message holds does not pass: its sender hears why (RFC 3261 §20.43).
+    fn keep_out(&self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>, status: u16, why: &str) {
+        self.note(message, NoteEvent::MessageRefused, status);
+        let domain = self.parts.home.domain().as_bytes();
+        step.reply(flow, message, status, None, |w| {
+            w.header(HeaderName::Warning, |out| Warning::write(399, domain, why.as_bytes(), out));
+        });
     }
 
     fn note(&self, message: &Message<'_>, event: NoteEvent, status: u16) {

@@ -11,6 +11,7 @@
 
 pub mod authenticate;
 pub mod criteria;
+pub mod gate;
 pub mod home;
 pub mod identity;
 pub mod media;

@@ -16,10 +16,11 @@ use sip_ims::service::{
 use sip_proto::build::{Response, Writer};
 use sip_proto::dialog::{Dialog, DialogId};
 use sip_proto::endpoint::ServerId;
-use sip_proto::{Flow, HeaderName, Hop, Message, Method, derived};
+use sip_proto::{Flow, HeaderName, Hop, Message, Method, Transport, derived};
 use tokio::runtime::Handle;
 
 use crate::anchor::AnchorConfig;
+use crate::control::ContentControl;
 use crate::terms::{Described, Offered, Terms};
 
 mod calling;
@@ -77,6 +78,7 @@ pub struct Agent {
     pub(crate) parts: AgentParts,
     outlet: OnceLock<Arc<dyn Outlet>>,
     sessions: Mutex<HashMap<Box<[u8]>, Session>>,
+    control: OnceLock<Arc<ContentControl>>,
 }
 
 struct Session {
@@ -117,7 +119,20 @@ pub type First = std::pin::Pin<Box<dyn std::future::Future<Output = Result<(), u
 
 impl Agent {
     pub fn new(parts: AgentParts) -> Arc<Agent> {
-        Arc::new(Agent { parts, outlet: OnceLock::new(), sessions: Mutex::default() })
+        Arc::new(Agent { parts, outlet: OnceLock::new(), sessions: Mutex::default(), control: OnceLock::new() })
+    }
+
+    /// Has what phones send judged, as far as the operator wants it. Once.
+    pub fn control_by(&self, control: Arc<ContentControl>) {
+        let _ = self.control.set(control);
+    }
+
+    /// `ends`: addresses of the phone's user, and of whom it talks to.
+    fn inspect(&self, bridge: &Arc<Bridge>, ends: [&[u8]; 2], by_web: bool) {
+        let inspector = self.control.get().and_then(|control| control.of_session(ends, by_web, None));
+        if let Some(inspector) = inspector {
+            self.parts.switch.inspect(bridge, PHONE, inspector);
+        }
     }
 
     /// Ties the agent to the stack that it sends by. Once.
@@ -176,6 +191,9 @@ impl Agent {
         let name = String::from_utf8_lossy(call_id);
         let max = invited.terms.max_size;
         let bridge = self.parts.switch.open_local(&name, door, end, max).map_err(|_| 503u16)?;
+        let ends = [HeaderName::From, HeaderName::To].map(|name| message.value(name).unwrap_or_default());
+        let by_web = offered.ws || matches!(request.flow.transport, Transport::Ws | Transport::Wss);
+        self.inspect(&bridge, ends, by_web);
         if let Some(peer) = &offered.peer {
             self.parts.switch.describe(&bridge, PHONE, peer.clone());
         }

@@ -7,10 +7,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use media_msrp::{Address, Bridge, Fingerprint, MsrpUri, Peer, Side, Switch};
+use media_sdp::file::FileSelector;
 use media_sdp::message::{Anchored, Change, Messages, Setup, is_messages, rewrite};
 use media_sdp::{Sdp, Section};
 use parking_lot::Mutex;
@@ -19,6 +20,8 @@ use sip_ims::service::{Chronicle, Note, NoteEvent};
 use sip_proto::headers::MediaType;
 use sip_proto::uri::Uri;
 use sip_proto::{HeaderName, Message, Method, derived, multipart};
+
+use crate::control::ContentControl;
 
 /// A BYE that nobody answers ends the session all the same.
 const BYE_WAIT: Duration = Duration::from_secs(3);
@@ -44,6 +47,7 @@ pub struct Anchor {
     switch: Arc<Switch>,
     chronicle: Arc<dyn Chronicle>,
     calls: Mutex<HashMap<Key, Call>>,
+    control: OnceLock<Arc<ContentControl>>,
 }
 
 /// A dialog, or the INVITE that is to become one: Call-ID and the caller's tag.
@@ -54,6 +58,8 @@ struct Key {
 }
 
 struct Call {
+    /// Addresses: of the caller, and of whom it called.
+    ends: [Box<[u8]>; 2],
     /// Set by the first answer in a 2xx.
     callee: Option<Box<[u8]>>,
     streams: Vec<Option<Stream>>,
@@ -87,7 +93,12 @@ struct Offer {
 
 impl Anchor {
     pub fn new(config: AnchorConfig, switch: Arc<Switch>, chronicle: Arc<dyn Chronicle>) -> Arc<Anchor> {
-        Arc::new(Anchor { config, switch, chronicle, calls: Mutex::default() })
+        Arc::new(Anchor { config, switch, chronicle, calls: Mutex::default(), control: OnceLock::new() })
+    }
+
+    /// Has what passes through judged, as far as the operator wants it. Once.
+    pub fn control_by(&self, control: Arc<ContentControl>) {
+        let _ = self.control.set(control);
     }
 
     /// Sessions in a call, answered or not.
@@ -159,7 +170,7 @@ impl Anchor {
         if new && !(what == Said::Offer && sdp.media().iter().any(is_messages)) {
             return Passing::AsItIs;
         }
-        let call = calls.entry(key.clone()).or_insert_with(|| Call::new(Instant::now()));
+        let call = calls.entry(key.clone()).or_insert_with(|| Call::new(Instant::now(), message));
         let decisions: Vec<Decision> = sdp
             .media()
             .iter()
@@ -256,6 +267,7 @@ impl Anchor {
         }
         let Some(stream) = slot else { return Decision::Keep };
         stream.ws[sender as usize] = by_ws;
+        self.inspect(&call.ends, stream, FileSelector::of(sdp, section).as_ref());
         let ws = stream.ws[sender.other() as usize] || towards_ws;
         stream.offer = Some(Offer {
             path: own_path(&self.switch, messages.path).into(),
@@ -294,6 +306,7 @@ impl Anchor {
             connect: !by_ws && !matches!(messages.setup, Some(Setup::Active | Setup::HoldConn)),
             fingerprint: messages.fingerprint.and_then(Fingerprint::parse),
         };
+        self.inspect(&call.ends, stream, FileSelector::of(sdp, section).as_ref());
         let setup = stream.offer.as_ref().and_then(|o| o.setup);
         if let Some(offer) = &stream.offer {
             // RFC 4975 §5.4: the offerer connects, unless it asked for the contrary.
@@ -312,9 +325,24 @@ impl Anchor {
     }
 }
 
+impl Anchor {
+    /// Has judged what comes by WebSocket or from another domain. Before anything of it can come.
+    fn inspect(&self, ends: &[Box<[u8]>; 2], stream: &Stream, file: Option<&FileSelector<'_>>) {
+        let Some(control) = self.control.get() else { return };
+        for side in [Side::Caller, Side::Callee] {
+            let ends = [&*ends[side as usize], &*ends[side.other() as usize]];
+            if let Some(inspector) = control.of_session(ends, stream.ws[side as usize], file) {
+                self.switch.inspect(&stream.bridge, side, inspector);
+            }
+        }
+    }
+}
+
 impl Call {
-    fn new(now: Instant) -> Call {
+    fn new(now: Instant, message: &Message<'_>) -> Call {
+        let of = |name| message.value(name).unwrap_or_default().into();
         Call {
+            ends: [of(HeaderName::From), of(HeaderName::To)],
             callee: None,
             streams: Vec::new(),
             offered: None,

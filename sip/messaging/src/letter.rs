@@ -9,6 +9,7 @@ use sip_ims::Aor;
 use sip_ims::ports::{MAX_QUEUED_MESSAGE, QueuedMessage};
 use sip_ims::service::{Caller, Request};
 use sip_proto::build::{self, Writer};
+use sip_proto::endpoint::hex16;
 use sip_proto::headers::{Date, MediaType, NameAddr, Privacy, delta_seconds};
 use sip_proto::message::NotSip;
 use sip_proto::privacy::{self, Neighbour};
@@ -202,6 +203,24 @@ pub fn from_session(
         return Err(NotKept::Bad { status: 413, reason: "Message Too Large" });
     }
     Ok(QueuedMessage { aor: ends.aor.clone(), key, body: out, expires_at: expires_at as i64 })
+}
+
+/// A message of this server's own to a user of ours, in the form that is kept.
+pub fn of_our_own(aor: &Aor, [content_type, body]: [&str; 2], unix: u64, config: &Config) -> Option<QueuedMessage> {
+    let domain = aor.as_str().rsplit('@').next()?;
+    let id = text(&hex16(rand::random()));
+    let ends = Ends {
+        from: format!("<sip:{domain}>;tag={}", &id[..8]).into_bytes().into(),
+        to: format!("<sip:{aor}>").into_bytes().into(),
+        call_id: id.into_bytes().into(),
+        asserted: Some(format!("<sip:{domain}>").into_bytes().into()),
+        aor: aor.clone(),
+    };
+    from_session(&ends, 1, [content_type.as_bytes(), body.as_bytes()], unix, config).ok()
+}
+
+fn text(hex: &[u8]) -> String {
+    String::from_utf8_lossy(hex).into_owned()
 }
 
 /// Headers between two neighbours, and credentials; not for the addressee, or not true any more later.

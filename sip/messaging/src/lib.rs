@@ -1,5 +1,5 @@
 //! Messages: pager mode (RFC 3428) for users who are away, kept durably and delivered in order when they come back; sessions that
-//! pass through ([`Anchor`]); sessions that end here: chats with users who are away, and chat rooms ([`Agent`], [`Conferences`]).
+//! pass through ([`Anchor`]); what of both does not pass ([`ContentControl`]); sessions that end here: chats with users who are away, and chat rooms ([`Agent`], [`Conferences`]).
 //!
 //! A MESSAGE to somebody who is there is the proxy's business. One that reached nobody comes to the [`Pager`], which
 //! writes it to the store and has it answered with 202 once the commit is on disk. The [`Courier`] delivers: one message
@@ -14,8 +14,10 @@ mod anchor;
 mod away;
 mod conference;
 mod config;
+mod control;
 mod counts;
 mod courier;
+mod hashing;
 mod late;
 mod letter;
 mod notice;
@@ -36,6 +38,8 @@ pub use agent::{Agent, AgentParts, Sessions};
 pub use anchor::{Anchor, AnchorConfig};
 pub use conference::{ConferenceConfig, ConferenceParts, Conferences, Counts as ConferenceCounts, read_list};
 pub use config::{Config, Devices};
+pub use control::pieces::types as content_types;
+pub use control::{Audit, ContentControl, ControlParts, Policy, Whose, Withheld};
 pub use counts::Counts;
 pub use courier::{Courier, CourierParts};
 pub use pager::{Inbox, Pager};

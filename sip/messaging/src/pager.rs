@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sip_cpim::{Fate, Outcome};
 use sip_ims::Aor;
@@ -97,6 +98,19 @@ impl Pager {
     /// Has chats with users who are away answered, and what is said in them kept. Once.
     pub fn answer_by(&self, agent: Arc<Agent>) {
         let _ = self.sessions.set(agent);
+    }
+
+    /// Tells a user something in the name of this server: now, or when they are back. `aor`: one that somebody has.
+    pub fn announce(&self, aor: &Aor, text: &str) {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let Some(queued) = letter::of_our_own(aor, ["text/plain", text], unix, &self.config) else { return };
+        let (orders, aor) = (self.orders.clone(), aor.clone());
+        let kept = move |kept: Result<MessageId, StoreError>| match kept {
+            // A courier that is gone will find it at the next start.
+            Ok(_) => _ = orders.send(Order::Kept(aor)),
+            Err(error) => tracing::debug!(%error, "an announcement was not kept"),
+        };
+        self.queue.put(queued, Box::new(kept));
     }
 
     /// A user has registered, or refreshed a registration. `aor`: canonical `user@domain`. Never blocks for long.

@@ -183,6 +183,19 @@ impl Driver {
         self.shards.iter().map(|s| s.lock().traffic.clone()).chain([self.apart.clone()]).collect()
     }
 
+    /// Handles a request that was set aside, as if it came now. Nobody is shown it a second time.
+    pub fn again(&self, flow: &Flow, bytes: &[u8]) {
+        let Ok(message) = Message::parse_with(bytes, &self.limits) else { return };
+        let mut out = Outbox::new();
+        if let Some(mut shard) = self.shard(self.home_shard(message.call_id().unwrap_or_default())) {
+            let at = micros_now();
+            let (user, mut step) = shard.step(Instant::now(), at, false, &mut out);
+            user.request(&mut step, flow, &message);
+            self.account(&mut shard, at, &out, 0, Some(&message));
+        }
+        self.flush(&mut out);
+    }
+
     /// Server transactions that still wait for a final response.
     pub fn busy(&self) -> usize {
         self.shards.iter().map(|s| s.lock().endpoint.unanswered()).sum()

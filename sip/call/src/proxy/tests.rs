@@ -96,6 +96,7 @@ fn bench(world: World, users: Vec<User>) -> Bench {
         spent: Spent::default(),
         chronicle: world.clone(),
         media: None,
+        gate: None,
         record_route: true,
         seals: Seals::new(&[5; 32]),
         penalise: Arc::new(|_, _| {}),

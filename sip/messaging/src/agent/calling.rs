@@ -9,7 +9,7 @@ use sip_ims::service::Outcome;
 use sip_proto::build::{Request, Writer};
 use sip_proto::dialog::Dialog;
 use sip_proto::endpoint::hex16;
-use sip_proto::{HeaderName, Hop, Message, Method};
+use sip_proto::{HeaderName, Hop, Message, Method, Transport};
 use tokio::sync::oneshot;
 
 use super::{Agent, Handset, Party, Session, key_of};
@@ -104,12 +104,14 @@ impl Agent {
             dialog,
         };
         let key = key_of(&session.dialog.id());
+        let by_web = answer.as_ref().is_some_and(|a| a.ws) || matches!(hop.transport(), Transport::Ws | Transport::Wss);
         let Some(peer) = answer.and_then(|a| a.peer).filter(|_| !late) else {
             self.refuse(session);
             return false;
         };
         self.sessions.lock().insert(key.clone(), session);
         let connect = !crate::terms::Described::is_active(&self.parts.switch, &response);
+        self.inspect(bridge, [format!("<sip:{}>", call.to).as_bytes(), call.from.as_bytes()], by_web);
         self.parts.switch.describe(bridge, PHONE, Peer { connect, ..peer });
         call.party.clone().begun(&Handset { key, bridge: bridge.clone() });
         true

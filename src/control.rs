@@ -1,0 +1,88 @@
+//! Content control, tied together: one scanner, and the operator's rules for files, messages and sessions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use media_content::clamd::Clamd;
+use media_content::{Control, Scanner};
+use sip_ims::{Directory, Home};
+use sip_messaging::{ContentControl, ControlParts, Pager, Policy, Whose, Withheld};
+use sip_net::driver::Driver;
+use tokio::runtime::Handle;
+
+use crate::config::{self, Config, WhenUnscanned};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Family;
+use crate::telemetry::redact::Redacted;
+
+/// The scanner, if there is one.
+pub fn scanner(config: &Config) -> Option<Arc<Scanner>> {
+    let address = &config.content.clamd;
+    (!address.is_empty()).then(|| Arc::new(Scanner::new(Clamd::new(address))))
+}
+
+/// Control of messages and sessions. `around`: whose users, and how they are told.
+pub fn open(
+    config: &Config,
+    around: (Arc<Home>, Arc<Directory>, Arc<Pager>),
+    scanner: Option<Arc<Scanner>>,
+    metrics: &Metrics,
+    runtime: &Handle,
+) -> Arc<ContentControl> {
+    let (home, directory, pager) = around;
+    let content = &config.content;
+    let policy = |of: &config::Control| {
+        let types = of.refused_types.as_ref().unwrap_or(&content.refused_types);
+        let fail_open = of.unscanned.unwrap_or(content.unscanned) == WhenUnscanned::Pass;
+        let max_size = if of.max_size.0 == 0 { u64::MAX } else { of.max_size.0 };
+        Policy {
+            whose: match of.judge {
+                config::Whose::None => Whose::Nobodys,
+                config::Whose::Outsiders => Whose::Outsiders,
+                config::Whose::All => Whose::Everybodys,
+            },
+            control: Control::new(types, max_size, scanner.clone(), fail_open),
+            tell: of.tell_addressee,
+        }
+    };
+    let counts = [Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default()];
+    let counted = counts.clone();
+    let family = Family::counter("isthmus_content_withheld_total", "What did not pass content control, by service.");
+    metrics.source(family, move |s| {
+        for (service, n) in SERVICES.iter().zip(&counted) {
+            s.push(&[("service", service)], n.load(Relaxed) as f64);
+        }
+    });
+    ContentControl::new(ControlParts {
+        messages: policy(&content.messages),
+        sessions: policy(&content.sessions),
+        home,
+        directory,
+        pager,
+        audit: Box::new(move |withheld| {
+            for (_, n) in SERVICES.iter().zip(&counts).filter(|(service, _)| **service == withheld.service) {
+                n.fetch_add(1, Relaxed);
+            }
+            audit(withheld);
+        }),
+        runtime: runtime.clone(),
+    })
+}
+
+const SERVICES: [&str; 2] = ["message", "session"];
+
+fn audit(withheld: &Withheld<'_>) {
+    let Withheld { service, sender, addressee, why } = *withheld;
+    let (user, addressee) = (Redacted(sender), Redacted(addressee));
+    tracing::warn!(target: "audit", service, %user, %addressee, %why, "content was withheld");
+}
+
+/// Messages that were looked at are handed in again.
+pub fn attach(control: &ContentControl, driver: &Arc<Driver>) {
+    let driver = Arc::downgrade(driver);
+    control.attach(Arc::new(move |flow, bytes| {
+        if let Some(driver) = driver.upgrade() {
+            driver.again(flow, bytes);
+        }
+    }));
+}
