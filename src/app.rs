@@ -13,6 +13,7 @@ use gw_sms::dispatch::Dispatcher;
 use gw_sms::ip_sm_gw::{self, Inbox, IpSmGw};
 use gw_sms::registry::{self, Registry};
 use media_content::Scanner;
+use media_content::depot::Depot;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
@@ -174,6 +175,7 @@ pub fn run(
     let family = Family::gauge("isthmus_filters", "Filter criteria in force.");
     metrics.source(family, move |s| s.push(&[], filters.len() as f64));
     let scanner = control::scanner(&config);
+    let depot = http::content::depot(&config, &cluster_secret(&store)?, scanner.clone())?;
     let around = Around {
         directory: directory.clone(),
         filters: registry.filters().clone(),
@@ -182,7 +184,8 @@ pub fn run(
         cluster: cluster.clone(),
         media: msrp.as_ref().map(|m| m.anchor.clone() as Arc<dyn Media>),
         ends: msrp.as_ref().map(|m| Ends { switch: m.switch.clone(), doors: m.told, anchor: m.anchor.clone() }),
-        scanner: scanner.clone(),
+        scanner,
+        depot: depot.clone(),
     };
     let Services { sip, home, registrar, presence, abroad, diff, authenticator, pager, courier, ip_sm_gw, names, wake } =
         open_sip(&config, &pems, &store, around, runtime.handle())?;
@@ -235,7 +238,7 @@ pub fn run(
         .merge(sessions.unwrap_or_default())
         .merge(http::smsgw::router(sms.push.clone()))
         .merge(http::xcap::open(&xcap, digest.clone(), &config.xcap, &metrics))
-        .merge(http::content::open(&config, &cluster_secret(&store)?, scanner, digest, &metrics, runtime.handle())?)
+        .merge(http::content::open(&config, depot, digest, &metrics, runtime.handle()))
         .merge(developers(&config, &store, registry.clone(), &sms, &metrics)?);
     let admin = http::admin::Admin {
         token: secrets::admin_token(&config)?,
@@ -407,6 +410,7 @@ struct Around {
     media: Option<Arc<dyn Media>>,
     ends: Option<Ends>,
     scanner: Option<Arc<Scanner>>,
+    depot: Option<Arc<Depot>>,
 }
 
 /// What answers SIP, tied together.
@@ -435,7 +439,7 @@ fn open_sip(
     around: Around,
     runtime: &Handle,
 ) -> Result<Services, AppError> {
-    let Around { directory, filters, chronicle, metrics, cluster, media, ends, scanner } = around;
+    let Around { directory, filters, chronicle, metrics, cluster, media, ends, scanner, depot } = around;
     let sip = &config.sip;
     // Bound before anything is written into a Via, so that port 0 is known by its real number.
     let bound = Bound::new(&carrier_config(config, pems)?, runtime.clone())?;
@@ -560,7 +564,7 @@ fn open_sip(
     control::attach(&control, &driver);
     registrar.attach(driver.clone());
     if let Some(chat) = &chat {
-        chat.attach(config, driver.clone(), &pager);
+        chat.attach(config, driver.clone(), &pager, depot.zip(Some(control.clone())));
     }
     registrar.join(sip_registrar::Ims { subscriptions: abroad.clone(), next_hops: names.clone(), unix: unix_now });
     if let Some(presence) = &presence {

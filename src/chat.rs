@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use media_content::depot::Depot;
 use media_msrp::{Gatekeeper, Switch};
 use sip_ims::ports::{Documents, StoreError};
 use sip_ims::service::{Chronicle, Location, NextHops, Outlet, Service};
@@ -102,10 +103,20 @@ impl Chat {
     }
 
     /// Ties it to the stack, and to the pager that keeps what is said to users who are away.
-    pub fn attach(&self, config: &Config, outlet: Arc<dyn Outlet>, pager: &Pager) {
+    /// `files`: the shelf that takes files in their place, and what is told of those that do not pass.
+    pub fn attach(
+        &self,
+        config: &Config,
+        outlet: Arc<dyn Outlet>,
+        pager: &Pager,
+        files: Option<(Arc<Depot>, Arc<ContentControl>)>,
+    ) {
         self.agent.attach(outlet);
         if config.messaging.chats {
             pager.answer_by(self.agent.clone());
+            if let Some((depot, control)) = files.filter(|(depot, _)| depot.is_known()) {
+                pager.take_files(depot, control);
+            }
         }
         if let Some(conferences) = &self.conferences {
             conferences.start();

@@ -45,7 +45,7 @@ pub fn open(
             tell: of.tell_addressee,
         }
     };
-    let counts = [Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default()];
+    let counts = SERVICES.map(|_| Arc::<AtomicU64>::default());
     let counted = counts.clone();
     let family = Family::counter("isthmus_content_withheld_total", "What did not pass content control, by service.");
     metrics.source(family, move |s| {
@@ -69,7 +69,7 @@ pub fn open(
     })
 }
 
-const SERVICES: [&str; 2] = ["message", "session"];
+const SERVICES: [&str; 3] = ["message", "session", "file"];
 
 fn audit(withheld: &Withheld<'_>) {
     let Withheld { service, sender, addressee, why } = *withheld;

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::msrp::{Frame, Stream, dissected};
+use harness::msrp::{Frame, Stream, dissected, told};
 use harness::sipp::Running;
 use harness::{DOMAIN, Peer, Server, Setup, Sipp, eventually};
 
@@ -121,20 +121,6 @@ impl Phone {
         self.call.take().unwrap().succeed(1);
         self.msrp.closed(CLOSED);
     }
-}
-
-/// What a phone was told: the rest of the first line that begins so.
-fn told(call: &Running, line: &str) -> String {
-    let log = call.base.with_file_name(format!("{}.msg", call.base.file_name().unwrap().to_string_lossy()));
-    let mut found = None;
-    eventually(&format!("a message with {line}"), Duration::from_secs(20), || {
-        let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
-        let received =
-            text.split("-----------------------------------------------").filter(|b| b.contains("message received"));
-        found = received.flat_map(str::lines).find(|l| l.starts_with(line)).map(|l| l[line.len()..].to_owned());
-        found.is_some()
-    });
-    found.unwrap()
 }
 
 fn bind(server: &Server, user: &str, port: u16) {

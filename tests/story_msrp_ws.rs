@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::msrp::Stream;
+use harness::msrp::{Stream, told};
 use harness::msrp_ws::Browser;
 use harness::sipp::Running;
 use harness::{DOMAIN, PASSWORD, Server, Setup, Sipp, eventually};
@@ -20,19 +20,6 @@ fn started() -> (Server, u16) {
     // The block stays ours for as long as the test runs.
     std::mem::forget(ports);
     (server, doors[0])
-}
-
-fn told(call: &Running, line: &str) -> String {
-    let log = call.base.with_file_name(format!("{}.msg", call.base.file_name().unwrap().to_string_lossy()));
-    let mut found = None;
-    eventually(&format!("a message with {line}"), LIMIT, || {
-        let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
-        let received =
-            text.split("-----------------------------------------------").filter(|b| b.contains("message received"));
-        found = received.flat_map(str::lines).find(|l| l.starts_with(line)).map(|l| l[line.len()..].to_owned());
-        found.is_some()
-    });
-    found.unwrap()
 }
 
 fn calls(server: &Server, user: &'static str, uri: &str, media: String, call_id: &'static str) -> Running {

@@ -19,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use media_content::depot::Depot;
 use media_content::link::Bad;
 use media_content::{
     Control, Entry, Grant, Id, Links, Scanner, Shelf, ShelfError, State as Stage, Upload, Verdict, info, place,
@@ -57,16 +58,12 @@ const LINGER_BYTES: usize = 16 << 20;
 const SWEEP: Duration = Duration::from_secs(3600);
 
 struct Content {
-    shelf: Arc<Shelf>,
-    links: Links,
-    control: Control,
+    depot: Arc<Depot>,
     /// `None`: everybody is let in (closed test nets only).
     digest: Option<Arc<Digest>>,
     rates: Rates,
     quota: Quota,
     places: Arc<Semaphore>,
-    keep_days: u32,
-    public_url: String,
     counts: Counts,
 }
 
@@ -79,18 +76,15 @@ struct Counts {
     downloads: AtomicU64,
 }
 
-/// The door, or none where it is shut. Runs in `runtime`, and sweeps there. `secret`: shared by all nodes.
-pub fn open(
+/// The shelf of this server and what belongs to it, if it has one. `secret`: shared by all nodes.
+pub fn depot(
     config: &Config,
     secret: &[u8; 32],
     scanner: Option<Arc<Scanner>>,
-    digest: Option<Arc<Digest>>,
-    metrics: &Metrics,
-    runtime: &tokio::runtime::Handle,
-) -> Result<Router, AppError> {
+) -> Result<Option<Arc<Depot>>, AppError> {
     let settings = &config.content;
     if !settings.enabled {
-        return Ok(Router::new());
+        return Ok(None);
     }
     let store = match &settings.s3 {
         Some(s3) => {
@@ -107,30 +101,42 @@ pub fn open(
         }
     };
     let store = store.map_err(|(at, source)| AppError::Io { what: format!("content, {at}"), source })?;
-    let content = Arc::new(Content {
+    let fail_open = settings.unscanned == WhenUnscanned::Pass;
+    let url = config.http.public_url.trim_end_matches('/');
+    Ok(Some(Arc::new(Depot {
         shelf: Shelf::new(store, settings.max_file.0),
         links: Links::new(secret),
-        control: Control::new(
-            &settings.refused_types,
-            settings.max_file.0,
-            scanner,
-            settings.unscanned == WhenUnscanned::Pass,
-        ),
+        control: Control::new(&settings.refused_types, settings.max_file.0, scanner, fail_open),
+        keep_days: settings.keep_days,
+        base: if url.is_empty() { String::new() } else { format!("{url}{ROOT}") },
+    })))
+}
+
+/// The door, or none where it is shut. Runs in `runtime`, and sweeps there.
+pub fn open(
+    config: &Config,
+    depot: Option<Arc<Depot>>,
+    digest: Option<Arc<Digest>>,
+    metrics: &Metrics,
+    runtime: &tokio::runtime::Handle,
+) -> Router {
+    let settings = &config.content;
+    let Some(depot) = depot else { return Router::new() };
+    let content = Arc::new(Content {
+        depot,
         digest,
         rates: Rates::new(settings.rate, settings.rate.saturating_mul(100)),
         quota: Quota::new(settings.daily_quota.0),
         places: Arc::new(Semaphore::new(settings.max_uploads)),
-        keep_days: settings.keep_days,
-        public_url: config.http.public_url.trim_end_matches('/').to_owned(),
         counts: Counts::default(),
     });
     count(&content, metrics);
-    runtime.spawn(sweep(content.shelf.clone(), settings.keep_days));
-    Ok(Router::new()
+    runtime.spawn(sweep(content.depot.shelf.clone(), settings.keep_days));
+    Router::new()
         .route(ROOT, get(state_of_upload).post(upload))
         .route("/content/{day}/{number}/{grant}", get(download).put(resume))
         .layer(DefaultBodyLimit::disable())
-        .with_state(content))
+        .with_state(content)
 }
 
 fn count(content: &Arc<Content>, metrics: &Metrics) {
@@ -216,12 +222,12 @@ async fn state_of_upload(
         (Some(_), None) => {
             let received = match entry.size() {
                 Some(size) => size,
-                None => content.shelf.received(&id).await?,
+                None => content.depot.shelf.received(&id).await?,
             };
             if received == 0 {
                 return Err(ShelfError::Absent.into());
             }
-            let url = format!("{base}{}", content.links.sign(&id, Grant::Upload, entry.until));
+            let url = format!("{base}{}", content.depot.links.sign(&id, Grant::Upload, entry.until));
             Ok(xml(info::RESUME_TYPE, info::resume(received, &url)))
         }
         (None, Some(_)) => content.told(&id, &entry, &base),
@@ -271,7 +277,7 @@ async fn download(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let (id, grant) = content.granted(&day, &number, &grant, &signed)?;
-    let entry = content.shelf.find(&id).await?;
+    let entry = content.depot.shelf.find(&id).await?;
     let Stage::Whole(parts) = &entry.state else { return Err(ShelfError::Absent.into()) };
     let tag = format!("\"{:032x}\"", u128::from_be_bytes(id.number));
     match Conditions::of(&headers).hold(Some(&tag)) {
@@ -283,7 +289,7 @@ async fn download(
         (Grant::Upload, _) => return Err(no(StatusCode::METHOD_NOT_ALLOWED, "this link is for writing")),
         (Grant::Thumbnail, None) => return Err(ShelfError::Absent.into()),
         (Grant::Thumbnail, Some(small)) => {
-            shown(&small.media_type, "thumbnail", content.shelf.thumbnail(&id).await?.into())
+            shown(&small.media_type, "thumbnail", content.depot.shelf.thumbnail(&id).await?.into())
         }
         (Grant::File, _) => {
             let size = parts.iter().sum();
@@ -301,7 +307,7 @@ async fn download(
             if range.start == 0 {
                 content.counts.downloads.fetch_add(1, Relaxed);
             }
-            let bytes = content.shelf.read(id, parts, range.clone());
+            let bytes = content.depot.shelf.read(id, parts, range.clone());
             let mut response = shown(&entry.media_type, &entry.name, Body::from_stream(bytes));
             *response.status_mut() = status;
             let headers = response.headers_mut();
@@ -364,8 +370,8 @@ impl Content {
 
     /// Where links begin: as configured, else as the client found us.
     fn base(&self, peer: &Peer, headers: &HeaderMap) -> String {
-        if !self.public_url.is_empty() {
-            return format!("{}{ROOT}", self.public_url);
+        if self.depot.is_known() {
+            return self.depot.base.clone();
         }
         let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
         let scheme = if peer.secure { "https" } else { "http" };
@@ -375,7 +381,7 @@ impl Content {
     fn granted(&self, day: &str, number: &str, grant: &str, signed: &Signed) -> Result<(Id, Grant), Refusal> {
         let id: Id = format!("{day}/{number}").parse().map_err(|_| ShelfError::Absent)?;
         let grant = Grant::ALL.into_iter().find(|g| g.as_str() == grant).ok_or(ShelfError::Absent)?;
-        match self.links.check(&id, grant, signed.until, &signed.sig, unix_now()) {
+        match self.depot.links.check(&id, grant, signed.until, &signed.sig, unix_now()) {
             Ok(()) => Ok((id, grant)),
             Err(Bad::Forged) => Err(no(StatusCode::FORBIDDEN, "not a link of ours")),
             Err(Bad::Expired) => Err(ShelfError::Absent.into()),
@@ -386,8 +392,8 @@ impl Content {
     async fn find_upload(&self, owner: &str, tid: &str) -> Result<(Id, Entry), ShelfError> {
         let today = today();
         for day in [today, today.saturating_sub(1)] {
-            let id = self.links.upload(day, owner, tid);
-            match self.shelf.find(&id).await {
+            let id = self.depot.links.upload(day, owner, tid);
+            match self.depot.shelf.find(&id).await {
                 Err(ShelfError::Absent) => {}
                 found => return found.map(|entry| (id, entry)),
             }
@@ -432,17 +438,17 @@ impl Content {
         base: &str,
     ) -> Result<Response, Refusal> {
         let name = field.file_name().unwrap_or("file").chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
-        let until = unix_now() + u64::from(self.keep_days) * DAY;
+        let until = unix_now() + u64::from(self.depot.keep_days) * DAY;
         let entry = Entry { owner, name, media_type: media_type(&field), until, thumbnail: None, state: Stage::Open };
         let size = field.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
         let mut bytes = Box::pin(field.map_err(|e| e.body_text()));
         let taken = async {
-            if let Err(reason) = self.control.admits_type(&entry.media_type) {
+            if let Err(reason) = self.depot.control.admits_type(&entry.media_type) {
                 return Err(self.refuse(&entry.owner, &reason.to_string()));
             }
             self.fits(size)?;
-            let id = self.links.upload(today(), &entry.owner, tid);
-            let mut upload = self.shelf.begin(id, entry).await?;
+            let id = self.depot.links.upload(today(), &entry.owner, tid);
+            let mut upload = self.depot.shelf.begin(id, entry).await?;
             if let Some((media_type, bytes)) = thumbnail {
                 upload.thumbnail(media_type, bytes).await?;
             }
@@ -467,7 +473,7 @@ impl Content {
     ) -> Result<Response, Refusal> {
         let mut bytes = body.into_data_stream().map_err(|e| e.to_string());
         let begun = match self.fits(Some(size)) {
-            Ok(()) => self.shelf.resume(*id, range.start).await,
+            Ok(()) => self.depot.shelf.resume(*id, range.start).await,
             Err(refusal) => Err(refusal),
         };
         let mut upload = match begun {
@@ -496,7 +502,7 @@ impl Content {
     }
 
     fn fits(&self, size: Option<u64>) -> Result<(), ShelfError> {
-        let most = self.shelf.max_file();
+        let most = self.depot.shelf.max_file();
         if size.is_some_and(|size| size > most) { Err(ShelfError::TooLarge(most)) } else { Ok(()) }
     }
 
@@ -530,8 +536,8 @@ impl Content {
     async fn finish(&self, id: &Id, mut upload: Upload, base: &str) -> Result<Response, Refusal> {
         let parts = upload.whole().await?;
         let size = parts.iter().sum();
-        let read = || self.shelf.read(*id, &parts, 0..size).map_err(|e| e.to_string());
-        let verdict = self.control.judge(read).await;
+        let read = || self.depot.shelf.read(*id, &parts, 0..size).map_err(|e| e.to_string());
+        let verdict = self.depot.control.judge(read).await;
         match verdict {
             Verdict::Passed => {
                 let entry = upload.close(Stage::Whole(parts)).await?;
@@ -560,7 +566,7 @@ impl Content {
             return Err(no(StatusCode::FORBIDDEN, why));
         }
         let size = entry.size().ok_or(ShelfError::Absent)?;
-        let link = |grant| format!("{base}{}", self.links.sign(id, grant, entry.until));
+        let link = |grant| format!("{base}{}", self.depot.links.sign(id, grant, entry.until));
         Ok(xml(info::FILE_TYPE, info::file(entry, size, &link(Grant::File), &link(Grant::Thumbnail))))
     }
 }

@@ -228,20 +228,8 @@ impl Session {
         Session { call_id: call_id[1], caller: Some(caller), caller_port, callee: Some(callee) }
     }
 
-    /// A line of the description that one of them received, by how it begins.
     fn told(&self, running: Option<&Running>, line: &str) -> String {
-        let base = &running.expect("the call goes on").base;
-        let log = base.with_file_name(format!("{}.msg", base.file_name().unwrap().to_string_lossy()));
-        let mut found = None;
-        eventually(&format!("a description with {line}"), Duration::from_secs(20), || {
-            let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
-            let received = text
-                .split("-----------------------------------------------")
-                .filter(|b| b.contains("message received"));
-            found = received.flat_map(str::lines).find(|l| l.starts_with(line)).map(|l| l[line.len()..].to_owned());
-            found.is_some()
-        });
-        found.unwrap()
+        told(running.expect("the call goes on"), line)
     }
 
     /// What the caller is told about the far end.
@@ -271,6 +259,20 @@ impl Session {
 pub fn register(server: &Server, phone: u16) {
     let sipp = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{phone}"));
     sipp.set("PARAMS", "").set("EXPIRES", 600).users(&["bob"]).succeed();
+}
+
+/// A line of what a SIPp received, by how it begins: the rest of it.
+pub fn told(call: &Running, line: &str) -> String {
+    let log = call.base.with_file_name(format!("{}.msg", call.base.file_name().unwrap().to_string_lossy()));
+    let mut found = None;
+    eventually(&format!("a message with {line}"), PATIENCE, || {
+        let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
+        let received =
+            text.split("-----------------------------------------------").filter(|b| b.contains("message received"));
+        found = received.flat_map(str::lines).find(|l| l.starts_with(line)).map(|l| l[line.len()..].to_owned());
+        found.is_some()
+    });
+    found.unwrap()
 }
 
 /// tshark's MSRP dissector reads everything that a stream got from the server, each as a packet: one line for each, which says

@@ -25,7 +25,7 @@ pub struct Setup {
     /// More lines for `[registrar]` and `[tls]`.
     pub registrar: String,
     pub tls: String,
-    /// More lines for `[http]`.
+    /// More lines for `[http]`; `@PORT@` is that of the plain listener.
     pub http: String,
     /// Further certificates to be there before the server: file and host.
     pub issue: Vec<(&'static str, &'static str)>,
@@ -218,6 +218,7 @@ fn config(dir: &Path, setup: &Setup, [sip, sips, http, https, admin]: [u16; 5]) 
     let dir = dir.display();
     let Setup { domain, auth, store, sip: more, registrar, tls, sections, http: more_http, .. } = setup;
     // Who wants MSRP says where; the usual ports are one for all.
+    let more_http = more_http.replace("@PORT@", &http.to_string());
     let msrp = if sections.contains("[msrp]") { "" } else { "[msrp]\ntcp = \"\"\ntls = \"\"" };
     format!(
         r#"domain = "{domain}"

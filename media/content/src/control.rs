@@ -30,6 +30,8 @@ pub enum Reason {
     Unscanned,
     /// Its bytes are not those that were promised.
     Hash,
+    /// There was no place for it, or no way to tell of it.
+    Unkept,
 }
 
 impl Reason {
@@ -40,6 +42,7 @@ impl Reason {
             Reason::Size(_) => 413,
             Reason::Found(_) | Reason::Unscanned => 403,
             Reason::Hash => 400,
+            Reason::Unkept => 408,
         }
     }
 }
@@ -52,6 +55,7 @@ impl fmt::Display for Reason {
             Reason::Found(name) => write!(f, "the virus scanner found {name}"),
             Reason::Unscanned => f.write_str("the virus scanner is not there"),
             Reason::Hash => f.write_str("the file is not the one that was offered"),
+            Reason::Unkept => f.write_str("the file could not be kept"),
         }
     }
 }

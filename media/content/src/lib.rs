@@ -5,12 +5,14 @@
 //! - [`shelf`]: where bytes lie, in a folder or a bucket ([`place`]). A file is a row of parts, each on disk before the next begins, so an
 //!   upload that breaks goes on where it was, at any node, and nothing is copied when it is whole.
 //! - [`link`]: what lets somebody read or go on writing: an address signed with a key that all nodes share.
+//! - [`depot`]: all of it together.
 //! - [`info`]: the documents that tell a client of a file.
 //! - [`control`]: what the operator lets pass, here and in messages and sessions: types, sizes, and a virus scanner ([`scanner`],
 //!   [`clamd`]).
 
 pub mod clamd;
 pub mod control;
+pub mod depot;
 pub mod info;
 pub mod link;
 pub mod place;

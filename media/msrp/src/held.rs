@@ -19,6 +19,7 @@ use crate::connection::{About, Connection, Gone};
 use crate::counts::Counts;
 use crate::head::FailureReport;
 use crate::lane::Chunk;
+use crate::local::PHONE;
 use crate::range::{ByteRange, Covered};
 use crate::reader::Flag;
 use crate::spool::{Pool, Spool};
@@ -74,6 +75,8 @@ pub struct Held {
     headers: Box<[u8]>,
     content: Box<[u8]>,
     wants: FailureReport,
+    /// Its sender wants to hear that it arrived.
+    success: bool,
     spool: Spool,
 }
 
@@ -111,6 +114,8 @@ impl Held {
 pub(crate) struct Custody {
     pub(crate) inspector: Arc<dyn Inspector>,
     pool: Arc<Pool>,
+    /// What passes has arrived.
+    pub(crate) ends_here: bool,
     open: Mutex<Vec<Partial>>,
     whole: mpsc::Sender<Held>,
     /// Whole messages that are neither passed on nor refused.
@@ -133,6 +138,7 @@ pub(crate) struct First<'a> {
     pub content: Vec<u8>,
     pub range: ByteRange,
     pub wants: FailureReport,
+    pub success: bool,
     pub at: Instant,
 }
 
@@ -148,18 +154,29 @@ pub(crate) struct Keeping {
 impl Switch {
     /// Has everything that `side` sends judged from now on. Once for each side.
     pub fn inspect(self: &Arc<Self>, bridge: &Arc<Bridge>, side: Side, inspector: Arc<dyn Inspector>) {
+        self.hold(bridge, side, inspector, false);
+    }
+
+    /// The same for a session that ends here, whose messages are too long for [`LocalEnd`](crate::LocalEnd): what passes has
+    /// arrived.
+    pub fn take_by(self: &Arc<Self>, bridge: &Arc<Bridge>, inspector: Arc<dyn Inspector>) {
+        self.hold(bridge, PHONE, inspector, true);
+    }
+
+    fn hold(self: &Arc<Self>, bridge: &Arc<Bridge>, side: Side, inspector: Arc<dyn Inspector>, ends_here: bool) {
         let (whole, judging) = mpsc::channel(MAX_WAITING);
         let waiting = Arc::<AtomicUsize>::default();
         let custody = Custody {
             inspector: inspector.clone(),
             pool: self.pool.clone(),
+            ends_here,
             open: Mutex::default(),
             whole,
             waiting: waiting.clone(),
         };
         if bridge.leg(side).custody.set(Box::new(custody)).is_ok() {
             let ends = (Arc::downgrade(self), Arc::downgrade(bridge));
-            self.runtime.spawn(judge(ends, side, inspector, judging, waiting));
+            self.runtime.spawn(judge(ends, side, (inspector, ends_here), judging, waiting));
         }
     }
 }
@@ -216,6 +233,7 @@ impl Custody {
                 headers: first.headers.into(),
                 content: first.content.into(),
                 wants: first.wants,
+                success: first.success,
                 spool: Spool::new(self.pool.clone()),
             },
             covered: Covered::default(),
@@ -284,7 +302,7 @@ impl Keeping {
 async fn judge(
     (switch, bridge): (Weak<Switch>, Weak<Bridge>),
     side: Side,
-    inspector: Arc<dyn Inspector>,
+    (inspector, ends_here): (Arc<dyn Inspector>, bool),
     mut whole: mpsc::Receiver<Held>,
     waiting: Arc<AtomicUsize>,
 ) {
@@ -293,6 +311,10 @@ async fn judge(
         let judgement = inspector.clone().judge(held.clone()).await;
         let (Some(switch), Some(bridge)) = (switch.upgrade(), bridge.upgrade()) else { return };
         match judgement {
+            Judgement::Passes if ends_here => {
+                Counts::add(&switch.counts().received, 1);
+                switch.arrived(&bridge, side, &held).await;
+            }
             Judgement::Passes => {
                 if let Err(status) = switch.pass_on(&bridge, side, &held).await {
                     switch.failed(held.about(&bridge, side), status);
@@ -323,6 +345,22 @@ impl Switch {
         }
     }
 
+    /// Says so to its sender, if that wants to hear it.
+    async fn arrived(&self, bridge: &Arc<Bridge>, from: Side, held: &Held) {
+        let reached = tokio::time::timeout(REACH_WAIT, bridge.reach(from)).await;
+        if let (true, Ok(Some(Far::Connection(sender, path)))) = (held.success, reached) {
+            let total = held.len();
+            let range = ByteRange { start: 1, end: Some(total), total: Some(total) };
+            let told = sender.write(|lane, out| {
+                lane.interject(Instant::now(), out);
+                let id = TransactionId::new(rand::random());
+                write::report(out, &id, &path, bridge.uri(from), &held.message_id, range, 200);
+            });
+            // A phone that is gone needs no report.
+            let _ = told.await;
+        }
+    }
+
     async fn pass_on(&self, bridge: &Arc<Bridge>, from: Side, held: &Held) -> Result<(), u16> {
         let target = self.target(bridge, from).await?;
         let total = held.len();
@@ -349,6 +387,9 @@ impl Switch {
     /// The far end hears that something does not come.
     async fn withhold(&self, bridge: &Arc<Bridge>, from: Side, held: &Held, notice: Option<(Box<[u8]>, Vec<u8>)>) {
         Counts::add(&self.counts().withheld, 1);
+        if bridge.leg(from.other()).local.is_some() {
+            return;
+        }
         // One that is gone need not.
         let _ = match notice {
             Some(notice) => self.tell_instead(bridge, from, notice).await,
@@ -382,6 +423,7 @@ impl Switch {
             headers: headers.into(),
             content: content.into(),
             wants: FailureReport::No,
+            success: false,
             spool,
         };
         self.pass_on(bridge, from, &held).await
@@ -445,6 +487,7 @@ impl Switch {
             headers: Box::default(),
             content: Box::default(),
             wants: FailureReport::No,
+            success: false,
             spool,
         };
         match inspector.clone().judge(Arc::new(held)).await {

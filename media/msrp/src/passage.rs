@@ -297,13 +297,14 @@ impl Inbound<'_> {
             return Course { binds: Some((bridge, side)), ..course(200) };
         }
         bridge.ready(side);
-        if bridge.leg(side.other()).local.is_some() {
+        let custody = bridge.leg(side).custody.get();
+        if bridge.leg(side.other()).local.is_some() && custody.is_none_or(|c| !c.ends_here) {
             return match gather(&bridge, side, head) {
                 Ok(gather) => Course { gather: Some(gather), ..course(200) },
                 Err(status) => course(status),
             };
         }
-        if bridge.leg(side).custody.get().is_some() {
+        if custody.is_some() {
             return match self.keep(&bridge, side, head, wants) {
                 Ok(keeping) => Course { keeping: Some(keeping), ..course(200) },
                 Err(status) => course(status),
@@ -405,6 +406,7 @@ impl Inbound<'_> {
             content,
             range: head.byte_range().unwrap_or(ByteRange::WHOLE),
             wants,
+            success: head.success_report(),
             at: Instant::now(),
         };
         // Asked for only where there is one.

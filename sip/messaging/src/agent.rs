@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use media_msrp::{Bridge, LocalEnd, PHONE, Switch};
+use media_msrp::{Bridge, Inspector, LocalEnd, PHONE, Switch};
 use parking_lot::Mutex;
 use sip_ims::Home;
 use sip_ims::notify::write_in_dialog;
@@ -112,6 +112,8 @@ pub struct Invited {
     pub features: &'static str,
     /// What must have happened before: the status to refuse with, else.
     pub first: Option<First>,
+    /// What takes its messages, where they are files.
+    pub taken_by: Option<Arc<dyn Inspector>>,
 }
 
 /// Something that has to be done before an answer.
@@ -193,7 +195,10 @@ impl Agent {
         let bridge = self.parts.switch.open_local(&name, door, end, max).map_err(|_| 503u16)?;
         let ends = [HeaderName::From, HeaderName::To].map(|name| message.value(name).unwrap_or_default());
         let by_web = offered.ws || matches!(request.flow.transport, Transport::Ws | Transport::Wss);
-        self.inspect(&bridge, ends, by_web);
+        match invited.taken_by {
+            Some(taker) => self.parts.switch.take_by(&bridge, taker),
+            None => self.inspect(&bridge, ends, by_web),
+        }
         if let Some(peer) = &offered.peer {
             self.parts.switch.describe(&bridge, PHONE, peer.clone());
         }

@@ -29,18 +29,36 @@ pub fn terms(config: &Config) -> Terms {
         accept_types: "message/cpim text/plain text/html application/im-iscomposing+xml",
         accept_wrapped_types: "*",
         max_size: config.max_body,
-        more: &[],
+        more: Vec::new(),
     }
 }
 
-/// What an INVITE offers, if it is to a chat that can be kept: messages and nothing else, from somebody who says who they are.
-pub fn keeps(switch: &Switch, request: &Request<'_>) -> Option<Offered> {
+/// What an INVITE offers, if it is to a session that we can take part in: from somebody who says who they are.
+pub fn offered(switch: &Switch, request: &Request<'_>) -> Option<Offered> {
     let message = request.message;
     let in_dialog = message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
     if in_dialog || message.line(HeaderName::Privacy).is_some() {
         return None;
     }
-    Offered::read(switch, message).ok().filter(|o| o.peer.is_some() && !o.more)
+    Offered::read(switch, message).ok().filter(|o| o.peer.is_some())
+}
+
+/// Who takes part in a session, for what is kept of it.
+pub fn ends(request: &Request<'_>, aor: &Aor) -> Ends {
+    let message = request.message;
+    let value = |name| message.value(name).unwrap_or_default();
+    let asserted = match &request.caller {
+        Caller::User(user) => Some(format!("<sip:{}>", user.aor).into_bytes().into()),
+        Caller::Trusted => message.value(HeaderName::PAssertedIdentity).map(Box::from),
+        Caller::Foreign => None,
+    };
+    Ends {
+        from: value(HeaderName::From).into(),
+        to: value(HeaderName::To).into(),
+        call_id: value(HeaderName::CallId).into(),
+        asserted,
+        aor: aor.clone(),
+    }
 }
 
 /// Our end of such a chat.
@@ -60,21 +78,7 @@ impl Away {
         queue: Arc<dyn MessageQueue>,
         orders: mpsc::UnboundedSender<Order>,
     ) -> Away {
-        let message = request.message;
-        let value = |name| message.value(name).unwrap_or_default();
-        let asserted = match &request.caller {
-            Caller::User(user) => Some(format!("<sip:{}>", user.aor).into_bytes().into()),
-            Caller::Trusted => message.value(HeaderName::PAssertedIdentity).map(Box::from),
-            Caller::Foreign => None,
-        };
-        let ends = Ends {
-            from: value(HeaderName::From).into(),
-            to: value(HeaderName::To).into(),
-            call_id: value(HeaderName::CallId).into(),
-            asserted,
-            aor: aor.clone(),
-        };
-        Away { ends, config: config.clone(), queue, orders, numbers: AtomicU32::new(1) }
+        Away { ends: ends(request, aor), config: config.clone(), queue, orders, numbers: AtomicU32::new(1) }
     }
 
     async fn keep(&self, message: Whole) -> u16 {

@@ -4,6 +4,7 @@
 //! what a message holds ([`pieces`]). Pager messages wait at a [`Gate`] of the proxy's, sessions at an inspector of the switch's
 //! ([`session`]).
 
+pub(crate) mod content;
 pub(crate) mod pieces;
 mod session;
 
@@ -59,7 +60,7 @@ impl Policy {
 
 /// For whoever audits.
 pub struct Withheld<'a> {
-    /// `message` or `session`.
+    /// `message`, `session`, or `file`.
     pub service: &'static str,
     /// URIs.
     pub sender: &'a str,
@@ -150,7 +151,7 @@ impl ContentControl {
         Some(session::Session::new(self.clone(), [from, to], file))
     }
 
-    fn withheld(&self, service: &'static str, sender: &str, addressee: &str, why: &Reason) {
+    pub(crate) fn withheld(&self, service: &'static str, sender: &str, addressee: &str, why: &Reason) {
         (self.parts.audit)(&Withheld { service, sender, addressee, why });
     }
 

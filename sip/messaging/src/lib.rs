@@ -25,6 +25,7 @@ mod pager;
 mod round;
 mod schedule;
 mod sweep;
+mod taken;
 mod telling;
 mod terms;
 mod waiting;

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use media_content::depot::Depot;
+use memchr::memmem;
 use sip_cpim::{Fate, Outcome};
 use sip_ims::Aor;
 use sip_ims::ports::{MessageId, MessageQueue, StoreError};
@@ -17,10 +19,13 @@ use tokio::sync::mpsc;
 use crate::agent::{Agent, Invited};
 use crate::away::{self, Away};
 use crate::config::Config;
+use crate::control::ContentControl;
 use crate::counts::Counts;
 use crate::late::Late;
 use crate::letter::{self, Letter, NotKept};
 use crate::notice::Notice;
+use crate::taken::{self, Phones, Taken, Taker};
+use crate::terms::{Offered, OfferedFile};
 use crate::waiting::Waiting;
 
 /// Store and forward as a SIP service. Cheap to call: it runs under the lock of a shard.
@@ -32,6 +37,7 @@ pub struct Pager {
     late: Arc<Late>,
     orders: mpsc::UnboundedSender<Order>,
     sessions: OnceLock<Arc<Agent>>,
+    taker: OnceLock<Arc<Taker>>,
 }
 
 /// What the pager leaves for the [`Courier`](crate::Courier) to do. Ends when the pager is dropped.
@@ -92,12 +98,38 @@ impl Pager {
             late: late.clone(),
             queue: queue.clone(),
         };
-        (Arc::new(Pager { config, queue, waiting, counts, late, orders, sessions: OnceLock::new() }), inbox)
+        (
+            Arc::new(Pager {
+                config,
+                queue,
+                waiting,
+                counts,
+                late,
+                orders,
+                sessions: OnceLock::new(),
+                taker: OnceLock::new(),
+            }),
+            inbox,
+        )
     }
 
     /// Has chats with users who are away answered, and what is said in them kept. Once.
     pub fn answer_by(&self, agent: Arc<Agent>) {
         let _ = self.sessions.set(agent);
+    }
+
+    /// Has files taken that are sent by MSRP to users whose phones take none so, or who are away. Once; needs
+    /// [`Pager::answer_by`].
+    pub fn take_files(&self, depot: Arc<Depot>, control: Arc<ContentControl>) {
+        let unix = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let _ = self.taker.set(Arc::new(Taker {
+            depot,
+            control,
+            queue: self.queue.clone(),
+            orders: self.orders.clone(),
+            config: self.config.clone(),
+            unix: Arc::new(unix),
+        }));
     }
 
     /// Tells a user something in the name of this server: now, or when they are back. `aor`: one that somebody has.
@@ -158,14 +190,75 @@ impl Pager {
         if request.profile.is_none() && !self.config.strangers {
             return Verdict::Pass;
         }
-        let Some(offered) = away::keeps(agent.switch(), request) else { return Verdict::Pass };
+        let Some(offered) = away::offered(agent.switch(), request) else { return Verdict::Pass };
+        if let Some(file) = &offered.file {
+            return self.take_file(step, request, (aor, server), &offered, file);
+        }
+        if offered.more {
+            return Verdict::Pass;
+        }
         let party = Arc::new(Away::new(request, aor, &self.config, self.queue.clone(), self.orders.clone()));
-        let invited =
-            Invited { party, terms: away::terms(&self.config), user: away::USER.to_owned(), features: "", first: None };
+        let invited = Invited {
+            party,
+            terms: away::terms(&self.config),
+            user: away::USER.to_owned(),
+            features: "",
+            first: None,
+            taken_by: None,
+        };
         match agent.answer(step, request, server, &offered, invited) {
             Ok(()) => Verdict::Taken,
             // Whoever asked goes on as if nobody kept chats.
             Err(_) => Verdict::Pass,
+        }
+    }
+}
+
+impl Pager {
+    /// An INVITE to a file that its addressee cannot take: we take it in their place.
+    fn take_file(
+        &self,
+        step: &mut Step<'_>,
+        request: &Request<'_>,
+        (aor, server): (&Aor, Option<ServerId>),
+        offered: &Offered,
+        file: &OfferedFile,
+    ) -> Verdict {
+        let (Some(agent), Some(taker)) = (self.sessions.get(), self.taker.get()) else { return Verdict::Pass };
+        if file.promised.size.is_some_and(|size| size > taker.depot.shelf.max_file()) {
+            return Verdict::Pass;
+        }
+        let party = Taken::new(taker.clone(), away::ends(request, aor), file.clone());
+        let invited = Invited {
+            terms: taken::terms(&taker.depot, file),
+            user: taken::USER.to_owned(),
+            features: "",
+            first: None,
+            taken_by: Some(party.clone()),
+            party,
+        };
+        match agent.answer(step, request, server, offered, invited) {
+            Ok(()) => Verdict::Taken,
+            Err(_) => Verdict::Pass,
+        }
+    }
+
+    /// The same for one whose phones are there, and fetch files over HTTP alone.
+    fn file_for_http(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict {
+        let (Some(agent), Some(aor)) = (self.sessions.get(), &request.callee) else { return Verdict::Pass };
+        let is_file = memmem::find(request.message.body(), b"file-selector").is_some();
+        if self.taker.get().is_none() || !is_file || request.profile.is_none() || !agent.has_room() {
+            return Verdict::Pass;
+        }
+        let mut phones = Phones::default();
+        agent.parts.location.each_anywhere(aor.as_str(), step.unix, &mut |reach| phones.add(reach));
+        if !phones.only_fetch() {
+            return Verdict::Pass;
+        }
+        let Some(offered) = away::offered(agent.switch(), request) else { return Verdict::Pass };
+        match &offered.file {
+            Some(file) => self.take_file(step, request, (aor, None), &offered, file),
+            None => Verdict::Pass,
         }
     }
 }
@@ -177,6 +270,9 @@ impl Service for Pager {
 
     /// Read on one device is read on all: what a user tells a sender, its other devices hear.
     fn request(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict {
+        if request.message.method() == Method::Invite {
+            return self.file_for_http(step, request);
+        }
         let Caller::User(user) = &request.caller else { return Verdict::Pass };
         if request.message.method() != Method::Message || !letter::says_displayed(request.message) {
             return Verdict::Pass;

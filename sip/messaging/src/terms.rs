@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use media_msrp::{Address, Bridge, Fingerprint, PHONE, Peer, Switch};
+use media_sdp::file::FileSelector;
 use media_sdp::message::{Anchored, Messages, Own, Setup, write, write_refusal};
-use media_sdp::{MAX_SDP, Sdp};
+use media_sdp::{MAX_SDP, Sdp, Section};
 use sip_proto::Message;
 
 use crate::agent::AgentParts;
 use crate::anchor::{description, is_ws, our_uri, own_path};
+use crate::hashing::Promised;
 
 /// What we say of ourselves.
 #[derive(Clone, Debug)]
@@ -19,7 +21,37 @@ pub struct Terms {
     pub accept_wrapped_types: &'static str,
     /// The longest message that is taken, in bytes.
     pub max_size: usize,
-    pub more: &'static [&'static str],
+    /// Further attributes of the section.
+    pub more: Vec<String>,
+}
+
+/// A file that is offered, to be sent by who offers it (RFC 5547 §8.2.1).
+#[derive(Clone, Debug)]
+pub struct OfferedFile {
+    pub name: String,
+    /// Empty: nobody said.
+    pub media_type: String,
+    pub promised: Promised,
+    /// What is said back as it was said (§8.3.1).
+    pub lines: Vec<String>,
+}
+
+impl OfferedFile {
+    /// `None` when something else is offered: a part of a file, or to get one.
+    fn read<'a>(sdp: &Sdp<'a>, section: &Section<'a>) -> Option<OfferedFile> {
+        let file = FileSelector::of(sdp, section).filter(|f| !f.partial)?;
+        sdp.attribute(section, "sendonly")?;
+        let line = |name: &str| {
+            let value = sdp.attribute(section, name)?;
+            Some(format!("{name}:{}", String::from_utf8_lossy(value)))
+        };
+        Some(OfferedFile {
+            name: file.file_name(),
+            media_type: String::from_utf8_lossy(file.media_type).into_owned(),
+            promised: Promised { size: file.size, hash: file.hash },
+            lines: ["file-selector", "file-transfer-id", "file-range"].into_iter().filter_map(line).collect(),
+        })
+    }
 }
 
 /// What a phone says of a session, copied out of its description.
@@ -37,6 +69,8 @@ pub struct Offered {
     pub chatroom: Option<Box<[u8]>>,
     /// Something else is wanted too: a file, or other media.
     pub more: bool,
+    /// The file, where nothing but one is offered.
+    pub file: Option<OfferedFile>,
     pub(crate) setup: Option<Setup>,
     /// The description, to be answered line by line, and which of its sections this is.
     pub(crate) text: Box<[u8]>,
@@ -82,6 +116,7 @@ impl Offered {
             accept_wrapped_types: messages.accept_wrapped_types.into(),
             max_size: messages.max_size,
             chatroom: sdp.attribute(section, "chatroom").map(Box::from),
+            file: OfferedFile::read(&sdp, section).filter(|_| !others),
             more: others || sdp.attribute(section, "file-selector").is_some(),
             setup: messages.setup,
             text: text.into(),
@@ -127,7 +162,7 @@ impl AgentParts {
             accept_types: terms.accept_types,
             accept_wrapped_types: terms.accept_wrapped_types,
             max_size: terms.max_size as u64,
-            more: terms.more,
+            more: &terms.more.iter().map(String::as_str).collect::<Vec<_>>(),
         };
         match Sdp::parse(&offered.text) {
             Ok(sdp) if offered.peer.is_some() => {

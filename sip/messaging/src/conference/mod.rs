@@ -269,8 +269,14 @@ impl Rooms {
                 }
             }) as crate::agent::First
         });
-        let invited =
-            Invited { party: member, terms: room.terms(), user: room.id().to_owned(), features: ";isfocus", first };
+        let invited = Invited {
+            party: member,
+            terms: room.terms(),
+            user: room.id().to_owned(),
+            features: ";isfocus",
+            first,
+            taken_by: None,
+        };
         self.parts.agent.answer(step, request, None, &offered, invited)
     }
 

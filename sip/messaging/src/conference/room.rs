@@ -71,7 +71,7 @@ impl Room {
             accept_types: CPIM_TYPE,
             accept_wrapped_types: "*",
             max_size: self.rooms.config.max_message,
-            more: &["chatroom:nickname private-messages"],
+            more: vec!["chatroom:nickname private-messages".to_owned()],
         }
     }
 

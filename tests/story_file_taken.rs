@@ -1,0 +1,199 @@
+//! A file that is offered by MSRP (RFC 5547) to somebody whose phones fetch files over HTTP (GSMA RCC.07), or who is away: the server
+//! takes it. SIPp makes the call and is the addressee's phone, curl fetches, xmllint and sha1sum judge; the MSRP end is a bare stream.
+
+mod harness;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use harness::clamd::{Clamd, eicar};
+use harness::msrp::{Frame, Stream, told};
+use harness::sipp::Running;
+use harness::{DOMAIN, Peer, Server, Setup, Sipp, eventually};
+
+const SOON: Duration = Duration::from_secs(30);
+const ALICE: &str = "msrp://127.0.0.1:9/alice5s93;tcp";
+const FETCHES: &str = ";+g.3gpp.iari-ref=\"urn%3Aurn-7%3A3gpp-application.ims.iari.rcs.fthttp\"";
+
+struct House {
+    server: Server,
+    door: u16,
+}
+
+fn started(content: &str) -> House {
+    let ports = harness::Ports::claim();
+    let doors = [ports.next(), ports.next()];
+    let mut setup = Setup::with_users(&["alice", "bob"]);
+    setup.sections = format!(
+        "[msrp]\ntcp = \"127.0.0.1:{}\"\ntls = \"127.0.0.1:{}\"\n[content]\nmax_file = \"8 MiB\"\n{content}",
+        doors[0], doors[1]
+    );
+    setup.http = "public_url = \"http://127.0.0.1:@PORT@\"\n".to_owned();
+    let server = setup.start();
+    // The block stays ours for as long as the test runs.
+    std::mem::forget(ports);
+    House { server, door: doors[0] }
+}
+
+/// A file of bytes that repeat nowhere, and its hash as `a=file-selector` spells it (RFC 5547 §6).
+fn written(server: &Server, name: &str, start: &[u8], len: usize) -> (PathBuf, String) {
+    let mut state = 88_172_645_463_325_252u64;
+    let mut all = start.to_vec();
+    while all.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        all.extend_from_slice(&state.to_le_bytes());
+    }
+    all.truncate(len);
+    let path = server.path().join(name);
+    std::fs::write(&path, all).unwrap();
+    let hash = sha1(&path);
+    (path, hash)
+}
+
+fn sha1(path: &Path) -> String {
+    let told = Command::new("sha1sum").arg(path).output().expect("sha1sum runs");
+    let digits = String::from_utf8_lossy(&told.stdout)[..40].to_uppercase();
+    let pairs: Vec<&str> = (0..20).map(|i| &digits[2 * i..2 * i + 2]).collect();
+    pairs.join(":")
+}
+
+/// Alice's call with a file for bob, which the server answers.
+struct Offer {
+    call_id: &'static str,
+    port: u16,
+    call: Running,
+    alice: Stream,
+    to: String,
+}
+
+impl Offer {
+    fn of(house: &House, call_id: &'static str, size: usize, hash: &str) -> Offer {
+        let selector = format!("name:\"a%20photo %26 more.jpg\" type:image/jpeg size:{size} hash:sha-1:{hash}");
+        let media = format!(
+            "m=message 9 TCP/MSRP *\na=sendonly\na=accept-types:message/cpim\na=accept-wrapped-types:*\na=path:{ALICE}\n\
+             a=file-selector:{selector}\na=file-transfer-id:{call_id}\na=file-disposition:attachment"
+        );
+        let port = house.server.ports.next();
+        let sipp =
+            Sipp::new(&house.server, "session", port).set("MEDIA", media).set("URI", format!("sip:bob@{DOMAIN}"));
+        let call = sipp.users(&["alice"]).options(&["-cid_str", call_id]).start();
+        let to = told(&call, "a=path:");
+        // As RFC 5547 §8.3.1 has it answered.
+        assert_eq!((told(&call, "a=recv").as_str(), told(&call, "a=file-selector:")), ("only", selector));
+        assert_eq!(told(&call, "a=file-transfer-id:"), call_id);
+        let mut alice = Stream::connect(house.door);
+        alice.greet("al1c3000", [&to, ALICE]);
+        assert_eq!(alice.next().what, "200 OK");
+        Offer { call_id, port, call, alice, to }
+    }
+
+    /// Sends the file in two chunks, and gives the report that says how it went.
+    fn sends(&mut self, file: &Path) -> Frame {
+        let all = std::fs::read(file).unwrap();
+        let total = all.len();
+        let (first, second) = all.split_at(total / 2);
+        for (id, from, body, flag) in [("fi1e0001", 1, first, '+'), ("fi1e0002", first.len() + 1, second, '$')] {
+            let head = format!(
+                "MSRP {id} SEND\r\nTo-Path: {}\r\nFrom-Path: {ALICE}\r\nMessage-ID: thefile1\r\nByte-Range: {from}-{}/{total}\r\n\
+                 Success-Report: yes\r\nContent-Type: image/jpeg\r\n\r\n",
+                self.to,
+                from - 1 + body.len()
+            );
+            self.alice.write(&[head.as_bytes(), body, format!("\r\n-------{id}{flag}\r\n").as_bytes()].concat());
+        }
+        loop {
+            let frame = self.alice.next();
+            if frame.what == "REPORT" {
+                assert_eq!(frame.header("Message-ID"), "thefile1");
+                return frame;
+            }
+            assert_eq!(frame.what, "200 OK");
+        }
+    }
+
+    fn hangs_up(self) {
+        let peer = Peer::new(0);
+        peer.send(self.port, &peer.request("INFO", "sip:x", ["bob", "alice"], self.call_id, "", ""));
+        self.call.succeed(1);
+    }
+}
+
+/// Bob's phone, which takes so many messages.
+fn phone(server: &Server, params: &str, messages: u32) -> Running {
+    let port = server.ports.next();
+    let phone = Sipp::new(server, "take_messages", port).set("CODE", 200).calls(messages).start();
+    let bind = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
+    bind.set("PARAMS", params).set("EXPIRES", 600).users(&["bob"]).succeed();
+    phone
+}
+
+/// The document in a message, read by xmllint.
+fn at(server: &Server, message: &str, path: &str) -> String {
+    let start = message.find("<?xml").unwrap_or_else(|| panic!("{message}"));
+    let end = message.rfind("</file>").unwrap_or_else(|| panic!("{message}")) + 7;
+    let file = server.path().join("document.xml");
+    std::fs::write(&file, &message[start..end]).unwrap();
+    let done = Command::new("xmllint").args(["--nonet", "--xpath", &format!("string({path})")]).arg(&file).output();
+    String::from_utf8(done.expect("xmllint runs").stdout).unwrap().trim().to_owned()
+}
+
+fn fetched(server: &Server, message: &str) -> String {
+    let link = at(server, message, "//*[local-name()='data']/@url");
+    let copy = server.path().join("copy");
+    let done = Command::new("curl").args(["-sSf", "-o"]).arg(&copy).arg(&link).output().expect("curl runs");
+    assert!(done.status.success(), "{link}: {}", String::from_utf8_lossy(&done.stderr));
+    sha1(&copy)
+}
+
+#[test]
+fn a_file_for_somebody_away_waits_on_the_shelf() {
+    let mut house = started("");
+    let (file, hash) = written(&house.server, "photo", b"", 6 << 20);
+    let mut offer = Offer::of(&house, "taken-1", 6 << 20, &hash);
+    assert!(offer.sends(&file).header("Status").starts_with("000 200"));
+    offer.hangs_up();
+    house.server.restart();
+    let seen = phone(&house.server, FETCHES, 1).succeed(1);
+    let message = seen.received()[0];
+    assert!(message.contains("Content-Type: message/cpim"), "{message}");
+    assert!(message.contains("Content-Type: application/vnd.gsma.rcs-ft-http+xml"), "{message}");
+    assert!(message.contains(&format!("From: <sip:alice@{DOMAIN}>")), "{message}");
+    assert_eq!(at(&house.server, message, "//*[local-name()='file-name']"), "a photo & more.jpg");
+    assert_eq!(at(&house.server, message, "//*[local-name()='content-type']"), "image/jpeg");
+    assert_eq!(at(&house.server, message, "//*[local-name()='file-size']"), "6291456");
+    assert_eq!(fetched(&house.server, message), hash);
+}
+
+#[test]
+fn a_file_for_a_phone_that_fetches_is_told_at_once_unless_it_is_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let ports = harness::Ports::claim();
+    let clamd = Clamd::start(dir.path(), ports.next(), &eicar());
+    let house = started(&format!("clamd = \"{}\"\n", clamd.address));
+    let server = &house.server;
+    let phone = phone(server, FETCHES, 1);
+    let (file, hash) = written(server, "photo", b"", 1 << 20);
+    let (virus, infected) = written(server, "virus", &eicar(), 1 << 20);
+    for (call_id, file, hash, status) in
+        [("taken-2", &file, &infected, "000 400"), ("taken-3", &virus, &infected, "000 403")]
+    {
+        let mut offer = Offer::of(&house, call_id, 1 << 20, hash);
+        let report = offer.sends(file);
+        assert!(report.header("Status").starts_with(status), "{call_id}: {report:?}");
+        offer.hangs_up();
+    }
+    let mut offer = Offer::of(&house, "taken-4", 1 << 20, &hash);
+    assert!(offer.sends(&file).header("Status").starts_with("000 200"));
+    // A session is for one file.
+    assert!(offer.sends(&file).header("Status").starts_with("000 400"));
+    offer.hangs_up();
+    let seen = phone.succeed(1);
+    assert_eq!(fetched(server, seen.received()[0]), hash);
+    eventually("three lines for the auditor", SOON, || {
+        let all = server.process.output();
+        all.lines().filter(|l| l.contains("withheld") && l.contains("file") && !l.contains("alice")).count() == 3
+    });
+}
