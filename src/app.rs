@@ -12,8 +12,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use gw_sms::dispatch::Dispatcher;
 use gw_sms::ip_sm_gw::{self, Inbox, IpSmGw};
 use gw_sms::registry::{self, Registry};
-use media_content::Scanner;
-use media_content::depot::Depot;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
@@ -174,8 +172,8 @@ pub fn run(
     let filters = registry.filters().clone();
     let family = Family::gauge("isthmus_filters", "Filter criteria in force.");
     metrics.source(family, move |s| s.push(&[], filters.len() as f64));
-    let scanner = control::scanner(&config);
-    let depot = http::content::depot(&config, &cluster_secret(&store)?, scanner.clone())?;
+    let shared = control::shared(&config, &cluster_secret(&store)?)?;
+    let depot = shared.depot.clone();
     let around = Around {
         directory: directory.clone(),
         filters: registry.filters().clone(),
@@ -184,8 +182,7 @@ pub fn run(
         cluster: cluster.clone(),
         media: msrp.as_ref().map(|m| m.anchor.clone() as Arc<dyn Media>),
         ends: msrp.as_ref().map(|m| Ends { switch: m.switch.clone(), doors: m.told, anchor: m.anchor.clone() }),
-        scanner,
-        depot: depot.clone(),
+        shared,
     };
     let Services { sip, home, registrar, presence, abroad, diff, authenticator, pager, courier, ip_sm_gw, names, wake } =
         open_sip(&config, &pems, &store, around, runtime.handle())?;
@@ -409,8 +406,7 @@ struct Around {
     cluster: Arc<Cluster>,
     media: Option<Arc<dyn Media>>,
     ends: Option<Ends>,
-    scanner: Option<Arc<Scanner>>,
-    depot: Option<Arc<Depot>>,
+    shared: control::Shared,
 }
 
 /// What answers SIP, tied together.
@@ -439,7 +435,7 @@ fn open_sip(
     around: Around,
     runtime: &Handle,
 ) -> Result<Services, AppError> {
-    let Around { directory, filters, chronicle, metrics, cluster, media, ends, scanner, depot } = around;
+    let Around { directory, filters, chronicle, metrics, cluster, media, ends, shared } = around;
     let sip = &config.sip;
     // Bound before anything is written into a Via, so that port 0 is known by its real number.
     let bound = Bound::new(&carrier_config(config, pems)?, runtime.clone())?;
@@ -519,7 +515,7 @@ fn open_sip(
     let diff = changes::open(config, store, home.clone(), directory.clone(), &metrics);
     services.splice(1..1, diff.clone().map(|d| d as Arc<dyn Service>));
     let around = (home.clone(), directory.clone(), pager.clone());
-    let control = control::open(config, around, scanner, &metrics, runtime);
+    let control = control::open(config, around, &shared.scanner, &metrics, runtime);
     let chat = ends.map(|ends| {
         let parts = chat::Parts {
             home: home.clone(),
@@ -564,7 +560,7 @@ fn open_sip(
     control::attach(&control, &driver);
     registrar.attach(driver.clone());
     if let Some(chat) = &chat {
-        chat.attach(config, driver.clone(), &pager, depot.zip(Some(control.clone())));
+        chat.attach(config, driver.clone(), &pager, shared.depot.zip(Some(control.clone())));
     }
     registrar.join(sip_registrar::Ims { subscriptions: abroad.clone(), next_hops: names.clone(), unix: unix_now });
     if let Some(presence) = &presence {

@@ -4,28 +4,39 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use media_content::clamd::Clamd;
+use media_content::depot::Depot;
 use media_content::{Control, Scanner};
 use sip_ims::{Directory, Home};
 use sip_messaging::{ContentControl, ControlParts, Pager, Policy, Whose, Withheld};
 use sip_net::driver::Driver;
 use tokio::runtime::Handle;
 
+use crate::app::AppError;
 use crate::config::{self, Config, WhenUnscanned};
+use crate::http;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Family;
 use crate::telemetry::redact::Redacted;
 
-/// The scanner, if there is one.
-pub fn scanner(config: &Config) -> Option<Arc<Scanner>> {
+/// What the doors for files, messages and sessions have in common.
+pub struct Shared {
+    pub scanner: Option<Arc<Scanner>>,
+    pub depot: Option<Arc<Depot>>,
+}
+
+/// `secret`: that of all nodes.
+pub fn shared(config: &Config, secret: &[u8; 32]) -> Result<Shared, AppError> {
     let address = &config.content.clamd;
-    (!address.is_empty()).then(|| Arc::new(Scanner::new(Clamd::new(address))))
+    let scanner = (!address.is_empty()).then(|| Arc::new(Scanner::new(Clamd::new(address))));
+    let depot = http::content::depot(config, secret, scanner.clone())?;
+    Ok(Shared { scanner, depot })
 }
 
 /// Control of messages and sessions. `around`: whose users, and how they are told.
 pub fn open(
     config: &Config,
     around: (Arc<Home>, Arc<Directory>, Arc<Pager>),
-    scanner: Option<Arc<Scanner>>,
+    scanner: &Option<Arc<Scanner>>,
     metrics: &Metrics,
     runtime: &Handle,
 ) -> Arc<ContentControl> {
