@@ -3,6 +3,7 @@
 
 mod harness;
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use harness::clamd::{Clamd, eicar};
 use harness::msrp::{Frame, Stream, told};
 use harness::sipp::Running;
-use harness::{DOMAIN, Peer, Server, Setup, Sipp, eventually};
+use harness::{DOMAIN, PASSWORD, Peer, Server, Setup, Sipp, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 const ALICE: &str = "msrp://127.0.0.1:9/alice5s93;tcp";
@@ -196,4 +197,60 @@ fn a_file_for_a_phone_that_fetches_is_told_at_once_unless_it_is_another_one() {
         let all = server.process.output();
         all.lines().filter(|l| l.contains("withheld") && l.contains("file") && !l.contains("alice")).count() == 3
     });
+}
+
+#[test]
+fn a_link_for_a_phone_that_takes_files_by_msrp_alone_becomes_a_file() {
+    let house = started("");
+    let server = &house.server;
+    let (file, hash) = written(server, "a photo.jpg", b"", 3 << 20);
+    let mut curl = Command::new("curl");
+    curl.args(["-sSf", "--digest", "-u", &format!("alice:{PASSWORD}"), "-F", "tid=1", "-F"]);
+    curl.arg(format!("File=@{};type=image/jpeg", file.display()));
+    let told = curl.arg(format!("http://127.0.0.1:{}/content/", server.http)).output().expect("curl runs");
+    let document = String::from_utf8(told.stdout).unwrap();
+    assert!(document.contains("file-info"), "{document}{}", String::from_utf8_lossy(&told.stderr));
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let msrp = listener.local_addr().unwrap().port();
+    let own = format!("msrp://127.0.0.1:{msrp}/bob9di4eae923wzd;tcp");
+    let port = server.ports.next();
+    let answer =
+        format!("m=message {msrp} TCP/MSRP *\na=recvonly\na=accept-types:message/cpim image/jpeg\na=path:{own}");
+    let phone = Sipp::new(server, "session_answer", port).set("MEDIA", answer).start();
+    let bind = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
+    let takes = FETCHES.replace("rcs.fthttp", "rcse.ft");
+    bind.set("PARAMS", takes).set("EXPIRES", 600).users(&["bob"]).succeed();
+    let sipp = Sipp::new(server, "message", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
+    let sipp = sipp.set("TYPE", "application/vnd.gsma.rcs-ft-http+xml").set("TEXT", document).set("NUMBER", "");
+    sipp.set("CODE", 202).users(&["alice"]).succeed();
+
+    let offered = format!("name:\"a photo.jpg\" type:image/jpeg size:{} hash:sha-1:{hash}", 3 << 20);
+    assert_eq!(told(&phone, "a=file-selector:"), offered);
+    assert_eq!(told(&phone, "a=send"), "only");
+    assert!(told(&phone, "From: ").contains(&format!("<sip:alice@{DOMAIN}>")));
+    let mut bob = Stream::accept(&listener);
+    assert_eq!(bob.next_answering().body, None);
+    let frame = bob.next_answering();
+    assert_eq!((frame.header("Content-Type"), frame.header("Success-Report")), ("image/jpeg", "yes"));
+    let mut all = frame.body.clone().unwrap();
+    let mut flag = frame.flag;
+    while flag != '$' {
+        let next = bob.next_answering();
+        all.extend(next.body.unwrap());
+        flag = next.flag;
+    }
+    let copy = server.path().join("copy");
+    std::fs::write(&copy, &all).unwrap();
+    assert_eq!(sha1(&copy), hash);
+    let size = all.len();
+    let report = format!(
+        "MSRP rep0rt01 REPORT\r\nTo-Path: {}\r\nFrom-Path: {own}\r\nMessage-ID: {}\r\nByte-Range: 1-{size}/{size}\r\n\
+         Status: 000 200 OK\r\n-------rep0rt01$\r\n",
+        frame.header("From-Path"),
+        frame.header("Message-ID")
+    );
+    bob.write(report.as_bytes());
+    phone.succeed(1);
+    eventually("it was delivered", SOON, || server.metric("isthmus_kept_messages_total{fate=\"delivered\"}") == 1.0);
 }

@@ -49,6 +49,17 @@ impl Depot {
         !self.base.is_empty()
     }
 
+    /// The file that a document of ours links to.
+    pub fn linked(&self, document: &[u8], unix: u64) -> Option<Id> {
+        let url = info::link(document)?;
+        let link = url.strip_prefix(&self.base).filter(|_| self.is_known())?;
+        let (path, query) = link.split_once('?')?;
+        let id: Id = path.strip_suffix("/file")?.parse().ok()?;
+        let (until, signature) = query.strip_prefix("until=")?.split_once("&sig=")?;
+        self.links.check(&id, Grant::File, until.parse().ok()?, signature, unix).ok()?;
+        Some(id)
+    }
+
     /// Keeps a file under a number of its own, and gives the document that tells of it (RCC.07).
     pub async fn keep(
         &self,
@@ -115,6 +126,8 @@ mod tests {
         let told = depot.keep(file("image/png"), 1_795_780_000, 5, bytes()).await.unwrap();
         let told = String::from_utf8(told).unwrap();
         let link = "<data url=\"https://files.test/content/20784/00000000000000000000000000000005/file?until=";
+        assert_eq!(depot.linked(told.as_bytes(), 1_795_780_000).map(|id| id.number[15]), Some(5));
+        assert_eq!(depot.linked(told.replace("sig=", "sig=A").as_bytes(), 1_795_780_000), None);
         assert!(told.contains(link) && told.contains("<file-size>5</file-size>"), "{told}");
         let refused = depot.keep(file("video/mp4"), 1_795_780_000, 6, bytes()).await;
         assert!(matches!(refused, Err(Unkept::Refused(Reason::Type(_)))));

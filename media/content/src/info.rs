@@ -1,6 +1,6 @@
 //! The documents of RCC.07: what was uploaded and where it is got from, and how far an upload came.
 
-use sip_xml::Writer;
+use sip_xml::{Document, Writer};
 use time::OffsetDateTime;
 
 use crate::shelf::Entry;
@@ -38,6 +38,13 @@ pub fn file(entry: &Entry, size: u64, file: &str, thumbnail: &str) -> Vec<u8> {
         one("file", size, Some(&entry.name), &entry.media_type, file);
     });
     out
+}
+
+/// The link to the file itself in such a document.
+pub fn link(document: &[u8]) -> Option<String> {
+    let document = Document::parse(document).ok()?;
+    let file = document.root.all(FILE, "file-info").find(|info| info.attribute("type") == Some("file"))?;
+    Some(file.child(FILE, "data")?.attribute("url")?.to_owned())
 }
 
 /// How far an upload came (`received` bytes, at least one), and where the rest goes.
@@ -102,6 +109,8 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("<file xmlns=\"urn:gsma:params:xml:ns:rcs:rcs:fthttp\">"));
+        assert_eq!(link(text.as_bytes()).as_deref(), Some("https://x/f?a=1&sig=2"));
+        assert_eq!(link(b"<file/>"), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use futures_util::{Stream, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -473,6 +474,38 @@ impl Switch {
             Counts::add(&self.counts().chunks, 1);
         }
         Ok(())
+    }
+
+    /// Sends a message of any length to the phone of a session that ends here. `media_type`: on one line.
+    pub async fn send_long(
+        &self,
+        bridge: &Arc<Bridge>,
+        media_type: &str,
+        bytes: impl Stream<Item = Result<impl AsRef<[u8]>, String>>,
+    ) -> Result<(), u16> {
+        let (mut headers, mut content) = (Vec::new(), Vec::new());
+        let message_id = letters::<16>(rand::random());
+        write::line(&mut headers, "Message-ID", &message_id);
+        write::line(&mut headers, "Success-Report", b"yes");
+        write::line(&mut content, "Content-Disposition", b"attachment");
+        write::line(&mut content, "Content-Type", media_type.as_bytes());
+        let mut spool = Spool::new(self.pool.clone());
+        futures_util::pin_mut!(bytes);
+        while let Some(piece) = bytes.next().await {
+            let piece = piece.map_err(|_| 408u16)?;
+            spool.write(spool.len(), piece.as_ref()).await.map_err(|_| 408u16)?;
+        }
+        let held = Held {
+            message_id: message_id.into(),
+            content_type: media_type.as_bytes().into(),
+            headers: headers.into(),
+            content: content.into(),
+            wants: FailureReport::Yes,
+            success: true,
+            spool,
+        };
+        Counts::add(&self.counts().sent, 1);
+        self.pass_on(bridge, PHONE.other(), &held).await
     }
 
     /// A message that ends here, judged before its end hears of it.

@@ -61,6 +61,7 @@ impl Courier {
             counts: inbox.counts,
             late: inbox.late,
             devices: inbox.config.devices,
+            pusher: inbox.pusher,
             stopping: AtomicBool::new(false),
             memory: Mutex::new(Memory::default()),
         };

@@ -1,6 +1,7 @@
 //! The hash of a file as its selector names it (RFC 5547 §6).
 
-use futures_util::TryStreamExt;
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
 use media_sdp::file::{Digest, HashAlgorithm};
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
@@ -32,6 +33,17 @@ impl Promised {
         let same = hashing.zip(self.hash).is_none_or(|(hashing, (_, digest))| hashing.is(&digest));
         Ok(same && self.size.is_none_or(|size| size == length))
     }
+}
+
+/// The SHA-1 of bytes, as `a=file-selector` spells it.
+pub async fn sha1(bytes: impl Stream<Item = Result<Bytes, String>>) -> Result<String, String> {
+    let mut hashing = Hashing::new(HashAlgorithm::Sha1);
+    futures_util::pin_mut!(bytes);
+    while let Some(piece) = bytes.try_next().await? {
+        hashing.update(&piece);
+    }
+    let octets: Vec<String> = hashing.0.finish().as_ref().iter().map(|b| format!("{b:02X}")).collect();
+    Ok(octets.join(":"))
 }
 
 /// A hash of bytes that come one after the other.

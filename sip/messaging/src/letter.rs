@@ -297,6 +297,11 @@ impl<'a> Letter<'a> {
         out
     }
 
+    /// The request as it is kept.
+    pub fn message(&self) -> &Message<'a> {
+        &self.0
+    }
+
     pub fn call_id(&self) -> &'a [u8] {
         self.0.call_id().unwrap_or_default()
     }

@@ -22,6 +22,7 @@ mod late;
 mod letter;
 mod notice;
 mod pager;
+mod pushed;
 mod round;
 mod schedule;
 mod sweep;

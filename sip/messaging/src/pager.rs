@@ -24,6 +24,7 @@ use crate::counts::Counts;
 use crate::late::Late;
 use crate::letter::{self, Letter, NotKept};
 use crate::notice::Notice;
+use crate::pushed::Pusher;
 use crate::taken::{self, Phones, Taken, Taker};
 use crate::terms::{Offered, OfferedFile};
 use crate::waiting::Waiting;
@@ -38,6 +39,7 @@ pub struct Pager {
     orders: mpsc::UnboundedSender<Order>,
     sessions: OnceLock<Arc<Agent>>,
     taker: OnceLock<Arc<Taker>>,
+    pusher: Arc<OnceLock<Pusher>>,
 }
 
 /// What the pager leaves for the [`Courier`](crate::Courier) to do. Ends when the pager is dropped.
@@ -52,6 +54,7 @@ pub struct Inbox {
     pub(crate) counts: Arc<Counts>,
     pub(crate) late: Arc<Late>,
     pub(crate) queue: Arc<dyn MessageQueue>,
+    pub(crate) pusher: Arc<OnceLock<Pusher>>,
 }
 
 pub(crate) enum Order {
@@ -88,7 +91,7 @@ impl Pager {
     pub fn new(config: Config, queue: Arc<dyn MessageQueue>) -> (Arc<Pager>, Inbox) {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (waiting, counts) = (Arc::<Waiting>::default(), Arc::<Counts>::default());
-        let late = Arc::<Late>::default();
+        let (late, pusher) = (Arc::<Late>::default(), Arc::<OnceLock<Pusher>>::default());
         let inbox = Inbox {
             orders: inbox,
             own: orders.downgrade(),
@@ -97,6 +100,7 @@ impl Pager {
             counts: counts.clone(),
             late: late.clone(),
             queue: queue.clone(),
+            pusher: pusher.clone(),
         };
         (
             Arc::new(Pager {
@@ -108,6 +112,7 @@ impl Pager {
                 orders,
                 sessions: OnceLock::new(),
                 taker: OnceLock::new(),
+                pusher,
             }),
             inbox,
         )
@@ -118,9 +123,13 @@ impl Pager {
         let _ = self.sessions.set(agent);
     }
 
-    /// Has files taken that are sent by MSRP to users whose phones take none so, or who are away. Once; needs
+    /// Has files taken that are sent by MSRP to users whose phones take none so, or who are away; and has those offered by MSRP
+    /// that are told of to users whose phones fetch none. Once; needs
     /// [`Pager::answer_by`].
     pub fn take_files(&self, depot: Arc<Depot>, control: Arc<ContentControl>) {
+        if let Some(agent) = self.sessions.get().cloned() {
+            let _ = self.pusher.set(Pusher { agent, depot: depot.clone() });
+        }
         let unix = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let _ = self.taker.set(Arc::new(Taker {
             depot,
@@ -273,6 +282,13 @@ impl Service for Pager {
         if request.message.method() == Method::Invite {
             return self.file_for_http(step, request);
         }
+        // The courier finds out again what is to be done with it, when it is on the disk.
+        if request.message.method() == Method::Message
+            && let (Some(pusher), Some(aor), Some(_)) = (self.pusher.get(), &request.callee, &request.profile)
+            && pusher.concerns(aor, request.message).is_some()
+        {
+            return self.keep(step, request, aor, None, 480);
+        }
         let Caller::User(user) = &request.caller else { return Verdict::Pass };
         if request.message.method() != Method::Message || !letter::says_displayed(request.message) {
             return Verdict::Pass;
@@ -293,6 +309,27 @@ impl Service for Pager {
         if message.method() != Method::Message || request.profile.is_none() && !self.config.strangers {
             return Verdict::Pass;
         }
+        self.keep(step, request, aor, server, status)
+    }
+
+    fn reached_late(&self, transaction: Transaction) {
+        if let Some((id, put)) = self.late.answered(transaction) {
+            let _ = self.orders.send(Order::TakenLate { id, put });
+        }
+    }
+}
+
+impl Pager {
+    /// Has a message written to the disk, and answered when it is there.
+    fn keep(
+        &self,
+        step: &mut Step<'_>,
+        request: &Request<'_>,
+        aor: &Aor,
+        server: Option<ServerId>,
+        status: u16,
+    ) -> Verdict {
+        let message = request.message;
         let queued = match letter::keep(request, aor, step.unix, &self.config) {
             Ok(queued) => queued,
             Err(NotKept::Fleeting) => return Verdict::Pass,
@@ -331,12 +368,6 @@ impl Service for Pager {
         // The completion may run inside this call, with the shard locked: so it only leaves an order.
         self.queue.put(queued, Box::new(move |result| promise.settle(result)));
         Verdict::Taken
-    }
-
-    fn reached_late(&self, transaction: Transaction) {
-        if let Some((id, put)) = self.late.answered(transaction) {
-            let _ = self.orders.send(Order::TakenLate { id, put });
-        }
     }
 }
 

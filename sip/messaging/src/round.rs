@@ -1,8 +1,8 @@
 //! One round: the messages of one user, in order, to the phones that are there.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -20,6 +20,7 @@ use crate::late::Late;
 use crate::letter::Letter;
 use crate::notice;
 use crate::pager::Order;
+use crate::pushed::Pusher;
 use crate::schedule::Ended;
 use crate::waiting::Waiting;
 
@@ -39,6 +40,7 @@ pub struct Rounds {
     pub counts: Arc<Counts>,
     pub late: Arc<Late>,
     pub devices: Devices,
+    pub pusher: Arc<OnceLock<Pusher>>,
     /// Rounds end after the message they are at.
     pub stopping: AtomicBool,
     pub memory: Mutex<Memory>,
@@ -91,6 +93,8 @@ const MAX_TARGETS: usize = 32;
 const MAX_HOPS: usize = 4;
 /// Seconds for which a node may deliver to a user without renewing its right: longer than timer F, 32 s.
 const LEASE: i64 = 40;
+/// How often it is renewed while a file is sent.
+const RENEWAL: Duration = Duration::from_secs(15);
 /// RFC 3261 §18.1.1, RFC 3428 §8: what is longer wants a congestion-controlled transport.
 const MAX_DATAGRAM: usize = 1300;
 const RESOLVE_LIMIT: Duration = Duration::from_secs(30);
@@ -167,7 +171,11 @@ impl Rounds {
                     left = true;
                     continue;
                 };
-                match self.deliver(aor, &letter).await {
+                let sent = match self.push(aor, &letter).await {
+                    Some(sent) => Some(sent),
+                    None => self.deliver(aor, &letter).await,
+                };
+                match sent {
                     None => return Ended::Absent,
                     Some(Sent::NotNow { retry_after, failing }) => {
                         if !(failing && self.pass_over(id)) {
@@ -193,6 +201,28 @@ impl Rounds {
                 }
             }
         }
+    }
+
+    /// A link to a file of ours, for phones that do not fetch: they are offered the file. `None`: something else.
+    async fn push(&self, aor: &Aor, letter: &Letter<'_>) -> Option<Sent> {
+        let pusher = self.pusher.get()?;
+        let id = pusher.concerns(aor, letter.message())?;
+        let push = pusher.push(aor, letter.message(), id);
+        tokio::pin!(push);
+        let fate = loop {
+            match tokio::time::timeout(RENEWAL, &mut push).await {
+                Ok(fate) => break fate,
+                Err(_) if self.claim(aor).await => {}
+                Err(_) => return Some(AWAY),
+            }
+        };
+        Some(match fate {
+            Ok(()) => Sent::Delivered(200),
+            // Gone from the shelf: the document itself says until when it was there.
+            Err(404) => return None,
+            Err(status @ (488 | 600..)) => Sent::Refused(status),
+            Err(_) => Sent::NotNow { retry_after: None, failing: true },
+        })
     }
 
     /// Notifications at the head of `page` that can travel together, in one message: how many it was, 0 if it must be tried later.

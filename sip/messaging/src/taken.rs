@@ -48,8 +48,17 @@ impl Phones {
 
     /// Some say that they fetch files over HTTP, and none that it takes them by MSRP.
     pub fn only_fetch(&self) -> bool {
-        let says = |wanted: &str| self.features.values(IARI).any(|v| v.eq_ignore_ascii_case(wanted.as_bytes()));
-        says(BY_HTTP) && !BY_MSRP.into_iter().any(says)
+        self.say(&[BY_HTTP]) && !self.say(&BY_MSRP)
+    }
+
+    /// The contrary.
+    pub fn only_take(&self) -> bool {
+        self.say(&BY_MSRP) && !self.say(&[BY_HTTP])
+    }
+
+    fn say(&self, any: &[&str]) -> bool {
+        let one = |v: &[u8]| any.iter().any(|wanted| v.eq_ignore_ascii_case(wanted.as_bytes()));
+        self.features.values(IARI).any(one)
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Call {
     pub subject: String,
     /// Who wanted it, as the value of Referred-By; empty: nobody.
     pub referred_by: Box<[u8]>,
+    /// What the phone must be willing to take.
+    pub accepts: Box<str>,
 }
 
 /// Phones of one user that are asked.
@@ -91,7 +93,7 @@ impl Agent {
         self.acknowledge(&dialog, request.cseq().map_or(1, |c| c.number), hop);
         let answer = Offered::read(&self.parts.switch, &response)
             .ok()
-            .filter(|o| o.peer.is_some() && o.accepts(b"message/cpim"));
+            .filter(|o| o.peer.is_some() && o.accepts(call.accepts.as_bytes()));
         let session = Session {
             hop,
             contact: contact.into(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use sip_cpim::CPIM_TYPE;
 use sip_ims::Aor;
 use sip_ims::notify::write_notify;
 use sip_ims::service::{Outcome, Request, Step, Verdict};
@@ -121,6 +122,7 @@ async fn call(room: &Arc<Room>, aor: Aor, by: &Who) -> u16 {
         party: member,
         subject: room.subject(),
         referred_by: format!("<{}>", by.uri).into_bytes().into(),
+        accepts: CPIM_TYPE.into(),
     };
     match room.rooms().parts.agent.call(call).await {
         Ok(()) => 200,
