@@ -182,13 +182,14 @@ fn a_file_that_broke_off_goes_on_by_a_new_offer_and_arrives_as_it_was() {
     let before = height(&server);
     let sender = first.sending(&original, 0);
     let there = first.receives(&received, 0, 80 * MIB);
-    // Bob's connection breaks in the middle.
-    first.bob.io.shutdown(std::net::Shutdown::Both).unwrap();
-    first.alice.closed(Duration::from_secs(20));
-    sender.join().unwrap();
-    first.session.hang_up();
     let told = dissected(server.path(), &first.bob).join("\n");
     assert!(told.contains("SEND||12339sdqwer|+|"), "{told}");
+    // Bob's phone dies in the middle.
+    let Transfer { session, mut alice, bob, .. } = first;
+    drop(bob);
+    alice.closed(Duration::from_secs(20));
+    sender.join().unwrap();
+    session.hang_up();
 
     // The rest, by an offer of the same file and another range of it.
     let rest = attributes(size, &hash, &format!("{}-*", there + 1));

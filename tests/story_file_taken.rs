@@ -207,9 +207,9 @@ fn a_link_for_a_phone_that_takes_files_by_msrp_alone_becomes_a_file() {
     let mut curl = Command::new("curl");
     curl.args(["-sSf", "--digest", "-u", &format!("alice:{PASSWORD}"), "-F", "tid=1", "-F"]);
     curl.arg(format!("File=@{};type=image/jpeg", file.display()));
-    let told = curl.arg(format!("http://127.0.0.1:{}/content/", server.http)).output().expect("curl runs");
-    let document = String::from_utf8(told.stdout).unwrap();
-    assert!(document.contains("file-info"), "{document}{}", String::from_utf8_lossy(&told.stderr));
+    let uploaded = curl.arg(format!("http://127.0.0.1:{}/content/", server.http)).output().expect("curl runs");
+    let document = String::from_utf8(uploaded.stdout).unwrap();
+    assert!(document.contains("file-info"), "{document}{}", String::from_utf8_lossy(&uploaded.stderr));
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let msrp = listener.local_addr().unwrap().port();
