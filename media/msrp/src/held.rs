@@ -21,7 +21,7 @@ use crate::counts::Counts;
 use crate::head::FailureReport;
 use crate::lane::Chunk;
 use crate::local::PHONE;
-use crate::range::{ByteRange, Covered};
+use crate::range::{ByteRange, Covered, MAX_POSITION};
 use crate::reader::Flag;
 use crate::spool::{Pool, Spool};
 use crate::switch::Switch;
@@ -115,6 +115,8 @@ impl Held {
 pub(crate) struct Custody {
     pub(crate) inspector: Arc<dyn Inspector>,
     pool: Arc<Pool>,
+    /// Bytes of the longest message, which nobody's configuration makes larger than the switch's.
+    most: u64,
     /// What passes has arrived.
     pub(crate) ends_here: bool,
     open: Mutex<Vec<Partial>>,
@@ -170,6 +172,7 @@ impl Switch {
         let custody = Custody {
             inspector: inspector.clone(),
             pool: self.pool.clone(),
+            most: inspector.max_size().min(self.max_message()).min(MAX_POSITION),
             ends_here,
             open: Mutex::default(),
             whole,
@@ -205,7 +208,7 @@ impl Custody {
             switch.runtime.clone().spawn(async move { switch.withhold(&bridge, side, &held, withheld.notice).await });
             return Err(status);
         }
-        let most = self.inspector.max_size();
+        let most = self.most;
         if range.total.is_some_and(|t| t > most) || range.end.is_some_and(|e| e > most) || range.start > most + 1 {
             return Err(Refused::TooLong.status());
         }
@@ -280,7 +283,7 @@ impl Keeping {
     }
 
     async fn take(&mut self, bytes: &[u8]) -> Result<(), u16> {
-        let most = self.bridge.leg(self.side).custody.get().map_or(0, |c| c.inspector.max_size());
+        let most = self.bridge.leg(self.side).custody.get().map_or(0, |c| c.most);
         let start = self.position;
         let end = start - 1 + bytes.len() as u64;
         if end > most {
