@@ -144,7 +144,7 @@ fn browser(server: &Server, text: &str) -> Process {
     let mut command = Command::new("node");
     command.arg("browser.js").arg(format!("wss://127.0.0.1:{}/sip", server.https));
     let bob = format!("sip:bob@{DOMAIN}");
-    command.args(["alice", PASSWORD, DOMAIN, &bob, text]).current_dir(&node);
+    command.args(["alice", PASSWORD, DOMAIN, &bob, "", text]).current_dir(&node);
     command.env("NODE_EXTRA_CA_CERTS", server.authority.certificate());
     Process::start("browser-alice", server.path(), &mut command)
 }
