@@ -224,6 +224,7 @@ pub fn run(
     let (documents, bus) = (store.documents(), cluster.bus().clone());
     let parts = crate::xcap::Parts { documents, directory: directory.clone(), home, bus, presence: presence.clone() };
     let xcap = Arc::new(Xcap::new(&config, parts));
+    let removed_documents = xcap.clone();
     if let Some(diff) = &diff {
         hints.push(changes::follow(diff, &**cluster.bus())?);
     }
@@ -271,7 +272,12 @@ pub fn run(
         hints.extend(sms::handsets::start(&config, &sms, gateway, around, runtime.handle())?);
     }
     runtime.spawn(keep_time(registrar.clone(), presence.clone(), abroad, diff));
-    let removed = Removed { registrar: registrar.clone(), domain: config.domain.clone() };
+    let removed = Removed {
+        registrar: registrar.clone(),
+        xcap: removed_documents,
+        domain: config.domain.clone(),
+        runtime: runtime.handle().clone(),
+    };
     runtime.spawn(follower.run(move |change| removed.see(change)));
     if config.billing.automatic {
         runtime.spawn(Office::of(&config).keep(sms.queue.clone(), sms::clock()));
@@ -655,10 +661,12 @@ async fn keep_time(
     }
 }
 
-/// A user who was removed is registered no longer.
+/// A user who was removed is registered no longer, and keeps no documents.
 struct Removed {
     registrar: Arc<Registrar>,
+    xcap: Arc<Xcap>,
     domain: String,
+    runtime: Handle,
 }
 
 impl Removed {
@@ -667,6 +675,12 @@ impl Removed {
             && let Ok(aor) = Aor::from_parts(change.id.as_bytes(), self.domain.as_bytes())
         {
             self.registrar.deregister(Instant::now(), unix_now(), aor.as_str());
+            let xcap = self.xcap.clone();
+            self.runtime.spawn(async move {
+                if let Err(error) = xcap.forget(&aor).await {
+                    tracing::warn!(%error, "documents of a user who was removed are left");
+                }
+            });
         }
     }
 }

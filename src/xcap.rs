@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sip_ims::ports::{Bus, Document, Documents, Expect, StoreError};
-use sip_ims::{Directory, Home, User, answer};
+use sip_ims::{Aor, Directory, Home, User, answer};
 use sip_presence::document::Published;
 use sip_presence::lists::{LISTS, Lists};
 use sip_presence::rules::Rules;
@@ -264,7 +264,7 @@ impl Xcap {
             let (done, gone) = answer();
             self.parts.documents.delete(seat.usage.auid, &seat.key, Expect::Version(old.version), done);
             gone.await?;
-            self.release(seat, &old.body, None).await;
+            self.release(seat.usage.auid, &seat.key, &old.body, None).await;
             return Ok(Changed { created: false, tag: None });
         }
         let (text, created) = edited(found.as_ref(), wish, &self.root)?;
@@ -287,8 +287,31 @@ impl Xcap {
         if expect == Expect::Absent {
             self.total.lock().documents += 1;
         }
-        self.release(seat, &old, Some(&text)).await;
+        self.release(seat.usage.auid, &seat.key, &old, Some(&text)).await;
         Ok(Changed { created, tag: Some(tag(version)) })
+    }
+
+    /// The documents of a user who is none any more go, and so do the URIs that they claimed. Every node that hears of it tries; whoever
+    /// is a user again by now keeps them.
+    pub async fn forget(&self, aor: &Aor) -> Result<(), StoreError> {
+        for (usage, found) in self.documents_below(aor, self.config.documents_per_user.max(ALL_OF_ONE)).await? {
+            for document in found {
+                if self.parts.directory.by_aor(aor.as_str()).is_some() {
+                    return Ok(());
+                }
+                let (done, gone) = answer();
+                self.parts.documents.delete(usage.auid, &document.key, Expect::Version(document.version), done);
+                match gone.await {
+                    Ok(()) => {}
+                    // Another node was faster.
+                    Err(StoreError::Conflict) => {}
+                    Err(error) => return Err(error),
+                }
+                self.release(usage.auid, &document.key, &document.body, None).await;
+                announce_document(&*self.parts.bus, usage.auid, &document.key);
+            }
+        }
+        Ok(())
     }
 
     /// Whether a document is what its usage wants, and what we can make use of (§8.2.5).
@@ -349,7 +372,15 @@ impl Xcap {
         owner: &User,
         limit: usize,
     ) -> Result<Vec<(&'static Usage, Vec<Document>)>, StoreError> {
-        let home = key_of(&owner.aor, "");
+        self.documents_below(&owner.aor, limit).await
+    }
+
+    async fn documents_below(
+        &self,
+        owner: &Aor,
+        limit: usize,
+    ) -> Result<Vec<(&'static Usage, Vec<Document>)>, StoreError> {
+        let home = key_of(owner, "");
         let mut all = Vec::new();
         for usage in usage::ALL.into_iter().filter(|u| u.stored().is_some()) {
             let (done, found) = answer();
@@ -362,6 +393,8 @@ impl Xcap {
     }
 }
 
+/// Documents of one usage that a user may have had while the bound was another.
+const ALL_OF_ONE: usize = 10_000;
 /// Documents of all users are counted again after this.
 const COUNTED_EACH: Duration = Duration::from_secs(10);
 

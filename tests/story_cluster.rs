@@ -387,12 +387,19 @@ fn what_is_imported_at_one_node_takes_effect_at_all() {
     for server in [&a, &b] {
         eventually("erin gets in", Duration::from_secs(90), || registers(server));
     }
-    // Registered at both; removed, she is gone from both.
+    // Registered at both; removed, she is gone from both, with her documents.
+    let lists = home("resource-lists", "erin", "index");
+    let empty = "<resource-lists xmlns=\"urn:ietf:params:xml:ns:resource-lists\"/>";
+    assert_eq!(Client::of(&b, "erin").put(&lists, harness::xcap::LISTS, empty).status, 201);
     a.command(&["user", "remove", "erin", "--config", "isthmus.toml"]);
     for server in [&b, &a] {
         eventually("erin is out", Duration::from_secs(90), || !registers(server));
         knows(server, 0);
     }
+    a.command(&["import", "more.toml", "--config", "isthmus.toml"]);
+    let another = Client::of(&b, "erin");
+    eventually("another erin gets in", Duration::from_secs(90), || another.get(&lists).status != 401);
+    assert_eq!(another.get(&lists).status, 404);
 }
 
 #[test]

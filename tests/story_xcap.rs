@@ -502,4 +502,38 @@ fn a_list_that_grows_is_watched_at_once() {
     hears(&watching, "of carol", |m| m.contains(&about("carol")));
     assert_eq!(alice.delete(&entry).status, 200);
     hears(&watching, "of bob alone", |m| m.contains(&about("bob")) && !m.contains(&about("carol")));
+    // An entry that stands for another one, in another document; one that is another's, and one that leads to itself, are none.
+    let refer = |user: &str, entry: &str| {
+        format!("<entry-ref ref=\"resource-lists/users/sip:{user}@{DOMAIN}/other/~~/resource-lists/list/{entry}\"/>")
+    };
+    let itself = format!("<entry uri=\"sip:carol@{DOMAIN}\"/>{}", refer("alice", "entry-ref%5b1%5d"));
+    let other = home("resource-lists", "alice", "other");
+    assert_eq!(alice.put(&other, LISTS, &lists(&format!("<list>{itself}</list>"))).status, 201);
+    let referring = format!(
+        "<list name=\"other\"/><list name=\"friends\">{}{}{}</list>",
+        refer("alice", "entry%5b1%5d"),
+        refer("alice", "entry-ref%5b1%5d"),
+        refer("bob", "entry%5b1%5d")
+    );
+    assert_eq!(alice.put(&lists_of_alice, LISTS, &lists(&referring)).status, 200);
+    hears(&watching, "of carol alone", |m| m.matches("<resource ").count() == 1 && m.contains(&about("carol")));
+}
+
+#[test]
+fn documents_of_a_user_who_is_removed_go_and_the_services_are_free_again() {
+    let server = setup(&["alice", "bob"]).start();
+    let uri = format!("sip:team@{DOMAIN}");
+    let claims = |user: &str| {
+        let document = services(&service(&uri, &format!("sip:bob@{DOMAIN}")));
+        Client::of(&server, user).put(&home("rls-services", user, "index"), SERVICES, &document).status
+    };
+    let index = home("resource-lists", "alice", "index");
+    assert_eq!(Client::of(&server, "alice").put(&index, LISTS, &lists("")).status, 201);
+    assert_eq!((claims("alice"), claims("bob")), (201, 409));
+    server.command(&["user", "remove", "alice", "--config", "isthmus.toml"]);
+    eventually("what was hers is free", Duration::from_secs(30), || claims("bob") == 201);
+    server.command(&["user", "add", "alice", "--password", PASSWORD, "--config", "isthmus.toml"]);
+    let again = Client::of(&server, "alice");
+    eventually("another of her name gets in", Duration::from_secs(30), || again.get(&index).status != 401);
+    assert_eq!((again.get(&index).status, claims("alice")), (404, 409));
 }

@@ -43,15 +43,15 @@ impl Xcap {
     }
 
     /// Gives back what a document had and has no more. What cannot be given back now is void later.
-    pub(super) async fn release(&self, seat: &Seat, old: &[u8], new: Option<&Text>) {
-        if seat.usage.auid != rls_services::AUID {
+    pub(super) async fn release(&self, auid: &str, key: &str, old: &[u8], new: Option<&Text>) {
+        if auid != rls_services::AUID {
             return;
         }
         let kept: Vec<Box<str>> =
             new.map(|t| rls_services::uris(t).iter().map(|(u, _)| canonical(u)).collect()).unwrap_or_default();
         for uri in uris_of(old).into_iter().filter(|uri| !kept.contains(uri)) {
             if let Ok(Some(claim)) = self.claim_of(&uri).await
-                && owner(&claim).is_some_and(|(key, _)| key == seat.key)
+                && owner(&claim).is_some_and(|(claimed, _)| claimed == key)
             {
                 let (done, gone) = answer();
                 self.parts.documents.delete(CLAIMS, &uri, Expect::Version(claim.version), done);
