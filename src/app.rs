@@ -19,7 +19,7 @@ use sip_ims::criteria::Filters;
 use sip_ims::gate::Gate;
 use sip_ims::media::Media;
 use sip_ims::ports::{Bus, BusError, StoreError, UserChange};
-use sip_ims::service::{Chronicle, Service};
+use sip_ims::service::{Chronicle, Outlet as _, Service};
 use sip_ims::subscriptions::Subscriptions;
 use sip_ims::vectors::HomeVectors;
 use sip_ims::{Aor, Directory, Home};
@@ -571,6 +571,12 @@ fn open_sip(
     registrar.join(sip_registrar::Ims { subscriptions: abroad.clone(), next_hops: names.clone(), unix: unix_now });
     if let Some(presence) = &presence {
         presence.attach(driver.clone());
+        // Weakly: the driver's services hold the store.
+        let outlet = Arc::downgrade(&driver);
+        store.answer_presence_within(move |run| match outlet.upgrade() {
+            Some(outlet) => outlet.gather(run),
+            None => run(),
+        });
     }
     if let Some(diff) = &diff {
         diff.attach(driver.clone());

@@ -96,6 +96,11 @@ impl Store {
         self.presence.clone()
     }
 
+    /// Has the completions of one commit of presence state called within `gather`.
+    pub fn answer_presence_within(&self, gather: impl Fn(&mut dyn FnMut()) + Send + Sync + 'static) {
+        self.presence.answer_within(gather);
+    }
+
     /// Calls `tell` after each commit of presence state.
     pub fn announce_presence(&self, tell: impl Fn() + Send + Sync + 'static) {
         self.presence.announce(tell);

@@ -171,6 +171,14 @@ pub trait Outlet: Send + Sync {
     /// Answers a deferred request. `extra` adds headers; the rest follows from the request (RFC 3261 §8.2.6).
     fn answer(&self, transaction: Transaction, status: u16, extra: &dyn Fn(&mut Writer<'_>));
 
+    /// Runs completions, one after another, whose messages leave together when it is over, or at [`Outlet::hurry`].
+    fn gather(&self, run: &mut dyn FnMut()) {
+        run();
+    }
+
+    /// Sends what this thread has gathered: what follows on another thread may not overtake it.
+    fn hurry(&self) {}
+
     /// Sends a request as a user agent client. `bytes` is the whole request but for its Via, which is added here.
     fn request(&self, hop: Hop, bytes: Vec<u8>, done: OnOutcome);
 }

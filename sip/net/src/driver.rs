@@ -6,6 +6,7 @@
 
 mod traffic;
 
+use std::cell::RefCell;
 use std::hash::Hasher as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -226,9 +227,21 @@ impl Driver {
 
     fn flush(&self, out: &mut Outbox) {
         self.come_round(Instant::now(), out);
-        if !out.is_empty()
-            && let Some(sink) = self.sink.get()
-        {
+        if out.is_empty() {
+            return;
+        }
+        let now = GATHERED.with_borrow_mut(|gathered| match gathered {
+            None => true,
+            Some(all) => {
+                all.append(out);
+                let many = all.len() >= MAX_GATHERED;
+                if many {
+                    std::mem::swap(all, out);
+                }
+                many
+            }
+        });
+        if now && let Some(sink) = self.sink.get() {
             sink.flush(out);
         }
     }
@@ -482,7 +495,38 @@ impl Driver {
     }
 }
 
+thread_local! {
+    /// What this thread sends together; `None`: at once.
+    static GATHERED: RefCell<Option<Outbox>> = const { RefCell::new(None) };
+}
+
+/// Messages that leave together at most.
+const MAX_GATHERED: usize = 64;
+
 impl Outlet for Driver {
+    fn gather(&self, run: &mut dyn FnMut()) {
+        // One within another is part of it.
+        if GATHERED.with_borrow(Option::is_some) {
+            return run();
+        }
+        GATHERED.set(Some(Outbox::new()));
+        run();
+        if let (Some(mut out), Some(sink)) = (GATHERED.take(), self.sink.get())
+            && !out.is_empty()
+        {
+            sink.flush(&mut out);
+        }
+    }
+
+    fn hurry(&self) {
+        let mut out = GATHERED.with_borrow_mut(|gathered| gathered.as_mut().map(std::mem::take)).unwrap_or_default();
+        if !out.is_empty()
+            && let Some(sink) = self.sink.get()
+        {
+            sink.flush(&mut out);
+        }
+    }
+
     fn send(&self, hop: Hop, bytes: &[u8]) {
         let mut out = Outbox::new();
         out.push_bytes(hop, Transmit::NO_TOKEN, bytes);

@@ -31,6 +31,11 @@ pub(crate) struct Followers {
 }
 
 impl Followers {
+    /// Whether a list that is watched has this user in it.
+    pub fn follow(&self, user: &Aor) -> bool {
+        self.users.load(Relaxed) > 0 && self.lists.lock().contains_key(user)
+    }
+
     /// Members of the lists that are watched.
     pub fn members(&self) -> usize {
         self.members.load(Relaxed)

@@ -117,7 +117,9 @@ impl Presence {
                 }
                 if !same && (place.is_some() || wish.seconds > 0) {
                     p.touch(false);
-                    self.enqueue(aor, p);
+                    if !p.watches.is_empty() || self.followers.follow(aor) {
+                        self.enqueue(aor, p);
+                    }
                 }
                 Ok(())
             })

@@ -399,6 +399,7 @@ impl Presence {
                 w.text(HeaderName::Require, b"eventlist");
             }
         });
+        outlet.hurry();
         let now = Instant::now();
         let mut shard = self.shard(aor.as_str());
         let Some((p, _)) = shard.get(aor.as_str()) else { return };

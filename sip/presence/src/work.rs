@@ -198,16 +198,19 @@ impl Presence {
             for (number, changed) in lists {
                 self.serve_list(aor, number, changed, now, unix, &mut ready);
             }
-            for Ready { number, hop, bytes } in ready {
-                add(&self.counts.notified);
-                let (me, owner) = (self.me.clone(), aor.clone());
-                let done = move |outcome| {
-                    if let Some(me) = me.upgrade() {
-                        me.answered(&owner, number, &outcome);
-                    }
-                };
-                outlet.request(hop, bytes, Box::new(done));
-            }
+            let mut ready = ready.into_iter();
+            outlet.gather(&mut || {
+                for Ready { number, hop, bytes } in ready.by_ref() {
+                    add(&self.counts.notified);
+                    let (me, owner) = (self.me.clone(), aor.clone());
+                    let done = move |outcome| {
+                        if let Some(me) = me.upgrade() {
+                            me.answered(&owner, number, &outcome);
+                        }
+                    };
+                    outlet.request(hop, bytes, Box::new(done));
+                }
+            });
             if !more {
                 return;
             }

@@ -219,6 +219,15 @@ impl Outbox {
         self.internal.pop_front().map(|range| self.buf[range].to_vec())
     }
 
+    /// Takes over everything that another has for the carriers.
+    pub fn append(&mut self, other: &mut Outbox) {
+        let start = self.buf.len();
+        self.buf.extend_from_slice(&other.buf);
+        let moved = |t: Transmit| Transmit { bytes: t.bytes.start + start..t.bytes.end + start, ..t };
+        self.items.extend(other.items.drain(..).map(moved));
+        other.clear();
+    }
+
     /// Forgets everything and keeps the memory, up to 1 MiB of it.
     pub fn clear(&mut self) {
         self.items.clear();

@@ -74,6 +74,11 @@ impl Bindings {
         let _ = self.shared.announce.set(Box::new(tell));
     }
 
+    /// Has the completions of one commit called within `gather`, which may send together what they answer. Set once.
+    pub fn answer_within(&self, gather: impl Fn(&mut dyn FnMut()) + Send + Sync + 'static) {
+        let _ = self.shared.gather.set(Box::new(gather));
+    }
+
     /// Commits what is queued and ends the writer. Blocks.
     pub fn close(&self) {
         self.shared.waiting.lock().closed = true;
@@ -183,7 +188,10 @@ struct Shared {
     waiting: Mutex<Waiting>,
     wake: Condvar,
     announce: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    gather: OnceLock<Gather>,
 }
+
+type Gather = Box<dyn Fn(&mut dyn FnMut()) + Send + Sync>;
 
 /// What is to be read.
 enum Read {
@@ -343,8 +351,11 @@ impl Writer {
                 (Err(error), Err(changes))
             }
         };
-        for done in done {
-            super::sql::finish(done, outcome.clone());
+        let mut done = done.into_iter();
+        let mut finish = || done.by_ref().for_each(|done| super::sql::finish(done, outcome.clone()));
+        match self.shared.gather.get() {
+            Some(gather) => gather(&mut finish),
+            None => finish(),
         }
         unwritten
     }
