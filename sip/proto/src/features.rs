@@ -41,11 +41,15 @@ const BASE: [&str; 21] = [
     "message",
 ];
 
+/// Whether a parameter is a tag of the base scheme, which have no `+`.
+pub(crate) fn is_base(name: &[u8]) -> bool {
+    BASE.iter().any(|tag| name.eq_ignore_ascii_case(tag.as_bytes()))
+}
+
 /// Whether a Contact parameter says what the contact can do. Its instance and what push services need say who it is.
 pub fn is_feature(name: &[u8]) -> bool {
-    let base = || BASE.iter().any(|tag| name.eq_ignore_ascii_case(tag.as_bytes()));
     let identity = || name.eq_ignore_ascii_case(b"+sip.instance") || name.to_ascii_lowercase().starts_with(b"+sip.pns");
-    if name.starts_with(b"+") { !identity() && name.iter().all(|b| is_token(*b)) } else { base() }
+    if name.starts_with(b"+") { !identity() && name.iter().all(|b| is_token(*b)) } else { is_base(name) }
 }
 
 fn features<'a>(params: Params<'a>) -> impl Iterator<Item = (&'a [u8], Cow<'a, [u8]>)> {

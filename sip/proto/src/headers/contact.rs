@@ -6,6 +6,7 @@ use super::name_addr::NameAddr;
 use super::number::delta_seconds;
 use super::param::{Params, unquoted};
 use crate::edit;
+use crate::features::is_base;
 
 /// One Contact value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,32 +58,8 @@ impl<'a> Contact<'a> {
 
     /// Feature tags: parameters with `+`, and the base tags of RFC 3840 §9, values without quotes.
     pub fn features(&self) -> impl Iterator<Item = (&'a [u8], Cow<'a, [u8]>)> {
-        self.params().iter().filter(|(n, _)| is_feature(n)).map(|(n, v)| (n, unquoted(v.unwrap_or_default())))
+        self.params().iter().filter(|(n, _)| n.starts_with(b"+") || is_base(n)).map(|(n, v)| (n, unquoted(v.unwrap_or_default())))
     }
-}
-
-/// RFC 3840 §9: the tags of the base scheme have no `+`.
-fn is_feature(name: &[u8]) -> bool {
-    const BASE: [&str; 16] = [
-        "audio",
-        "automata",
-        "class",
-        "duplex",
-        "data",
-        "control",
-        "mobility",
-        "description",
-        "events",
-        "priority",
-        "methods",
-        "extensions",
-        "schemes",
-        "application",
-        "video",
-        "language",
-    ];
-    const BASE_LATER: [&str; 4] = ["type", "isfocus", "actor", "text"];
-    name.first() == Some(&b'+') || BASE.iter().chain(&BASE_LATER).any(|b| name.eq_ignore_ascii_case(b.as_bytes()))
 }
 
 /// A `qvalue` (RFC 3261 §25.1) in thousandths: 0 to 1000.
