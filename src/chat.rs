@@ -113,10 +113,7 @@ impl Chat {
     ) {
         self.agent.attach(outlet);
         if config.messaging.chats {
-            pager.answer_by(self.agent.clone());
-            if let Some((depot, control)) = files.filter(|(depot, _)| depot.is_known()) {
-                pager.take_files(depot, control);
-            }
+            pager.answer_by(self.agent.clone(), files.filter(|(depot, _)| depot.is_known()));
         }
         if let Some(conferences) = &self.conferences {
             conferences.start();

@@ -479,18 +479,21 @@ impl Switch {
         Ok(())
     }
 
-    /// Sends a message of any length to the phone of a session that ends here. `media_type`: on one line.
+    /// Sends a message of any length to the phone of a session that ends here. `media_type`, `disposition`: on one line.
     pub async fn send_long(
         &self,
         bridge: &Arc<Bridge>,
         media_type: &str,
+        disposition: Option<&str>,
         bytes: impl Stream<Item = Result<impl AsRef<[u8]>, String>>,
     ) -> Result<(), u16> {
         let (mut headers, mut content) = (Vec::new(), Vec::new());
         let message_id = letters::<16>(rand::random());
         write::line(&mut headers, "Message-ID", &message_id);
         write::line(&mut headers, "Success-Report", b"yes");
-        write::line(&mut content, "Content-Disposition", b"attachment");
+        if let Some(disposition) = disposition {
+            write::line(&mut content, "Content-Disposition", disposition.as_bytes());
+        }
         write::line(&mut content, "Content-Type", media_type.as_bytes());
         let mut spool = Spool::new(self.pool.clone());
         futures_util::pin_mut!(bytes);

@@ -118,18 +118,13 @@ impl Pager {
         )
     }
 
-    /// Has chats with users who are away answered, and what is said in them kept. Once.
-    pub fn answer_by(&self, agent: Arc<Agent>) {
+    /// Has chats with users who are away answered, and what is said in them kept; and messages made sessions for phones that take
+    /// them so alone. `files`: where those go, and come from, that phones send and take in another way. Once.
+    pub fn answer_by(&self, agent: Arc<Agent>, files: Option<(Arc<Depot>, Arc<ContentControl>)>) {
+        let depot = files.as_ref().map(|(depot, _)| depot.clone());
+        let _ = self.pusher.set(Pusher { agent: agent.clone(), depot });
         let _ = self.sessions.set(agent);
-    }
-
-    /// Has files taken that are sent by MSRP to users whose phones take none so, or who are away; and has those offered by MSRP
-    /// that are told of to users whose phones fetch none. Once; needs
-    /// [`Pager::answer_by`].
-    pub fn take_files(&self, depot: Arc<Depot>, control: Arc<ContentControl>) {
-        if let Some(agent) = self.sessions.get().cloned() {
-            let _ = self.pusher.set(Pusher { agent, depot: depot.clone() });
-        }
+        let Some((depot, control)) = files else { return };
         let unix = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let _ = self.taker.set(Arc::new(Taker {
             depot,

@@ -1,22 +1,25 @@
-//! Links of ours for phones that take files by MSRP and fetch none: the server offers them the file itself (RFC 5547), from the shelf.
+//! Messages that become sessions, because their addressee's phones take them no other way: a link of ours to a file becomes the file
+//! itself (RFC 5547), from the shelf; one that is too long for a datagram is said in a chat (RFC 3428 §8).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use futures_util::{Stream, TryStreamExt};
 use media_content::depot::Depot;
 use media_content::{Id, State, info};
 use media_msrp::assembly::Whole;
 use media_msrp::{Answered, LocalEnd};
 use parking_lot::Mutex;
-use sip_cpim::{CPIM_TYPE, Cpim};
+use sip_cpim::{Address, CPIM_TYPE, Cpim, Draft};
 use sip_ims::Aor;
 use sip_proto::endpoint::hex16;
 use sip_proto::headers::{MediaType, NameAddr};
+use sip_proto::transport::LONGEST_DATAGRAM_REQUEST;
 use sip_proto::{HeaderName, Message};
 use tokio::sync::oneshot;
 
 use crate::agent::{Agent, Call, Handset, Party};
+use crate::control::address;
 use crate::hashing::sha1;
 use crate::taken::Phones;
 use crate::terms::Terms;
@@ -26,49 +29,100 @@ const USER: &str = "shelf";
 /// A phone that has answered every chunk, and says nothing more: longer than it may take for an answer (RFC 4975 §7.1.1).
 const REPORT_WAIT: Duration = Duration::from_secs(35);
 
-/// Offers files from the shelf.
+/// Makes messages sessions.
 pub struct Pusher {
     pub(crate) agent: Arc<Agent>,
-    pub(crate) depot: Arc<Depot>,
+    /// `None`: links lead nowhere that phones would reach.
+    pub(crate) depot: Option<Arc<Depot>>,
+}
+
+/// What a message becomes.
+pub enum Pushed {
+    File(Id),
+    /// A chat of this one message.
+    Chat,
 }
 
 impl Pusher {
-    /// The file that a message links to, when its addressee's phones would have to be given it.
-    pub fn concerns(&self, aor: &Aor, message: &Message<'_>) -> Option<Id> {
+    /// What a message would have to become for its addressee's phones.
+    pub fn concerns(&self, aor: &Aor, message: &Message<'_>) -> Option<Pushed> {
         let unix = (self.agent.parts.unix)();
-        let id = self.depot.linked(document(message)?, unix)?;
+        let long = message.bytes().len() > LONGEST_DATAGRAM_REQUEST;
+        let linked = |depot: &Arc<Depot>| depot.linked(document(message)?, unix);
+        let id = self.depot.as_ref().and_then(linked);
+        if id.is_none() && !long {
+            return None;
+        }
         let mut phones = Phones::default();
         self.agent.parts.location.each_anywhere(aor.as_str(), unix, &mut |reach| phones.add(reach));
-        phones.only_take().then_some(id)
+        match id {
+            Some(id) if phones.only_take() => Some(Pushed::File(id)),
+            _ => (long && phones.only_chat()).then_some(Pushed::Chat),
+        }
     }
 
     /// Offers it, and sends it to whichever phone takes it. `Err`: the status that it came to.
-    pub async fn push(&self, aor: &Aor, message: &Message<'_>, id: Id) -> Result<(), u16> {
-        let entry = self.depot.shelf.find(&id).await.map_err(|_| 404u16)?;
+    pub async fn push(&self, aor: &Aor, message: &Message<'_>, what: &Pushed) -> Result<(), u16> {
+        match what {
+            Pushed::File(id) => self.push_file(aor, message, *id).await,
+            Pushed::Chat => self.push_chat(aor, message).await,
+        }
+    }
+
+    async fn push_file(&self, aor: &Aor, message: &Message<'_>, id: Id) -> Result<(), u16> {
+        let shelf = &self.depot.as_ref().ok_or(404u16)?.shelf;
+        let entry = shelf.find(&id).await.map_err(|_| 404u16)?;
         let State::Whole(parts) = &entry.state else { return Err(404) };
         let size: u64 = parts.iter().sum();
-        let read = || self.depot.shelf.read(id, parts, 0..size).map_err(|e| e.to_string());
+        let read = || shelf.read(id, parts, 0..size).map_err(|e| e.to_string());
         let hash = sha1(read()).await.map_err(|_| 500u16)?;
         let media_type = entry.media_type.split(';').next().unwrap_or_default().trim();
         let selector =
             format!("file-selector:name:\"{}\" type:{media_type} size:{size} hash:sha-1:{hash}", quoted(&entry.name));
         let transfer = format!("file-transfer-id:{}", String::from_utf8_lossy(&hex16(rand::random())));
+        let more = vec!["sendonly".to_owned(), selector, transfer, "file-disposition:attachment".to_owned()];
+        self.hand_over(aor, message, more, media_type, Some("attachment"), read()).await
+    }
+
+    /// In an envelope, as chats have it: the phone may take nothing else.
+    async fn push_chat(&self, aor: &Aor, message: &Message<'_>) -> Result<(), u16> {
+        let content_type = message.value(HeaderName::ContentType).unwrap_or_default();
+        let enveloped = MediaType::parse(content_type).is_some_and(|t| t.is(CPIM_TYPE));
+        let mut envelope = Vec::new();
+        if !enveloped {
+            let content_type = std::str::from_utf8(content_type).map_err(|_| 415u16)?;
+            let (from, to) = (address(sender(message)), format!("sip:{aor}"));
+            let mut draft = Draft::new(&mut envelope);
+            draft.address("From", &Address::new("", &from)).address("To", &Address::new("", &to));
+            draft.text("DateTime", &sip_cpim::date_time((self.agent.parts.unix)()));
+            draft.content(content_type, [], message.body());
+        }
+        let body = if enveloped { message.body() } else { &envelope };
+        let whole = futures_util::stream::iter([Ok(body)]);
+        self.hand_over(aor, message, Vec::new(), CPIM_TYPE, None, whole).await
+    }
+
+    /// A session for one thing to send. `more`: further attributes of its section.
+    async fn hand_over(
+        &self,
+        aor: &Aor,
+        message: &Message<'_>,
+        more: Vec<String>,
+        media_type: &str,
+        disposition: Option<&str>,
+        bytes: impl Stream<Item = Result<impl AsRef<[u8]>, String>>,
+    ) -> Result<(), u16> {
         let (begun, handset) = oneshot::channel();
         let (done, fate) = oneshot::channel();
         let party = Arc::new(Push { begun: Mutex::new(Some(begun)), done: Mutex::new(Some(done)) });
-        let from = message.value(HeaderName::PAssertedIdentity).or(message.value(HeaderName::From)).unwrap_or_default();
+        let from = message.value(HeaderName::PAssertedIdentity).unwrap_or_else(|| sender(message));
         let from = NameAddr::parse(from).map_or(from, |a| a.addr);
         let call = Call {
             to: aor.clone(),
             from: format!("<{}>", String::from_utf8_lossy(from)),
             user: USER.to_owned(),
             features: "",
-            terms: Terms {
-                accept_types: "message/cpim",
-                accept_wrapped_types: "*",
-                max_size: 0,
-                more: vec!["sendonly".to_owned(), selector, transfer, "file-disposition:attachment".to_owned()],
-            },
+            terms: Terms { accept_types: "message/cpim", accept_wrapped_types: "*", max_size: 0, more },
             party,
             subject: String::new(),
             referred_by: Box::default(),
@@ -77,7 +131,7 @@ impl Pusher {
         self.agent.call(call).await?;
         let handset = handset.await.map_err(|_| 481u16)?;
         let switch = &self.agent.parts.switch;
-        let sent = switch.send_long(&handset.bridge, media_type, read()).await;
+        let sent = switch.send_long(&handset.bridge, media_type, disposition, bytes).await;
         let fate = match sent {
             // Who has answered it all and reports nothing has it.
             Ok(()) => tokio::time::timeout(REPORT_WAIT, fate).await.map_or(200, |fate| fate.unwrap_or(481)),
@@ -86,6 +140,10 @@ impl Pusher {
         self.agent.hang_up(&handset.key);
         if fate == 200 { Ok(()) } else { Err(fate) }
     }
+}
+
+fn sender<'a>(message: &Message<'a>) -> &'a [u8] {
+    message.value(HeaderName::From).unwrap_or_default()
 }
 
 /// The document of RCC.07 in a message, alone or in an envelope.
@@ -108,7 +166,7 @@ fn quoted(name: &str) -> String {
     name.chars().map(escaped).collect()
 }
 
-/// Our end of a session for one file.
+/// Our end of a session for one thing.
 struct Push {
     begun: Mutex<Option<oneshot::Sender<Handset>>>,
     done: Mutex<Option<oneshot::Sender<u16>>>,

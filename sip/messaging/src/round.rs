@@ -11,7 +11,8 @@ use sip_ims::ports::{MessageId, MessageQueue, QueuedMessage};
 use sip_ims::service::{Chronicle, Location, NextHops, Note, NoteEvent, Outcome, Outlet, Reach};
 use sip_ims::{Aor, Home, answer};
 use sip_proto::headers::{NameAddr, RetryAfter, list};
-use sip_proto::{HeaderName, Hop, Message, Transport};
+use sip_proto::transport::LONGEST_DATAGRAM_REQUEST;
+use sip_proto::{HeaderName, Hop, Message};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Devices;
@@ -20,7 +21,7 @@ use crate::late::Late;
 use crate::letter::Letter;
 use crate::notice;
 use crate::pager::Order;
-use crate::pushed::Pusher;
+use crate::pushed::{Pushed, Pusher};
 use crate::schedule::Ended;
 use crate::waiting::Waiting;
 
@@ -93,10 +94,8 @@ const MAX_TARGETS: usize = 32;
 const MAX_HOPS: usize = 4;
 /// Seconds for which a node may deliver to a user without renewing its right: longer than timer F, 32 s.
 const LEASE: i64 = 40;
-/// How often it is renewed while a file is sent.
+/// How often it is renewed while a session lasts.
 const RENEWAL: Duration = Duration::from_secs(15);
-/// RFC 3261 §18.1.1, RFC 3428 §8: what is longer wants a congestion-controlled transport.
-const MAX_DATAGRAM: usize = 1300;
 const RESOLVE_LIMIT: Duration = Duration::from_secs(30);
 
 impl Rounds {
@@ -203,11 +202,11 @@ impl Rounds {
         }
     }
 
-    /// A link to a file of ours, for phones that do not fetch: they are offered the file. `None`: something else.
+    /// What the phones take in a session alone. `None`: something else.
     async fn push(&self, aor: &Aor, letter: &Letter<'_>) -> Option<Sent> {
         let pusher = self.pusher.get()?;
-        let id = pusher.concerns(aor, letter.message())?;
-        let push = pusher.push(aor, letter.message(), id);
+        let what = pusher.concerns(aor, letter.message())?;
+        let push = pusher.push(aor, letter.message(), &what);
         tokio::pin!(push);
         let fate = loop {
             match tokio::time::timeout(RENEWAL, &mut push).await {
@@ -220,6 +219,8 @@ impl Rounds {
             Ok(()) => Sent::Delivered(200),
             // Gone from the shelf: the document itself says until when it was there.
             Err(404) => return None,
+            // Who takes no such session may take a long datagram.
+            Err(_) if matches!(what, Pushed::Chat) => return None,
             Err(status @ (488 | 600..)) => Sent::Refused(status),
             Err(_) => Sent::NotNow { retry_after: None, failing: true },
         })
@@ -417,10 +418,8 @@ impl Target {
 fn preferring_streams(hops: impl IntoIterator<Item = Hop>, length: usize) -> Vec<Hop> {
     let mut ways = Vec::new();
     for hop in hops.into_iter().take(MAX_HOPS) {
-        if let Hop::Address { transport: Transport::Udp, remote } = hop
-            && length > MAX_DATAGRAM
-        {
-            ways.push(Hop::Address { transport: Transport::Tcp, remote });
+        if length > LONGEST_DATAGRAM_REQUEST {
+            ways.extend(hop.over_tcp());
         }
         ways.push(hop);
     }

@@ -12,9 +12,11 @@ use sip_cpim::{Address, CPIM_TYPE, Draft, Fate, Outcome};
 use sip_ims::answer;
 use sip_ims::ports::MessageQueue;
 use sip_ims::service::Reach;
+use sip_proto::Transport;
 use sip_proto::endpoint::hex16;
 use sip_proto::features::Union;
 use sip_proto::headers::Params;
+use sip_proto::uri::Uri;
 use tokio::sync::mpsc;
 
 use crate::agent::Party;
@@ -34,16 +36,25 @@ const IARI: &str = "+g.3gpp.iari-ref";
 const BY_MSRP: [&str; 2] =
     ["urn%3Aurn-7%3A3gpp-application.ims.iari.rcse.ft", "urn%3Aurn-7%3A3gpp-application.ims.iari.rcs.ftstandfw"];
 const BY_HTTP: &str = "urn%3Aurn-7%3A3gpp-application.ims.iari.rcs.fthttp";
+/// Chat (RCC.07 §2.6.1.1): of OMA SIMPLE IM, and of CPM.
+const SIMPLE_IM: &str = "+g.oma.sip-im";
+const ICSI: &str = "+g.3gpp.icsi-ref";
+const CHAT: &str = "urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.session";
 
-/// What the phones of somebody say of files.
+/// What the phones of somebody say of themselves.
 #[derive(Default)]
 pub struct Phones {
     features: Union,
+    /// One of them has a connection, or an address that asks for one.
+    by_stream: bool,
 }
 
 impl Phones {
     pub fn add(&mut self, reach: &Reach<'_>) {
         self.features.add(Params::new(reach.params));
+        let of_flow = reach.hop.map(|hop| hop.transport()).or(reach.elsewhere.map(|e| e.flow.transport));
+        let of_contact = || Uri::parse(reach.uri).and_then(|u| u.transport()).and_then(Transport::from_token);
+        self.by_stream |= of_flow.or_else(of_contact).is_some_and(|t| t.is_reliable());
     }
 
     /// Some say that they fetch files over HTTP, and none that it takes them by MSRP.
@@ -54,6 +65,13 @@ impl Phones {
     /// The contrary.
     pub fn only_take(&self) -> bool {
         self.say(&BY_MSRP) && !self.say(&[BY_HTTP])
+    }
+
+    /// Some take chats, and none can be reached but by datagrams.
+    pub fn only_chat(&self) -> bool {
+        let chat =
+            self.features.has(SIMPLE_IM) || self.features.values(ICSI).any(|v| v.eq_ignore_ascii_case(CHAT.as_bytes()));
+        chat && !self.by_stream
     }
 
     fn say(&self, any: &[&str]) -> bool {

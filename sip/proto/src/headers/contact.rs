@@ -58,7 +58,10 @@ impl<'a> Contact<'a> {
 
     /// Feature tags: parameters with `+`, and the base tags of RFC 3840 §9, values without quotes.
     pub fn features(&self) -> impl Iterator<Item = (&'a [u8], Cow<'a, [u8]>)> {
-        self.params().iter().filter(|(n, _)| n.starts_with(b"+") || is_base(n)).map(|(n, v)| (n, unquoted(v.unwrap_or_default())))
+        self.params()
+            .iter()
+            .filter(|(n, _)| n.starts_with(b"+") || is_base(n))
+            .map(|(n, v)| (n, unquoted(v.unwrap_or_default())))
     }
 }
 
