@@ -2,14 +2,10 @@
 
 mod harness;
 
-use std::time::Duration;
-
 use harness::msrp::{Stream, told};
 use harness::msrp_ws::Browser;
 use harness::sipp::Running;
-use harness::{DOMAIN, PASSWORD, Server, Setup, Sipp, eventually};
-
-const LIMIT: Duration = Duration::from_secs(20);
+use harness::{DOMAIN, PASSWORD, Server, Setup, Sipp};
 
 fn started() -> (Server, u16) {
     let ports = harness::Ports::claim();

@@ -25,7 +25,7 @@ pub enum HashAlgorithm {
 
 impl HashAlgorithm {
     /// Bytes of a digest.
-    pub fn len(self) -> usize {
+    pub fn octets(self) -> usize {
         match self {
             HashAlgorithm::Sha1 => 20,
             HashAlgorithm::Sha256 => 32,
@@ -110,7 +110,7 @@ fn hash(value: &[u8]) -> Option<(HashAlgorithm, Digest)> {
     };
     let mut digest = Digest::default();
     let mut octets = value[colon + 1..].split(|&b| b == b':');
-    for place in &mut digest[..algorithm.len()] {
+    for place in &mut digest[..algorithm.octets()] {
         *place = octet(octets.next()?)?;
     }
     octets.next().is_none().then_some((algorithm, digest))

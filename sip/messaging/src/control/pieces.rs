@@ -65,6 +65,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// False: there is nothing in it that could be taken out.
+    #[expect(clippy::ptr_arg, reason = "pieces of a body that was borrowed are borrowed for as long")]
     fn enter(&mut self, content_type: &str, body: &Cow<'a, [u8]>, depth: usize) -> bool {
         let found: Vec<(String, Cow<'a, [u8]>)> = match body {
             Cow::Borrowed(body) => inside(content_type, body),
