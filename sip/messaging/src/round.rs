@@ -467,6 +467,8 @@ impl Sent {
 
 #[cfg(test)]
 mod tests {
+    use sip_proto::Transport;
+
     use super::*;
 
     #[test]
