@@ -7,12 +7,14 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 use crate::clamd::{Clamd, Finding, ScanError};
 
 /// A scanner with a memory.
 pub struct Scanner {
     clamd: Clamd,
+    turns: Semaphore,
     seen: Mutex<Seen>,
 }
 
@@ -23,6 +25,8 @@ struct Seen {
     order: VecDeque<[u8; 32]>,
 }
 
+/// Questions at a time, as many as clamd's own MaxThreads; it turns away what waits beyond its MaxQueue.
+const AT_ONCE: usize = 10;
 /// Findings kept; the oldest goes first.
 const KEPT: usize = 10_000;
 /// How long a finding is good: the scanner learns of new viruses.
@@ -30,7 +34,7 @@ const GOOD: Duration = Duration::from_secs(3600);
 
 impl Scanner {
     pub fn new(clamd: Clamd) -> Scanner {
-        Scanner { clamd, seen: Mutex::default() }
+        Scanner { clamd, turns: Semaphore::new(AT_ONCE), seen: Mutex::default() }
     }
 
     /// `read` gives the content from its start, and is called twice at most: for its hash, and for the scanner.
@@ -47,7 +51,14 @@ impl Scanner {
             }
         }
         let hash: [u8; 32] = hash.finalize().into();
-        if let Some(finding) = self.seen.lock().get(&hash, Instant::now()) {
+        let known = || self.seen.lock().get(&hash, Instant::now());
+        if let Some(finding) = known() {
+            return Ok(finding);
+        }
+        // Never closed.
+        let _turn = self.turns.acquire().await;
+        // The same may have been looked at while this waited.
+        if let Some(finding) = known() {
             return Ok(finding);
         }
         let finding = self.clamd.scan(read()).await?;

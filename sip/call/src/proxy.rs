@@ -365,7 +365,7 @@ impl Proxy {
         let name = identity_header(message);
         let from = message.value(name).and_then(NameAddr::parse).and_then(|a| a.uri());
         let claimed = from.as_ref().and_then(|uri| match uri.scheme() {
-            Scheme::Tel => number_of(uri).and_then(|n| parts.directory.by_msisdn(n)),
+            Scheme::Tel => Msisdn::of(uri).and_then(|n| parts.directory.by_msisdn(n)),
             _ if parts.home.is_domain(uri.host()) || parts.home.is_us(uri) => {
                 parts.directory.by_parts(uri.user()?, parts.home.domain().as_bytes())
             }
@@ -405,7 +405,7 @@ impl Proxy {
     fn callee(&self, uri: &Uri<'_>) -> (Option<Aor>, Option<Arc<User>>) {
         let parts = &self.parts;
         if uri.scheme() == Scheme::Tel {
-            let user = match number_of(uri) {
+            let user = match Msisdn::of(uri) {
                 Some(number) => parts.directory.by_msisdn(number),
                 None => self.extension(uri),
             };
@@ -416,7 +416,7 @@ impl Proxy {
         // RFC 3261 §19.1.6: with `user=phone` the user part is what stands after tel:, a context with it.
         let user = user.or_else(|| {
             uri.phone()?.context()?;
-            number_of(uri).and_then(|n| parts.directory.by_msisdn(n)).or_else(|| self.extension(uri))
+            Msisdn::of(uri).and_then(|n| parts.directory.by_msisdn(n)).or_else(|| self.extension(uri))
         });
         match user {
             Some(user) => (Some(user.aor.clone()), Some(user)),
@@ -747,13 +747,6 @@ fn identity_header(message: &Message<'_>) -> HeaderName {
 
 fn one(target: Target) -> Groups {
     SmallVec::from_iter([SmallVec::from_iter([target])])
-}
-
-fn number_of(uri: &Uri<'_>) -> Option<Msisdn> {
-    let phone = uri.phone()?;
-    let mut digits = Vec::with_capacity(16);
-    phone.write_e164(&mut digits).then_some(())?;
-    std::str::from_utf8(&digits).ok()?.parse().ok()
 }
 
 #[cfg(test)]

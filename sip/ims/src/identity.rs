@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sip_proto::uri::Uri;
 
 /// Longest user part taken, in bytes after normalisation. RFC 3261 sets none; numbers and mailbox names are far shorter.
 pub const MAX_USER: usize = 256;
@@ -220,6 +221,13 @@ impl Msisdn {
     /// From the user part of a SIP URI, which may carry telephone parameters (`+8190…;phone-context=…`, RFC 3261 §19.1.6).
     pub fn from_user(user: &[u8]) -> Result<Msisdn, IdentityError> {
         Msisdn::parse(user.split(|b| *b == b';').next().unwrap_or(user))
+    }
+
+    /// The number that a `tel:` URI means, or a SIP URI with `user=phone` (RFC 3966 §5.1, RFC 3261 §19.1.6).
+    pub fn of(uri: &Uri<'_>) -> Option<Msisdn> {
+        let mut digits = Vec::with_capacity(16);
+        uri.phone()?.write_e164(&mut digits).then_some(())?;
+        Msisdn::parse(&digits).ok()
     }
 
     /// The digits as a number, country code first.

@@ -18,9 +18,9 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use sip_ims::gate::{Admission, Gate};
 use sip_ims::service::Caller;
-use sip_ims::{Aor, Directory, Home};
+use sip_ims::{Aor, Directory, Home, Msisdn};
 use sip_proto::headers::NameAddr;
-use sip_proto::uri::Uri;
+use sip_proto::uri::{Scheme, Uri};
 use sip_proto::{Flow, HeaderName, Message, Transport};
 use tokio::runtime::Handle;
 
@@ -131,10 +131,14 @@ impl ContentControl {
         self.parts.messages.concerns(true)
     }
 
-    /// Whether an address is of another domain than ours.
+    /// Whether an address is of another domain than ours, or a number that nobody here has.
     pub(crate) fn is_foreign(&self, address: &[u8]) -> bool {
-        let uri = NameAddr::parse(address).and_then(|a| a.uri());
-        uri.is_none_or(|uri| !(self.parts.home.is_domain(uri.host()) || self.parts.home.is_us(&uri)))
+        let ControlParts { home, directory, .. } = &self.parts;
+        let is_ours = |uri: &Uri<'_>| match uri.scheme() {
+            Scheme::Tel => Msisdn::of(uri).is_some_and(|number| directory.by_msisdn(number).is_some()),
+            _ => home.is_domain(uri.host()) || home.is_us(uri),
+        };
+        !NameAddr::parse(address).and_then(|a| a.uri()).is_some_and(|uri| is_ours(&uri))
     }
 
     /// What judges one side of a session, if anything does. `from`, `to`: addresses of who sends and who gets. `outsider`: it is

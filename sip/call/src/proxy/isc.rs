@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use sip_ims::criteria::{DefaultHandling, Filter, Occasion, Order, Server, SessionCase};
 use sip_ims::service::{Caller, Note, NoteEvent, Request, Service, Step, Verdict};
-use sip_ims::{Aor, User};
+use sip_ims::{Aor, Msisdn, User};
 use sip_proto::headers::{NameAddr, ServedUser};
 use sip_proto::slots::Slot;
 use sip_proto::uri::{Scheme, Uri};
 use sip_proto::{Flow, HeaderName, Message, Method, derived, validate};
 
-use super::{Access, Proxy, number_of, one, reply};
+use super::{Access, Proxy, one, reply};
 use crate::chain::{Chain, Link, MAX_HOPS};
 use crate::fork::{AttemptState, Fork};
 use crate::route::Routed;
@@ -101,7 +101,7 @@ impl Proxy {
     fn identity(&self, uri: &Uri<'_>) -> (Option<Aor>, Option<Arc<User>>) {
         let parts = &self.parts;
         let found = match uri.scheme() {
-            Scheme::Tel => number_of(uri).and_then(|n| parts.directory.by_msisdn(n)),
+            Scheme::Tel => Msisdn::of(uri).and_then(|n| parts.directory.by_msisdn(n)),
             _ => uri.user().and_then(|user| parts.directory.by_parts(user, uri.host())),
         };
         match found {
