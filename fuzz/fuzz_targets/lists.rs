@@ -1,25 +1,31 @@
-//! Whatever is stored as lists is refused or makes lists, no longer than allowed, and none of its members twice.
+//! Whatever is stored as lists is refused or makes lists, no longer than allowed, and none of its members twice, however its
+//! references lead.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sip_presence::lists::{Lists, MAX_MEMBERS, Source};
+use sip_ims::Aor;
+use sip_ims::ports::{Document, Version};
+use sip_presence::key_of;
+use sip_presence::lists::{LISTS, MAX_MEMBERS, Shelf};
 
 fuzz_target!(|bytes: &[u8]| {
-    let check = |members: &[sip_presence::lists::Member]| {
-        assert!(members.len() <= MAX_MEMBERS);
-        let mut uris: Vec<_> = members.iter().map(|m| &m.uri).collect();
-        uris.sort();
-        uris.dedup();
-        assert_eq!(uris.len(), members.len());
+    // Services, and the lists that they name.
+    let (services, lists) = match bytes.iter().position(|b| *b == 0) {
+        Some(at) => (&bytes[..at], &bytes[at + 1..]),
+        None => (bytes, bytes),
     };
-    match Lists::parse(bytes) {
-        Ok(Lists::Services(services)) => {
-            for (_, source) in &services {
-                if let Source::Members(members) = source {
-                    check(members);
-                }
-            }
+    let Ok(owner) = "joe@example.com".parse::<Aor>() else { return };
+    let shelf = Shelf::new(100, 100);
+    let key = key_of(&owner, "index");
+    for (usage, body) in [(LISTS[1], lists), (LISTS[0], services)] {
+        let document = Document { key: key.clone(), version: Version(1), body: body.to_vec() };
+        for uri in shelf.enter(usage, &key, Some(&document)) {
+            let Some(list) = shelf.list(&uri) else { continue };
+            assert!(list.members.len() <= MAX_MEMBERS);
+            let mut uris: Vec<_> = list.members.iter().map(|m| &m.uri).collect();
+            uris.sort();
+            uris.dedup();
+            assert_eq!(uris.len(), list.members.len());
         }
-        Ok(Lists::Named(_)) | Err(_) => {}
     }
 });
