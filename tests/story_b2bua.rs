@@ -3,10 +3,8 @@
 
 mod harness;
 
-use std::time::Duration;
-
 use harness::sipp::{Outcome, header};
-use harness::{DOMAIN, Phone, Ports, Server, Setup, Sipp, eventually, kamailio};
+use harness::{DOMAIN, Phone, Ports, Server, Setup, Sipp, bind, kamailio};
 
 const FILTER: &str = "[[filter]]\nuser = \"*\"\npriority = 10\nmethod = \"INVITE\"\nsession_case = \"terminating\"\nservice = \"b2bua\"\n";
 
@@ -14,12 +12,6 @@ fn house() -> Server {
     let mut setup = Setup::with_users(&["alice", "bob"]);
     setup.provisions = FILTER.to_owned();
     setup.start()
-}
-
-fn bind(server: &Server, port: u16) {
-    let from = server.ports.next();
-    let sipp = Sipp::new(server, "register", from).set("CONTACT", format!("127.0.0.1:{port}")).set("PARAMS", "");
-    sipp.set("EXPIRES", 600).users(&["bob"]).succeed();
 }
 
 fn caller(server: &Server, scenario: &'static str) -> Sipp {
@@ -52,7 +44,7 @@ fn between(asks: &'static str, answers: &'static str, tcp: bool) -> (Server, Out
     let server = house();
     let phone = server.ports.next();
     let far = Sipp::new(&server, answers, phone).start();
-    bind(&server, phone);
+    bind(&server, "bob", phone, "");
     let near = caller(&server, asks);
     let near = if tcp { near.tcp() } else { near }.succeed();
     apart(&server, [&near, &far.succeed(1)]);
@@ -88,7 +80,7 @@ fn caller_who_gives_up_stops_every_far_end() {
     let server = house();
     let phones = [server.ports.next(), server.ports.next()];
     let ringing = phones.map(|port| Sipp::new(&server, "ring", port).start());
-    phones.into_iter().for_each(|port| bind(&server, port));
+    phones.into_iter().for_each(|port| bind(&server, "bob", port, ""));
     let near = caller(&server, "call_cancelled").succeed();
     for far in ringing {
         apart(&server, [&near, &far.succeed(1)]);
@@ -102,7 +94,7 @@ fn refusals_cross_as_they_are() {
         let server = house();
         let phone = server.ports.next();
         let far = Sipp::new(&server, "refuse", phone).set("CODE", code).start();
-        bind(&server, phone);
+        bind(&server, "bob", phone, "");
         caller(&server, "call_final").set("CODE", code).succeed();
         far.succeed(1);
     }
@@ -143,14 +135,7 @@ fn phones_hear_each_other_through_a_service_in_the_middle() {
     bob.wait_registered();
     let mut alice = Phone::start(&server, "alice", "udp", 440);
     alice.wait_registered();
-    alice.command("dial", &format!("sip:bob@{DOMAIN}"));
-    bob.wait_event("CALL_INCOMING");
-    bob.command("accept", "");
-    alice.wait_event("CALL_ESTABLISHED");
-    bob.wait_event("CALL_ESTABLISHED");
-    let limit = Duration::from_secs(20);
-    eventually("bob hears alice", limit, || bob.heard_tone(440.0) > 0.5);
-    eventually("alice hears bob", limit, || alice.heard_tone(700.0) > 0.5);
+    alice.talks_with(&mut bob);
     assert_eq!(server.metric("isthmus_joined_calls"), 1.0);
     bob.command("hangup", "");
     bob.wait_event("CALL_CLOSED");

@@ -4,14 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{DOMAIN, Server, Setup, Sipp, header, sipp::Outcome};
-
-/// Registers `user` at the phone on `port`.
-fn bind(server: &Server, user: &str, port: u16, params: &str) {
-    let from = server.ports.next();
-    let sipp = Sipp::new(server, "register", from).set("CONTACT", format!("127.0.0.1:{port}")).set("PARAMS", params);
-    sipp.set("EXPIRES", 600).users(&[user]).succeed();
-}
+use harness::{DOMAIN, Server, Setup, Sipp, bind, header, sipp::Outcome};
 
 fn caller(server: &Server, scenario: &'static str) -> Sipp {
     Sipp::new(server, scenario, server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}")).users(&["alice"])

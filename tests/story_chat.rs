@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use harness::msrp::{Frame, Stream, dissected, told};
 use harness::sipp::Running;
-use harness::{DOMAIN, Peer, Server, Setup, Sipp, eventually};
+use harness::{DOMAIN, Peer, Server, Setup, Sipp, bind, eventually};
 
 const CLOSED: Duration = Duration::from_secs(5);
 
@@ -18,15 +18,11 @@ struct House {
     door: u16,
 }
 
-fn started(more: &str) -> House {
-    let ports = harness::Ports::claim();
-    let doors = [ports.next(), ports.next()];
-    let mut setup = Setup::with_users(&["alice", "bob", "carol"]);
-    setup.sections = format!("[msrp]\ntcp = \"127.0.0.1:{}\"\ntls = \"127.0.0.1:{}\"\n{more}", doors[0], doors[1]);
+fn started(sections: &str) -> House {
+    let mut setup = Setup::with_users(&["alice", "bob", "carol"]).with_msrp();
+    setup.sections = sections.to_owned();
     let server = setup.start();
-    // The block stays ours for as long as the test runs.
-    std::mem::forget(ports);
-    House { server, door: doors[0] }
+    House { door: server.msrp[0], server }
 }
 
 /// A phone in a session that the server answers: SIPp for the call, a stream for the messages.
@@ -123,11 +119,6 @@ impl Phone {
     }
 }
 
-fn bind(server: &Server, user: &str, port: u16) {
-    let sipp = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
-    sipp.set("PARAMS", "").set("EXPIRES", 600).users(&[user]).succeed();
-}
-
 fn factory() -> String {
     format!("sip:conference-factory@{DOMAIN}")
 }
@@ -169,7 +160,7 @@ fn a_chat_with_somebody_away_is_kept_across_a_crash_and_delivered_in_order() {
     drop(alice.call.take());
     let port = house.server.ports.next();
     let phone = Sipp::new(&house.server, "take_messages", port).set("CODE", 200).calls(4).start();
-    bind(&house.server, "bob", port);
+    bind(&house.server, "bob", port, "");
     let seen = phone.succeed(4);
     let mut bodies: Vec<&str> = seen.received().iter().map(|m| m.trim_end().rsplit("\r\n").next().unwrap()).collect();
     bodies.dedup();
@@ -288,7 +279,7 @@ fn awaits(house: &House, user: &'static str) -> (Running, TcpListener, String) {
         format!("m=message {port} TCP/MSRP *\na=accept-types:message/cpim\na=accept-wrapped-types:*\na=path:{path}");
     let phone = house.server.ports.next();
     let call = Sipp::new(&house.server, "session_answer", phone).set("MEDIA", media).start();
-    bind(&house.server, user, phone);
+    bind(&house.server, user, phone, "");
     (call, listener, path)
 }
 

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use harness::clamd::{Clamd, eicar};
+use harness::files::bytes;
 use harness::{PASSWORD, Process, Server, Setup, eventually, wait_for_tcp};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -17,20 +18,6 @@ fn setup(content: &str) -> Setup {
     let mut setup = Setup::with_users(&["alice", "bob"]);
     setup.sections = format!("[content]\nrate = 1000\n{content}");
     setup
-}
-
-/// Bytes that repeat nowhere.
-fn bytes(len: usize) -> Vec<u8> {
-    let mut state = 88_172_645_463_325_252u64;
-    let mut all = Vec::with_capacity(len + 8);
-    while all.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        all.extend_from_slice(&state.to_le_bytes());
-    }
-    all.truncate(len);
-    all
 }
 
 /// A user with curl, in a folder of files.

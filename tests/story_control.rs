@@ -13,7 +13,7 @@ use harness::clamd::{Clamd, eicar};
 use harness::msrp::{Session, Stream, dissected};
 use harness::msrp_ws::Browser;
 use harness::sipp::Running;
-use harness::{DOMAIN, PASSWORD, Process, Server, Setup, Sipp, eventually};
+use harness::{DOMAIN, PASSWORD, Process, Server, Setup, Sipp, bind, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -21,6 +21,7 @@ struct House {
     server: Server,
     clamd: Clamd,
     door: u16,
+    _ports: harness::Ports,
     _dir: tempfile::TempDir,
 }
 
@@ -28,25 +29,20 @@ fn started(more: &str) -> House {
     let dir = tempfile::tempdir().unwrap();
     let ports = harness::Ports::claim();
     let clamd = Clamd::start(dir.path(), ports.next(), &eicar());
-    let doors = [ports.next(), ports.next()];
-    let mut setup = Setup::with_users(&["alice", "bob"]);
+    let mut setup = Setup::with_users(&["alice", "bob"]).with_msrp();
     setup.sections = format!(
-        "[msrp]\ntcp = \"127.0.0.1:{}\"\ntls = \"127.0.0.1:{}\"\n[content]\nclamd = \"{}\"\n\
-         refused_types = [\"application/x-msdownload\", \"video/*\"]\n{more}",
-        doors[0], doors[1], clamd.address
+        "[content]\nclamd = \"{}\"\nrefused_types = [\"application/x-msdownload\", \"video/*\"]\n{more}",
+        clamd.address
     );
     let server = setup.start();
-    // The block stays ours for as long as the test runs.
-    std::mem::forget(ports);
-    House { server, clamd, door: doors[0], _dir: dir }
+    House { door: server.msrp[0], server, clamd, _ports: ports, _dir: dir }
 }
 
 /// Bob's phone, which takes so many messages.
 fn phone(server: &Server, messages: u32) -> Running {
     let port = server.ports.next();
     let phone = Sipp::new(server, "take_messages", port).set("CODE", 200).calls(messages).start();
-    let bind = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
-    bind.set("PARAMS", "").set("EXPIRES", 600).users(&["bob"]).succeed();
+    bind(server, "bob", port, "");
     phone
 }
 

@@ -5,23 +5,17 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{DOMAIN, Server, Setup, Sipp, eventually, header, sipp::Outcome};
+use harness::{DOMAIN, Server, Setup, Sipp, bind, eventually, header, sipp::Outcome};
 
 fn started() -> Server {
     Setup::with_users(&["alice", "bob"]).start()
-}
-
-fn bind(server: &Server, user: &str, port: u16) {
-    let from = server.ports.next();
-    let sipp = Sipp::new(server, "register", from).set("CONTACT", format!("127.0.0.1:{port}")).set("PARAMS", "");
-    sipp.set("EXPIRES", 600).users(&[user]).succeed();
 }
 
 /// Runs `asks` for alice against `answers` at bob's phone; both must see what their scenarios say.
 fn between(server: &Server, asks: &'static str, answers: &'static str, tcp: bool) -> [Outcome; 2] {
     let phone = server.ports.next();
     let other = Sipp::new(server, answers, phone).start();
-    bind(server, "bob", phone);
+    bind(server, "bob", phone, "");
     let one = Sipp::new(server, asks, server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}")).users(&["alice"]);
     let one = if tcp { one.tcp() } else { one }.succeed();
     [one, other.succeed(1)]
@@ -108,7 +102,7 @@ fn call_outlives_the_server_that_set_it_up() {
     let mut server = started();
     let phone = server.ports.next();
     let callee = Sipp::new(&server, "answer", phone).start();
-    bind(&server, "bob", phone);
+    bind(&server, "bob", phone, "");
     let caller = Sipp::new(&server, "call", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
     let caller = caller.set("HOLD", 4000).users(&["alice"]).start();
     let log = callee.base.with_extension("msg");

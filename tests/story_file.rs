@@ -8,10 +8,10 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use harness::clamd::{Clamd, eicar};
+use harness::files::{self, sha1};
 use harness::msrp::{Session, Stream, dissected};
 use harness::{Server, Setup};
 
@@ -22,39 +22,12 @@ const MIB: u64 = 1 << 20;
 const CHUNK: u64 = 256 << 10;
 const ALICE: &str = "msrp://127.0.0.1:9/alice5s93;tcp";
 
-fn started(more: &str) -> (Server, u16) {
-    let ports = harness::Ports::claim();
-    let doors = [ports.next(), ports.next()];
-    let mut setup = Setup::with_users(&["alice", "bob"]);
-    setup.sections = format!("[msrp]\ntcp = \"127.0.0.1:{}\"\ntls = \"127.0.0.1:{}\"\n{more}", doors[0], doors[1]);
+fn started(sections: &str) -> (Server, u16) {
+    let mut setup = Setup::with_users(&["alice", "bob"]).with_msrp();
+    setup.sections = sections.to_owned();
     let server = setup.start();
-    // The block stays ours for as long as the test runs.
-    std::mem::forget(ports);
-    (server, doors[0])
-}
-
-/// A file of bytes that repeat nowhere.
-fn written(path: &Path, len: u64) {
-    let mut state = 88_172_645_463_325_252u64;
-    let mut out = std::io::BufWriter::new(File::create(path).unwrap());
-    for _ in 0..len / 8 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.write_all(&state.to_le_bytes()).unwrap();
-    }
-    out.write_all(&vec![b'x'; (len % 8) as usize]).unwrap();
-    out.flush().unwrap();
-}
-
-/// As `a=file-selector` spells it (RFC 5547 §6): upper case, a colon between bytes.
-fn sha1(path: &Path) -> String {
-    let told = Command::new("sha1sum").arg(path).output().expect("sha1sum runs");
-    let text = String::from_utf8(told.stdout).unwrap();
-    let digits = text.split(' ').next().unwrap().trim_start_matches('\\').to_uppercase();
-    assert_eq!(digits.len(), 40, "{text}");
-    let pairs: Vec<&str> = (0..20).map(|i| &digits[2 * i..2 * i + 2]).collect();
-    pairs.join(":")
+    let door = server.msrp[0];
+    (server, door)
 }
 
 /// What the server had in memory at its height since it started, in bytes.
@@ -174,7 +147,7 @@ fn a_file_that_broke_off_goes_on_by_a_new_offer_and_arrives_as_it_was() {
     let (server, door) = started("");
     let size = 200 * MIB + 12_345;
     let (original, copy) = (server.path().join("original"), server.path().join("copy"));
-    written(&original, size);
+    files::write(&original, size);
     let hash = sha1(&original);
     let received = File::create(&copy).unwrap();
 
@@ -241,8 +214,8 @@ fn a_file_that_is_judged_arrives_whole_or_not_at_all() {
         started(&format!("[content]\nclamd = \"{}\"\n[content.sessions]\njudge = \"all\"\n", clamd.address));
     let [good, bad, copy] = ["good", "bad", "copy"].map(|name| server.path().join(name));
     let size = 20 * MIB + 12_345;
-    written(&good, size);
-    written(&bad, size);
+    files::write(&good, size);
+    files::write(&bad, size);
     File::options().write(true).open(&bad).unwrap().write_all_at(&eicar(), 6 * MIB).unwrap();
     let hash = sha1(&good);
     let before = height(&server);

@@ -9,9 +9,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use harness::clamd::{Clamd, eicar};
+use harness::files::{bytes, sha1};
 use harness::msrp::{Frame, Stream, told};
 use harness::sipp::Running;
-use harness::{DOMAIN, PASSWORD, Peer, Server, Setup, Sipp, eventually};
+use harness::{DOMAIN, PASSWORD, Peer, Server, Setup, Sipp, bind, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 const ALICE: &str = "msrp://127.0.0.1:9/alice5s93;tcp";
@@ -23,42 +24,19 @@ struct House {
 }
 
 fn started(content: &str) -> House {
-    let ports = harness::Ports::claim();
-    let doors = [ports.next(), ports.next()];
-    let mut setup = Setup::with_users(&["alice", "bob"]);
-    setup.sections = format!(
-        "[msrp]\ntcp = \"127.0.0.1:{}\"\ntls = \"127.0.0.1:{}\"\n[content]\nmax_file = \"8 MiB\"\n{content}",
-        doors[0], doors[1]
-    );
+    let mut setup = Setup::with_users(&["alice", "bob"]).with_msrp();
+    setup.sections = format!("[content]\nmax_file = \"8 MiB\"\n{content}");
     setup.http = "public_url = \"http://127.0.0.1:@PORT@\"\n".to_owned();
     let server = setup.start();
-    // The block stays ours for as long as the test runs.
-    std::mem::forget(ports);
-    House { server, door: doors[0] }
+    House { door: server.msrp[0], server }
 }
 
-/// A file of bytes that repeat nowhere, and its hash as `a=file-selector` spells it (RFC 5547 §6).
+/// A file of so many bytes, which `start` begins, and its hash.
 fn written(server: &Server, name: &str, start: &[u8], len: usize) -> (PathBuf, String) {
-    let mut state = 88_172_645_463_325_252u64;
-    let mut all = start.to_vec();
-    while all.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        all.extend_from_slice(&state.to_le_bytes());
-    }
-    all.truncate(len);
     let path = server.path().join(name);
-    std::fs::write(&path, all).unwrap();
+    std::fs::write(&path, [start, &bytes(len - start.len())].concat()).unwrap();
     let hash = sha1(&path);
     (path, hash)
-}
-
-fn sha1(path: &Path) -> String {
-    let told = Command::new("sha1sum").arg(path).output().expect("sha1sum runs");
-    let digits = String::from_utf8_lossy(&told.stdout)[..40].to_uppercase();
-    let pairs: Vec<&str> = (0..20).map(|i| &digits[2 * i..2 * i + 2]).collect();
-    pairs.join(":")
 }
 
 /// Alice's call with a file for bob, which the server answers.
@@ -85,9 +63,7 @@ impl Offer {
         // As RFC 5547 §8.3.1 has it answered.
         assert_eq!((told(&call, "a=recv").as_str(), told(&call, "a=file-selector:")), ("only", selector));
         assert_eq!(told(&call, "a=file-transfer-id:"), call_id);
-        let mut alice = Stream::connect(house.door);
-        alice.greet("al1c3000", [&to, ALICE]);
-        assert_eq!(alice.next().what, "200 OK");
+        let alice = Stream::joining(house.door, [&to, ALICE]);
         Offer { call_id, port, call, alice, to }
     }
 
@@ -126,8 +102,7 @@ impl Offer {
 fn phone(server: &Server, params: &str, messages: u32) -> Running {
     let port = server.ports.next();
     let phone = Sipp::new(server, "take_messages", port).set("CODE", 200).calls(messages).start();
-    let bind = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
-    bind.set("PARAMS", params).set("EXPIRES", 600).users(&["bob"]).succeed();
+    bind(server, "bob", port, params);
     phone
 }
 
@@ -218,9 +193,7 @@ fn a_link_for_a_phone_that_takes_files_by_msrp_alone_becomes_a_file() {
     let answer =
         format!("m=message {msrp} TCP/MSRP *\na=recvonly\na=accept-types:message/cpim image/jpeg\na=path:{own}");
     let phone = Sipp::new(server, "session_answer", port).set("MEDIA", answer).start();
-    let bind = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
-    let takes = FETCHES.replace("rcs.fthttp", "rcse.ft");
-    bind.set("PARAMS", takes).set("EXPIRES", 600).users(&["bob"]).succeed();
+    bind(server, "bob", port, &FETCHES.replace("rcs.fthttp", "rcse.ft"));
     let sipp = Sipp::new(server, "message", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
     let sipp = sipp.set("TYPE", "application/vnd.gsma.rcs-ft-http+xml").set("TEXT", document).set("NUMBER", "");
     sipp.set("CODE", 202).users(&["alice"]).succeed();
@@ -231,26 +204,12 @@ fn a_link_for_a_phone_that_takes_files_by_msrp_alone_becomes_a_file() {
     assert!(told(&phone, "From: ").contains(&format!("<sip:alice@{DOMAIN}>")));
     let mut bob = Stream::accept(&listener);
     assert_eq!(bob.next_answering().body, None);
-    let frame = bob.next_answering();
+    let (frame, all) = bob.next_whole();
     assert_eq!((frame.header("Content-Type"), frame.header("Success-Report")), ("image/jpeg", "yes"));
-    let mut all = frame.body.clone().unwrap();
-    let mut flag = frame.flag;
-    while flag != '$' {
-        let next = bob.next_answering();
-        all.extend(next.body.unwrap());
-        flag = next.flag;
-    }
     let copy = server.path().join("copy");
     std::fs::write(&copy, &all).unwrap();
     assert_eq!(sha1(&copy), hash);
-    let size = all.len();
-    let report = format!(
-        "MSRP rep0rt01 REPORT\r\nTo-Path: {}\r\nFrom-Path: {own}\r\nMessage-ID: {}\r\nByte-Range: 1-{size}/{size}\r\n\
-         Status: 000 200 OK\r\n-------rep0rt01$\r\n",
-        frame.header("From-Path"),
-        frame.header("Message-ID")
-    );
-    bob.write(report.as_bytes());
+    bob.report(&frame, all.len());
     phone.succeed(1);
     eventually("it was delivered", SOON, || server.metric("isthmus_kept_messages_total{fate=\"delivered\"}") == 1.0);
 }

@@ -2,18 +2,13 @@
 
 mod harness;
 
-use harness::{DOMAIN, Server, Setup, Sipp, sipp::Running};
-
-fn bind(server: &Server, user: &str, port: u16) {
-    let sipp = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
-    sipp.set("PARAMS", "").set("EXPIRES", 600).users(&[user]).succeed();
-}
+use harness::{DOMAIN, Server, Setup, Sipp, bind, sipp::Running};
 
 /// A phone that takes so many messages.
 fn phone(server: &Server, user: &str, messages: u32) -> Running {
     let port = server.ports.next();
     let phone = Sipp::new(server, "take_messages", port).set("CODE", 200).calls(messages).start();
-    bind(server, user, port);
+    bind(server, user, port, "");
     phone
 }
 
@@ -72,7 +67,7 @@ fn what_is_read_on_one_device_is_told_to_the_sender_and_to_the_other_device() {
     let alice = phone(&server, "alice", 1);
     let tablet = phone(&server, "bob", 1);
     let reader = server.ports.next();
-    bind(&server, "bob", reader);
+    bind(&server, "bob", reader, "");
     let document = "<imdn xmlns=\"urn:ietf:params:xml:ns:imdn\"><message-id>34jk324j</message-id>\
         <datetime>2026-04-04T12:16:49-05:00</datetime><display-notification><status><displayed/></status>\
         </display-notification></imdn>";

@@ -7,26 +7,10 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use harness::msrp::{Stream, dissected, told};
-use harness::{DOMAIN, Server, Setup, Sipp, eventually};
+use harness::{DOMAIN, Server, Setup, Sipp, bind, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 const CHATS: &str = ";+g.oma.sip-im";
-
-fn started() -> Server {
-    let ports = harness::Ports::claim();
-    let doors = [ports.next(), ports.next()];
-    let mut setup = Setup::with_users(&["alice", "bob"]);
-    setup.sections = format!("[msrp]\ntcp = \"127.0.0.1:{}\"\ntls = \"127.0.0.1:{}\"\n", doors[0], doors[1]);
-    let server = setup.start();
-    // The block stays ours for as long as the test runs.
-    std::mem::forget(ports);
-    server
-}
-
-fn bind(server: &Server, port: u16, params: &str) {
-    let sipp = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
-    sipp.set("PARAMS", params).set("EXPIRES", 600).users(&["bob"]).succeed();
-}
 
 fn send(server: &Server, text: &str, code: u16) {
     let sipp = Sipp::new(server, "message", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
@@ -40,7 +24,7 @@ fn delivered(server: &Server) -> bool {
 
 #[test]
 fn a_long_message_for_a_phone_that_chats_is_said_in_a_session() {
-    let server = started();
+    let server = Setup::with_users(&["alice", "bob"]).with_msrp().start();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let msrp = listener.local_addr().unwrap().port();
     let own = format!("msrp://127.0.0.1:{msrp}/bob9di4eae923wzd;tcp");
@@ -49,32 +33,19 @@ fn a_long_message_for_a_phone_that_chats_is_said_in_a_session() {
         "m=message {msrp} TCP/MSRP *\na=accept-types:message/cpim\na=accept-wrapped-types:text/plain\na=path:{own}"
     );
     let phone = Sipp::new(&server, "session_answer", port).set("MEDIA", answer).start();
-    bind(&server, port, CHATS);
+    bind(&server, "bob", port, CHATS);
     let text = "a long story ".repeat(200);
     send(&server, text.trim_end(), 202);
 
     assert!(told(&phone, "From: ").contains(&format!("<sip:alice@{DOMAIN}>")));
     let mut bob = Stream::accept(&listener);
     assert_eq!(bob.next_answering().body, None);
-    let frame = bob.next_answering();
+    let (frame, all) = bob.next_whole();
     assert_eq!((frame.header("Content-Type"), frame.header("Success-Report")), ("message/cpim", "yes"));
-    let mut all = frame.text();
-    let mut flag = frame.flag;
-    while flag != '$' {
-        let next = bob.next_answering();
-        all.push_str(&next.text());
-        flag = next.flag;
-    }
+    bob.report(&frame, all.len());
+    let all = String::from_utf8(all).unwrap();
     assert!(all.contains(&format!("From: <sip:alice@{DOMAIN}>")), "{all}");
     assert!(all.contains("Content-Type: text/plain") && all.trim_end().ends_with(text.trim_end()), "{all}");
-    let size = all.len();
-    let report = format!(
-        "MSRP rep0rt01 REPORT\r\nTo-Path: {}\r\nFrom-Path: {own}\r\nMessage-ID: {}\r\nByte-Range: 1-{size}/{size}\r\n\
-         Status: 000 200 OK\r\n-------rep0rt01$\r\n",
-        frame.header("From-Path"),
-        frame.header("Message-ID")
-    );
-    bob.write(report.as_bytes());
     phone.succeed(1);
     eventually("it was delivered", SOON, || delivered(&server));
     assert!(dissected(server.path(), &bob).join("\n").contains("SEND"));
@@ -82,10 +53,10 @@ fn a_long_message_for_a_phone_that_chats_is_said_in_a_session() {
 
 #[test]
 fn who_takes_no_session_gets_the_long_message_all_the_same() {
-    let server = started();
+    let server = Setup::with_users(&["alice", "bob"]).with_msrp().start();
     let port = server.ports.next();
     let phone = Sipp::new(&server, "messages_only", port).calls(2).start();
-    bind(&server, port, CHATS);
+    bind(&server, "bob", port, CHATS);
     let text = "a long story ".repeat(200);
     send(&server, text.trim_end(), 202);
     let seen = phone.succeed(2);
@@ -97,14 +68,14 @@ fn who_takes_no_session_gets_the_long_message_all_the_same() {
 
 #[test]
 fn short_messages_and_phones_without_chat_are_as_ever() {
-    let server = started();
+    let server = Setup::with_users(&["alice", "bob"]).with_msrp().start();
     let port = server.ports.next();
     let phone = Sipp::new(&server, "take_messages", port).set("CODE", 200).calls(1).start();
-    bind(&server, port, CHATS);
+    bind(&server, "bob", port, CHATS);
     send(&server, "short", 200);
     phone.succeed(1);
     let phone = Sipp::new(&server, "take_messages", port).set("CODE", 200).calls(1).start();
-    bind(&server, port, "");
+    bind(&server, "bob", port, "");
     send(&server, "a long story ".repeat(200).trim_end(), 200);
     phone.succeed(1);
 }

@@ -2,16 +2,10 @@
 
 mod harness;
 
-use harness::{DOMAIN, Server, Setup, Sipp, header, sipp::Outcome};
+use harness::{DOMAIN, Server, Setup, Sipp, bind, header, sipp::Outcome};
 
 fn started() -> Server {
     Setup::with_users(&["alice", "bob"]).start()
-}
-
-fn bind(server: &Server, user: &str, port: u16) {
-    let from = server.ports.next();
-    let sipp = Sipp::new(server, "register", from).set("CONTACT", format!("127.0.0.1:{port}")).set("PARAMS", "");
-    sipp.set("EXPIRES", 600).users(&[user]).succeed();
 }
 
 fn send(server: &Server, text: &str, count: u32, code: u16) -> Outcome {
@@ -43,7 +37,7 @@ fn message_reaches_the_phone() {
     let server = started();
     let port = server.ports.next();
     let phone = Sipp::new(&server, "take_messages", port).set("CODE", 200).calls(3).start();
-    bind(&server, "bob", port);
+    bind(&server, "bob", port, "");
     send(&server, "hello", 3, 200);
     assert_eq!(texts(&phone.succeed(3)), numbered("hello", 3));
 }
@@ -54,7 +48,7 @@ fn message_to_somebody_away_is_kept_and_delivered_in_order() {
     send(&server, "kept", 5, 202);
     let port = server.ports.next();
     let phone = Sipp::new(&server, "take_messages", port).set("CODE", 200).calls(5).start();
-    bind(&server, "bob", port);
+    bind(&server, "bob", port, "");
     assert_eq!(texts(&phone.succeed(5)), numbered("kept", 5));
 }
 
@@ -65,7 +59,7 @@ fn kept_messages_survive_kill_9() {
     server.restart();
     let port = server.ports.next();
     let phone = Sipp::new(&server, "take_messages", port).set("CODE", 200).calls(4).start();
-    bind(&server, "bob", port);
+    bind(&server, "bob", port, "");
     assert_eq!(texts(&phone.succeed(4)), numbered("durable", 4));
 }
 
@@ -75,10 +69,10 @@ fn delivered_messages_are_not_delivered_again() {
     send(&server, "once", 2, 202);
     let port = server.ports.next();
     let phone = Sipp::new(&server, "take_messages", port).set("CODE", 200).calls(2).start();
-    bind(&server, "bob", port);
+    bind(&server, "bob", port, "");
     phone.succeed(2);
     let again = harness::Peer::new(port);
-    bind(&server, "bob", port);
+    bind(&server, "bob", port, "");
     assert_eq!(again.receive(std::time::Duration::from_millis(700)), None);
 }
 
@@ -98,14 +92,14 @@ fn phone_that_answers_late_does_not_get_the_message_again() {
     let server = started();
     let port = server.ports.next();
     let phone = Sipp::new(&server, "take_message_late", port).start();
-    bind(&server, "bob", port);
+    bind(&server, "bob", port, "");
     // The sender is told after 10 s that the message is kept; the phone answers after 12.
     send(&server, "slow", 1, 202);
     assert_eq!(texts(&phone.succeed(1)), numbered("slow", 1));
     let again = harness::Peer::new(port);
     let kept = || server.metric("isthmus_messages_waiting_users") > 0.0;
     harness::eventually("nothing is kept", std::time::Duration::from_secs(20), || !kept());
-    bind(&server, "bob", port);
+    bind(&server, "bob", port, "");
     assert_eq!(again.receive(std::time::Duration::from_secs(2)), None);
 }
 

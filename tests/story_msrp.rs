@@ -6,22 +6,17 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::msrp::{Frame, Session, Stream, dissected, register};
+use harness::msrp::{Frame, Session, Stream, dissected};
 use harness::tls::shown_certificate;
-use harness::{DOMAIN, Server, Setup, Sipp, eventually};
+use harness::{DOMAIN, Server, Setup, Sipp, bind, eventually};
 
 /// BYE ends both legs within this time.
 const CLOSED: Duration = Duration::from_secs(5);
 
 /// A server with MSRP doors: plain, TLS.
 fn started(more: &str) -> (Server, [u16; 2]) {
-    let ports = harness::Ports::claim();
-    let doors = [ports.next(), ports.next()];
-    let mut setup = Setup::with_users(&["alice", "bob"]);
-    setup.sections = format!("[msrp]\ntcp = \"127.0.0.1:{}\"\ntls = \"127.0.0.1:{}\"\n{more}", doors[0], doors[1]);
-    let server = setup.start();
-    // The block stays ours for as long as the test runs.
-    std::mem::forget(ports);
+    let server = Setup { msrp: Some(more.to_owned()), ..Setup::with_users(&["alice", "bob"]) }.start();
+    let doors = server.msrp;
     (server, doors)
 }
 
@@ -51,9 +46,7 @@ fn chat(server: &Server, door: u16, call_id: [&'static str; 2]) -> (Session, Cha
     let session = Session::open(server, call_id, &section(9, ALICE, ""), &section(port, &bob_uri, ""));
     let to_us_from_alice = session.caller_is_told("a=path:");
     let to_us_from_bob = session.callee_is_told("a=path:");
-    let mut alice = Stream::connect(door);
-    alice.greet("al1c3000", [&to_us_from_alice, ALICE]);
-    assert_eq!(alice.next().what, "200 OK");
+    let alice = Stream::joining(door, [&to_us_from_alice, ALICE]);
     let mut bob = Stream::accept(&listener);
     let greeting = bob.next_answering();
     let alice_uri = ALICE.to_owned();
@@ -183,9 +176,7 @@ fn an_offer_in_the_answer_is_answered_in_the_ack() {
     let (offer, answer) = (section(9, bob_uri, ""), section(port, &alice_uri, ""));
     let session = Session::as_in(&server, ["-cid_str", "chat-bare"], scenarios, &answer, &offer, |sipp| sipp);
     let (ours, ours_to_bob) = (session.caller_is_told("a=path:"), session.callee_is_told("a=path:"));
-    let mut bob = Stream::connect(door);
-    bob.greet("b0b00001", [&ours_to_bob, bob_uri]);
-    assert_eq!(bob.next().what, "200 OK");
+    let mut bob = Stream::joining(door, [&ours_to_bob, bob_uri]);
     let mut alice = Stream::accept(&listener);
     assert_eq!(alice.next_answering().header("To-Path"), alice_uri);
     said(&mut alice, [&ours, &alice_uri], &mut bob, [&ours_to_bob, bob_uri]);
@@ -205,9 +196,7 @@ fn a_caller_that_moves_talks_on_from_its_new_path() {
         sipp.set("MOVED", section(9, moved, ""))
     });
     let (ours, ours_to_bob) = (session.caller_is_told("a=path:"), session.callee_is_told("a=path:"));
-    let mut first = Stream::connect(door);
-    first.greet("al1c3000", [&ours, ALICE]);
-    assert_eq!(first.next().what, "200 OK");
+    let mut first = Stream::joining(door, [&ours, ALICE]);
     let mut bob = Stream::accept(&listener);
     bob.next_answering();
     said(&mut first, [&ours, ALICE], &mut bob, [&ours_to_bob, &bob_uri]);
@@ -215,9 +204,7 @@ fn a_caller_that_moves_talks_on_from_its_new_path() {
     session.go_on();
     // The old place is over, and bob's connection stays.
     first.closed(CLOSED);
-    let mut alice = Stream::connect(door);
-    alice.greet("al1c3001", [&ours, moved]);
-    assert_eq!(alice.next().what, "200 OK");
+    let mut alice = Stream::joining(door, [&ours, moved]);
     said(&mut alice, [&ours, moved], &mut bob, [&ours_to_bob, &bob_uri]);
     session.hang_up();
     alice.closed(CLOSED);
@@ -236,9 +223,7 @@ fn a_description_among_other_parts_is_found_and_they_stay() {
             .set("AFTER", "\n--b0undary--\n")
     });
     let (ours, ours_to_bob) = (session.caller_is_told("a=path:"), session.callee_is_told("a=path:"));
-    let mut alice = Stream::connect(door);
-    alice.greet("al1c3000", [&ours, ALICE]);
-    assert_eq!(alice.next().what, "200 OK");
+    let mut alice = Stream::joining(door, [&ours, ALICE]);
     let mut bob = Stream::accept(&listener);
     bob.next_answering();
     said(&mut alice, [&ours, ALICE], &mut bob, [&ours_to_bob, &bob_uri]);
@@ -253,14 +238,12 @@ fn of_two_phones_the_one_that_answers_has_the_session() {
     let (server, [door, _]) = started("");
     let ringing = server.ports.next();
     let other = Sipp::new(&server, "ring", ringing).start();
-    register(&server, ringing);
+    bind(&server, "bob", ringing, "");
     let (listener, port, bob_uri) = waiting();
     let session =
         Session::open(&server, ["-cid_str", "chat-fork"], &section(9, ALICE, ""), &section(port, &bob_uri, ""));
     let (ours, ours_to_bob) = (session.caller_is_told("a=path:"), session.callee_is_told("a=path:"));
-    let mut alice = Stream::connect(door);
-    alice.greet("al1c3000", [&ours, ALICE]);
-    assert_eq!(alice.next().what, "200 OK");
+    let mut alice = Stream::joining(door, [&ours, ALICE]);
     let mut bob = Stream::accept(&listener);
     bob.next_answering();
     other.succeed(1);

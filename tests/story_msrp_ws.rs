@@ -7,17 +7,6 @@ use harness::msrp_ws::Browser;
 use harness::sipp::Running;
 use harness::{DOMAIN, PASSWORD, Server, Setup, Sipp};
 
-fn started() -> (Server, u16) {
-    let ports = harness::Ports::claim();
-    let doors = [ports.next(), ports.next()];
-    let mut setup = Setup::with_users(&["alice", "bob"]);
-    setup.sections = format!("[msrp]\ntcp = \"127.0.0.1:{}\"\ntls = \"127.0.0.1:{}\"\n", doors[0], doors[1]);
-    let server = setup.start();
-    // The block stays ours for as long as the test runs.
-    std::mem::forget(ports);
-    (server, doors[0])
-}
-
 fn calls(server: &Server, user: &'static str, uri: &str, media: String, call_id: &'static str) -> Running {
     let sipp = Sipp::new(server, "session", server.ports.next()).set("MEDIA", media).set("URI", uri);
     sipp.users(&[user]).options(&["-cid_str", call_id]).start()
@@ -25,7 +14,8 @@ fn calls(server: &Server, user: &'static str, uri: &str, media: String, call_id:
 
 #[test]
 fn a_client_over_websocket_gets_a_path_and_chats_with_a_phone() {
-    let (server, door) = started();
+    let server = Setup::with_users(&["alice", "bob"]).with_msrp().start();
+    let door = server.msrp[0];
     let mut alice = Browser::open(&server, "alice", PASSWORD);
     let line = alice.next();
     let paths = line.strip_prefix("use-path ").unwrap_or_else(|| panic!("{line}")).to_owned();
@@ -80,7 +70,7 @@ fn a_client_over_websocket_gets_a_path_and_chats_with_a_phone() {
 
 #[test]
 fn a_client_with_the_wrong_password_gets_no_path() {
-    let (server, _) = started();
+    let server = Setup::with_users(&["alice", "bob"]).with_msrp().start();
     let mallory = Browser::open(&server, "alice", "guess");
     assert_eq!(mallory.next(), "refused 401");
 }

@@ -5,12 +5,7 @@ mod harness;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{DOMAIN, Process, Server, Setup, Sipp, eventually, header};
-
-fn bind(server: &Server, user: &str, port: u16) {
-    let sipp = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
-    sipp.set("PARAMS", "").set("EXPIRES", 600).users(&[user]).succeed();
-}
+use harness::{DOMAIN, Process, Server, Setup, Sipp, bind, eventually, header};
 
 fn answered(server: &Server, status: &str) -> f64 {
     let (_, text) = server.admin("/metrics");
@@ -24,7 +19,7 @@ fn calls_beyond_the_bound_get_503_and_the_rest_of_the_house_goes_on() {
     setup.sip = "max_transactions = 1000".into();
     let mut server = setup.start();
     let silent = harness::Peer::new(server.ports.next());
-    bind(&server, "bob", silent.port);
+    bind(&server, "bob", silent.port, "");
     let before = server.process.resident();
     let flood = Sipp::new(&server, "call_shed", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
     // Three thousand calls, each of which would ring until nobody waits any longer.
@@ -35,7 +30,7 @@ fn calls_beyond_the_bound_get_503_and_the_rest_of_the_house_goes_on() {
     // There is room for what is no call.
     let phone = server.ports.next();
     let carol = Sipp::new(&server, "take_messages", phone).set("CODE", 200).start();
-    bind(&server, "carol", phone);
+    bind(&server, "carol", phone, "");
     let message = Sipp::new(&server, "message", server.ports.next()).set("URI", format!("sip:carol@{DOMAIN}"));
     message.set("TEXT", "still here").set("CODE", 200).users(&["alice"]).succeed();
     carol.succeed(1);
@@ -57,7 +52,7 @@ fn calls_beyond_the_bound_get_503_and_the_rest_of_the_house_goes_on() {
 
     let phone = server.ports.next();
     let carol = Sipp::new(&server, "answer", phone).start();
-    bind(&server, "carol", phone);
+    bind(&server, "carol", phone, "");
     Sipp::new(&server, "call", server.ports.next())
         .set("URI", format!("sip:carol@{DOMAIN}"))
         .users(&["alice"])
@@ -90,7 +85,7 @@ fn long_queue_sheds_what_is_new_and_everybody_is_served_in_the_end() {
     assert!(server.carrier_event("overloaded") >= 1.0);
     let phone = server.ports.next();
     let bob = Sipp::new(&server, "answer", phone).start();
-    bind(&server, "bob", phone);
+    bind(&server, "bob", phone, "");
     let call = Sipp::new(&server, "call", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
     call.users(&["alice"]).succeed();
     bob.succeed(1);

@@ -4,10 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{DOMAIN, Phone, Setup, eventually};
-
-/// What one phone hums, the other must hear: the share of the sound's energy at that tone.
-const HEARD: f64 = 0.5;
+use harness::{Phone, Setup};
 
 fn talk_over(transport: &str) {
     let server = Setup::with_users(&["alice", "bob"]).start();
@@ -15,15 +12,7 @@ fn talk_over(transport: &str) {
     bob.wait_registered();
     let mut alice = Phone::start(&server, "alice", transport, 440);
     alice.wait_registered();
-
-    alice.command("dial", &format!("sip:bob@{DOMAIN}"));
-    bob.wait_event("CALL_INCOMING");
-    bob.command("accept", "");
-    alice.wait_event("CALL_ESTABLISHED");
-    bob.wait_event("CALL_ESTABLISHED");
-    let limit = Duration::from_secs(20);
-    eventually("bob hears alice", limit, || bob.heard_tone(440.0) > HEARD);
-    eventually("alice hears bob", limit, || alice.heard_tone(700.0) > HEARD);
+    alice.talks_with(&mut bob);
 
     alice.command("hangup", "");
     alice.wait_event("CALL_CLOSED");

@@ -2,16 +2,10 @@
 
 mod harness;
 
-use harness::{DOMAIN, Server, Setup, Sipp, header, kamailio, sipp::Outcome};
+use harness::{DOMAIN, Server, Setup, Sipp, bind, header, kamailio, sipp::Outcome};
 
 fn started() -> Server {
     Setup::with_users(&["alice", "bob"]).start()
-}
-
-fn bind(server: &Server, user: &str, port: u16) {
-    let from = server.ports.next();
-    let sipp = Sipp::new(server, "register", from).set("CONTACT", format!("127.0.0.1:{port}")).set("PARAMS", "");
-    sipp.set("EXPIRES", 600).users(&[user]).succeed();
 }
 
 /// Where alice's phone is, which is nobody else's address here.
@@ -28,7 +22,7 @@ fn between(
 ) -> [Outcome; 2] {
     let phone = server.ports.next();
     let other = Sipp::new(server, answers, phone).start();
-    bind(server, "bob", phone);
+    bind(server, "bob", phone, "");
     let one = Sipp::new(server, asks, server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}")).set("PRIVACY", wish);
     // The usual Call-ID names its host, which a privacy service leaves alone (RFC 3323 §5.3 would want a B2BUA for it).
     let one = one.users(&["alice"]).from(HERS).options(&["-cid_str", "%u-%p-private"]);
@@ -121,7 +115,7 @@ fn anonymous_caller_proves_its_identity_to_the_proxy_only() {
 fn privacy_that_cannot_be_given_and_is_critical_fails_the_call() {
     let server = started();
     let untouched = harness::Peer::new(server.ports.next());
-    bind(&server, "bob", untouched.port);
+    bind(&server, "bob", untouched.port, "");
     let call = Sipp::new(&server, "private_call_refused", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
     call.users(&["alice"]).succeed();
     assert_eq!(untouched.receive(std::time::Duration::from_millis(300)), None);
@@ -135,7 +129,7 @@ fn message_from_somebody_unknown_is_kept_without_the_name() {
     private.succeed();
     let port = server.ports.next();
     let phone = Sipp::new(&server, "take_messages", port).set("CODE", 200).start();
-    bind(&server, "bob", port);
+    bind(&server, "bob", port, "");
     let seen = phone.succeed(1);
     assert!(seen.received()[0].contains("guess who"), "{}", seen.received()[0]);
     tells_nothing(&seen);

@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::{DOMAIN, PASSWORD, Server, Setup, Sipp};
+use harness::{DOMAIN, PASSWORD, Server, Setup, Sipp, bind};
 
 /// Alice, who calls; carol, who picks up; and bob with this in his profile.
 fn started(bob: &str) -> Server {
@@ -12,18 +12,11 @@ fn started(bob: &str) -> Server {
     setup.start()
 }
 
-fn bind(server: &Server, user: &str, port: u16) {
-    let sipp = Sipp::new(server, "register", server.ports.next())
-        .set("CONTACT", format!("127.0.0.1:{port}"))
-        .set("PARAMS", "");
-    sipp.set("EXPIRES", 600).users(&[user]).succeed();
-}
-
 /// Starts a phone of `user` with this scenario and binds it.
 fn phone(server: &Server, user: &str, scenario: &'static str, code: u16) -> harness::sipp::Running {
     let port = server.ports.next();
     let phone = Sipp::new(server, scenario, port).set("CODE", code).start();
-    bind(server, user, port);
+    bind(server, user, port, "");
     phone
 }
 
@@ -58,7 +51,7 @@ fn tel_uri_reaches_its_user_by_call_and_message() {
     let uris = ["tel:+819012345678", "tel:+81-90-1234-5678", "tel:1234-5678;phone-context=+81-90"];
     let port = server.ports.next();
     let bob = Sipp::new(&server, "answer", port).calls(3).start();
-    bind(&server, "bob", port);
+    bind(&server, "bob", port, "");
     for uri in uris {
         call(&server, "call", uri).succeed();
     }
@@ -77,7 +70,7 @@ fn tel_uri_of_our_domain_only_is_a_name_there() {
     let server = started(&format!("[[user]]\nid = \"7042\"\npassword = \"{PASSWORD}\""));
     let port = server.ports.next();
     let desk = Sipp::new(&server, "answer", port).calls(2).start();
-    bind(&server, "7042", port);
+    bind(&server, "7042", port, "");
     call(&server, "call", &format!("tel:70-42;phone-context={DOMAIN}")).succeed();
     call(&server, "call", &format!("sip:7042;phone-context={DOMAIN}@{DOMAIN};user=phone")).succeed();
     desk.succeed(2);
@@ -102,7 +95,7 @@ fn unknown_number_of_ours_is_not_found() {
 fn every_call_is_forwarded_when_the_user_says_so() {
     let server = started(&forward(&format!("forward_unconditional = \"sip:carol@{DOMAIN}\"")));
     let untouched = harness::Peer::new(server.ports.next());
-    bind(&server, "bob", untouched.port);
+    bind(&server, "bob", untouched.port, "");
     let carol = phone(&server, "carol", "answer", 200);
     call(&server, "call", &bob()).succeed();
     carol.succeed(1);
@@ -149,7 +142,7 @@ fn forwarding_in_a_circle_ends() {
 fn barred_user_gets_no_calls() {
     let server = started(&forward("bar_incoming = true"));
     let untouched = harness::Peer::new(server.ports.next());
-    bind(&server, "bob", untouched.port);
+    bind(&server, "bob", untouched.port, "");
     let outcome = call(&server, "call_final", &bob()).set("CODE", 603).run();
     let last = outcome.received().last().copied().unwrap_or_default().to_owned();
     assert!(["SIP/2.0 403", "SIP/2.0 433", "SIP/2.0 480", "SIP/2.0 603"].iter().any(|s| last.starts_with(s)), "{last}");

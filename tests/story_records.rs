@@ -5,17 +5,11 @@ mod harness;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use harness::{DOMAIN, Server, Setup, Sipp, eventually, header, sipp::Outcome};
+use harness::{DOMAIN, Server, Setup, Sipp, bind, eventually, header, sipp::Outcome};
 use serde_json::Value;
 
 fn started() -> Server {
     Setup::with_users(&["alice", "bob", "carol"]).start()
-}
-
-fn bind(server: &Server, user: &str, port: u16) {
-    let from = server.ports.next();
-    let sipp = Sipp::new(server, "register", from).set("CONTACT", format!("127.0.0.1:{port}")).set("PARAMS", "");
-    sipp.set("EXPIRES", 600).users(&[user]).succeed();
 }
 
 fn from_alice(server: &Server, scenario: &'static str, to: &str) -> Sipp {
@@ -79,7 +73,7 @@ fn answered_call_is_charged_from_answer_to_bye() {
     let server = started();
     let phone = server.ports.next();
     let callee = Sipp::new(&server, "answer", phone).start();
-    bind(&server, "bob", phone);
+    bind(&server, "bob", phone, "");
     let before = now();
     let call = from_alice(&server, "call", "bob").set("HOLD", 1500).succeed();
     let after = now();
@@ -105,7 +99,7 @@ fn cancelled_call_is_recorded_as_487_without_an_answer() {
     // The scenario gives up once two phones ring.
     let phones = [(); 2].map(|()| server.ports.next());
     let ringing = phones.map(|phone| Sipp::new(&server, "ring", phone).start());
-    phones.iter().for_each(|phone| bind(&server, "bob", *phone));
+    phones.iter().for_each(|phone| bind(&server, "bob", *phone, ""));
     let call = from_alice(&server, "call_cancelled", "bob").succeed();
     ringing.into_iter().for_each(|phone| drop(phone.succeed(1)));
     let record = record(&server, &call_id(&call));
@@ -118,7 +112,7 @@ fn failed_calls_are_recorded_with_what_the_caller_was_told() {
     let server = started();
     let phone = server.ports.next();
     let busy = Sipp::new(&server, "refuse", phone).set("CODE", 486).start();
-    bind(&server, "bob", phone);
+    bind(&server, "bob", phone, "");
     // Busy, no phone, no such user.
     for (to, code) in [("bob", 486), ("carol", 480), ("nobody", 404)] {
         let call = from_alice(&server, "call_final", to).set("CODE", code).succeed();
@@ -135,7 +129,7 @@ fn message_is_recorded_when_relayed_kept_and_delivered() {
     let server = started();
     let (bobs, carols) = (server.ports.next(), server.ports.next());
     let phone = Sipp::new(&server, "take_messages", bobs).set("CODE", 200).start();
-    bind(&server, "bob", bobs);
+    bind(&server, "bob", bobs, "");
     let relayed = from_alice(&server, "message", "bob").set("TEXT", "hello").set("CODE", 200).succeed();
     phone.succeed(1);
     let record = record(&server, &call_id(&relayed));
@@ -144,7 +138,7 @@ fn message_is_recorded_when_relayed_kept_and_delivered() {
 
     let kept = from_alice(&server, "message", "carol").set("TEXT", "later").set("CODE", 202).succeed();
     let phone = Sipp::new(&server, "take_messages", carols).set("CODE", 200).start();
-    bind(&server, "carol", carols);
+    bind(&server, "carol", carols, "");
     phone.succeed(1);
     // One line when it was taken in, one when it was delivered; both under one trace.
     let id = call_id(&kept);
@@ -210,7 +204,7 @@ fn decode_tells_what_tshark_dissects() {
     let server = started();
     let phone = server.ports.next();
     let callee = Sipp::new(&server, "answer", phone).start();
-    bind(&server, "bob", phone);
+    bind(&server, "bob", phone, "");
     let call = from_alice(&server, "call", "bob").succeed();
     let callee = callee.succeed(1);
     let outcomes = [&call, &callee];

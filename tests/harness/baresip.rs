@@ -6,13 +6,18 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::eventually;
 use super::process::Process;
 use super::server::{DOMAIN, PASSWORD, Server};
+
+/// What one phone hums, the other must hear: the share of the sound's energy at that tone.
+const HEARD: f64 = 0.5;
 
 /// One running phone. It ends when dropped.
 pub struct Phone {
     pub process: Process,
     pub user: String,
+    tone: u32,
     heard: PathBuf,
     control: TcpStream,
     unread: Vec<u8>,
@@ -105,7 +110,7 @@ impl Phone {
         let mut process = Process::start(&format!("phone-{user}"), server.path(), &mut command);
         process.wait_for("baresip is ready.", Duration::from_secs(15));
         let control = TcpStream::connect(("127.0.0.1", control)).expect("the phone's control port");
-        Self { process, user: user.into(), heard, control, unread: Vec::new() }
+        Self { process, user: user.into(), tone, heard, control, unread: Vec::new() }
     }
 
     /// Sends one command of baresip's menu, such as `dial`.
@@ -165,6 +170,19 @@ impl Phone {
         let Some(file) = files.filter(|f| f.to_string_lossy().ends_with("-dec.wav")).max() else { return Vec::new() };
         let bytes = std::fs::read(file).unwrap_or_default();
         bytes.get(44..).unwrap_or_default().chunks_exact(2).map(|c| i16::from_le_bytes([c[0], c[1]])).collect()
+    }
+
+    /// Calls another phone, which accepts; each hears what the other hums.
+    pub fn talks_with(&mut self, other: &mut Phone) {
+        self.command("dial", &format!("sip:{}@{DOMAIN}", other.user));
+        other.wait_event("CALL_INCOMING");
+        other.command("accept", "");
+        self.wait_event("CALL_ESTABLISHED");
+        other.wait_event("CALL_ESTABLISHED");
+        for (listener, speaker) in [(&*other, &*self), (&*self, &*other)] {
+            let heard = || listener.heard_tone(f64::from(speaker.tone)) > HEARD;
+            eventually(&format!("{} hears {}", listener.user, speaker.user), Duration::from_secs(20), heard);
+        }
     }
 
     /// How strongly it heard a tone of `hz`, 0 to 1: the share of the sound's energy there (Goertzel), over its last second.

@@ -12,6 +12,7 @@ pub mod clamd;
 pub mod developer;
 pub mod digest;
 pub mod dns;
+pub mod files;
 pub mod handset;
 pub mod homer;
 pub mod http;
@@ -42,7 +43,7 @@ pub use ports::Ports;
 pub use process::Process;
 pub use raw::Peer;
 pub use server::{DOMAIN, PASSWORD, Server, Setup, Subject};
-pub use sipp::{Outcome, Sipp, header};
+pub use sipp::{Outcome, Sipp, bind, header};
 
 /// Polls until `fact` holds. The limit is generous: it decides between "slow machine" and "never".
 pub fn eventually(what: &str, limit: Duration, mut fact: impl FnMut() -> bool) {

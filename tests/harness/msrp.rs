@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::sipp::Running;
-use super::{DOMAIN, Peer, Server, Sipp, eventually};
+use super::{DOMAIN, Peer, Server, Sipp, bind, eventually};
 
 /// How long a story waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -53,6 +53,14 @@ impl Frame {
 impl Stream {
     pub fn connect(port: u16) -> Stream {
         Stream::over(TcpStream::connect(("127.0.0.1", port)).expect("the MSRP door takes connections"))
+    }
+
+    /// Connects, and says which session this is: `to` and `from` of its paths.
+    pub fn joining(port: u16, paths: [&str; 2]) -> Stream {
+        let mut stream = Stream::connect(port);
+        stream.greet("j01n0001", paths);
+        assert_eq!(stream.next().what, "200 OK");
+        stream
     }
 
     pub fn over(io: TcpStream) -> Stream {
@@ -126,6 +134,31 @@ impl Stream {
             self.answer(&frame, "200 OK");
         }
         frame
+    }
+
+    /// The next message, chunks answered and put together: its first chunk, and all of its body.
+    pub fn next_whole(&mut self) -> (Frame, Vec<u8>) {
+        let first = self.next_answering();
+        let mut all = first.body.clone().unwrap_or_default();
+        let mut flag = first.flag;
+        while flag != '$' {
+            let next = self.next_answering();
+            all.extend(next.body.unwrap_or_default());
+            flag = next.flag;
+        }
+        (first, all)
+    }
+
+    /// Reports that a message of so many bytes has come.
+    pub fn report(&mut self, first: &Frame, size: usize) {
+        let text = format!(
+            "MSRP rep0rt01 REPORT\r\nTo-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: {}\r\nByte-Range: 1-{size}/{size}\r\n\
+             Status: 000 200 OK\r\n-------rep0rt01$\r\n",
+            first.header("From-Path"),
+            first.header("To-Path"),
+            first.header("Message-ID")
+        );
+        self.write(text.as_bytes());
     }
 
     /// Waits until `text` has come, without taking anything.
@@ -221,7 +254,7 @@ impl Session {
     ) -> Session {
         let phone = server.ports.next();
         let callee = Sipp::new(server, answers, phone).set("MEDIA", answer).start();
-        register(server, phone);
+        bind(server, "bob", phone, "");
         let caller_port = server.ports.next();
         let sipp = Sipp::new(server, calls, caller_port).set("MEDIA", offer).set("URI", format!("sip:bob@{DOMAIN}"));
         let caller = caller(sipp).users(&["alice"]).options(&call_id).start();
@@ -253,12 +286,6 @@ impl Session {
         self.go_on();
         [self.caller.take(), self.callee.take()].map(|running| running.unwrap().succeed(1))
     }
-}
-
-/// Bob has a phone at this port.
-pub fn register(server: &Server, phone: u16) {
-    let sipp = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{phone}"));
-    sipp.set("PARAMS", "").set("EXPIRES", 600).users(&["bob"]).succeed();
 }
 
 /// A line of what a SIPp received, by how it begins: the rest of it.

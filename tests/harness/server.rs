@@ -27,6 +27,8 @@ pub struct Setup {
     pub tls: String,
     /// More lines for `[http]`; `@PORT@` is that of the plain listener.
     pub http: String,
+    /// More lines for `[msrp]`, whose doors then are open at [`Server::msrp`]; `None`: shut.
+    pub msrp: Option<String>,
     /// Further certificates to be there before the server: file and host.
     pub issue: Vec<(&'static str, &'static str)>,
     /// Whole further sections.
@@ -49,11 +51,17 @@ impl Setup {
             registrar: String::new(),
             tls: String::new(),
             http: String::new(),
+            msrp: None,
             issue: Vec::new(),
             sections: String::new(),
             provisions: String::new(),
             under: Vec::new(),
         }
+    }
+
+    /// With the doors of MSRP open.
+    pub fn with_msrp(self) -> Self {
+        Self { msrp: Some(String::new()), ..self }
     }
 
     pub fn start(self) -> Server {
@@ -87,9 +95,13 @@ pub struct Server {
     pub http: u16,
     pub https: u16,
     pub admin: u16,
+    /// Without and with TLS, where they are wanted.
+    pub msrp: [u16; 2],
     pub authority: Authority,
     pub process: Process,
     pub setup: Setup,
+    /// A block of their own: stories with many phones need all of the first.
+    _doors: Option<Ports>,
     // Last: the folder goes after everything that writes into it.
     dir: TempDir,
 }
@@ -100,19 +112,21 @@ impl Server {
         let dir = TempDir::with_prefix("isthmus-story-").expect("a temporary folder");
         let ports = Ports::claim();
         let (sip, sips, http, https, admin) = (ports.next(), ports.next(), ports.next(), ports.next(), ports.next());
+        let doors = setup.msrp.as_ref().map(|_| Ports::claim());
+        let msrp = doors.as_ref().map_or([0; 2], |doors| [doors.next(), doors.next()]);
         let authority = Authority::new(dir.path());
         authority.issue("server", &[DOMAIN, "localhost"]);
         for (file, host) in &setup.issue {
             authority.issue(file, &[host]);
         }
-        std::fs::write(dir.path().join("isthmus.toml"), config(dir.path(), &setup, [sip, sips, http, https, admin]))
-            .unwrap();
+        let written = config(dir.path(), &setup, [sip, sips, http, https, admin], msrp);
+        std::fs::write(dir.path().join("isthmus.toml"), written).unwrap();
         std::fs::write(dir.path().join("users.toml"), users(&setup)).unwrap();
         if subject == Subject::Isthmus && !setup.users.is_empty() {
             run_binary(dir.path(), &["import", "users.toml", "--config", "isthmus.toml"]);
         }
         let process = launch(subject, dir.path(), &setup, sip, sips);
-        Self { subject, ports, sip, sips, http, https, admin, authority, process, setup, dir }
+        Self { subject, ports, sip, sips, http, https, admin, msrp, authority, process, setup, _doors: doors, dir }
     }
 
     pub fn path(&self) -> &Path {
@@ -214,12 +228,14 @@ fn launch(subject: Subject, dir: &Path, setup: &Setup, sip: u16, sips: u16) -> P
     }
 }
 
-fn config(dir: &Path, setup: &Setup, [sip, sips, http, https, admin]: [u16; 5]) -> String {
+fn config(dir: &Path, setup: &Setup, [sip, sips, http, https, admin]: [u16; 5], doors: [u16; 2]) -> String {
     let dir = dir.display();
     let Setup { domain, auth, store, sip: more, registrar, tls, sections, http: more_http, .. } = setup;
-    // Who wants MSRP says where; the usual ports are one for all.
     let more_http = more_http.replace("@PORT@", &http.to_string());
-    let msrp = if sections.contains("[msrp]") { "" } else { "[msrp]\ntcp = \"\"\ntls = \"\"" };
+    // Shut doors are said: the usual ports are one for all.
+    let door = |port: u16| if port == 0 { String::new() } else { format!("127.0.0.1:{port}") };
+    let [msrp, msrps] = doors.map(door);
+    let more_msrp = setup.msrp.as_deref().unwrap_or_default();
     format!(
         r#"domain = "{domain}"
 data_dir = "{dir}/data"
@@ -242,7 +258,10 @@ tls = "127.0.0.1:{https}"
 {more_http}
 [admin]
 listen = "127.0.0.1:{admin}"
-{msrp}
+[msrp]
+tcp = "{msrp}"
+tls = "{msrps}"
+{more_msrp}
 {sections}
 "#
     )

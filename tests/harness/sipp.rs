@@ -255,6 +255,12 @@ impl Sipp {
     }
 }
 
+/// A user's phone at this port of loopback registers. `params`: of its Contact.
+pub fn bind(server: &Server, user: &str, port: u16, params: &str) {
+    let sipp = Sipp::new(server, "register", server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
+    sipp.set("PARAMS", params).set("EXPIRES", 600).users(&[user]).succeed();
+}
+
 /// SIPp while it runs.
 pub struct Running {
     pub base: PathBuf,
