@@ -43,6 +43,17 @@ pub(super) struct Exchange {
     changes: bool,
 }
 
+/// A request that is to go on, and why.
+struct Crossing<'a> {
+    method: Method,
+    from: Side,
+    source: Flow,
+    of: Of,
+    requested: Option<Requested>,
+    /// As it goes on, but for its Via.
+    written: &'a [u8],
+}
+
 enum Of {
     Call(Arc<Joint>),
     /// An INVITE that begins a call; with several far ends, several.
@@ -171,7 +182,8 @@ impl Proxy {
             answered: false,
         };
         let of = Of::Opening(Box::new(opening));
-        self.exchange(step, Some(server), (Side::Near, *flow), Method::Invite, of, requested, &invite);
+        let (method, from) = (Method::Invite, Side::Near);
+        self.exchange(step, Some(server), Crossing { method, from, source: *flow, of, requested, written: &invite });
     }
 
     /// The request as it may cross: what an untrusted sender may not say, credentials that were for us, and Route entries of
@@ -285,7 +297,9 @@ impl Proxy {
         }
         let written = self.led(&legs[there], written);
         drop(legs);
-        self.exchange(step, Some(server), (side, *flow), method, Of::Call(joint), requested, &written);
+        let of = Of::Call(joint);
+        let crossing = Crossing { method, from: side, source: *flow, of, requested, written: &written };
+        self.exchange(step, Some(server), crossing);
     }
 
     /// An ACK for a 2xx crosses without a transaction.
@@ -323,17 +337,8 @@ impl Proxy {
         out
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn exchange(
-        &mut self,
-        step: &mut Step<'_>,
-        server: Option<ServerId>,
-        (from, source): (Side, Flow),
-        method: Method,
-        of: Of,
-        requested: Option<Requested>,
-        written: &[u8],
-    ) {
+    fn exchange(&mut self, step: &mut Step<'_>, server: Option<ServerId>, crossing: Crossing<'_>) {
+        let Crossing { method, from, source, of, requested, written } = crossing;
         let stamp = self.next_stamp();
         let changes = matches!((&of, method), (Of::Call(_), Method::Invite))
             || method == Method::Update && Message::parse(written).is_ok_and(|m| !m.body().is_empty());
@@ -602,8 +607,15 @@ impl Proxy {
                         continue;
                     };
                     let written = self.led(&legs[side], written);
-                    let from = (side.other(), Flow::INTERNAL);
-                    self.exchange(step, None, from, Method::Options, Of::Call(joint.clone()), None, &written);
+                    let crossing = Crossing {
+                        method: Method::Options,
+                        from: side.other(),
+                        source: Flow::INTERNAL,
+                        of: Of::Call(joint.clone()),
+                        requested: None,
+                        written: &written,
+                    };
+                    self.exchange(step, None, crossing);
                 }
             }
         }
