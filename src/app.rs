@@ -1,5 +1,6 @@
 //! The one place that wires: opens every part, gives each its ports, waits for signals, drains.
 
+mod removed;
 mod signals;
 
 use std::io;
@@ -18,11 +19,11 @@ use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
 use sip_ims::criteria::Filters;
 use sip_ims::gate::Gate;
 use sip_ims::media::Media;
-use sip_ims::ports::{Bus, BusError, StoreError, UserChange};
+use sip_ims::ports::{Bus, BusError, StoreError};
 use sip_ims::service::{Chronicle, Outlet as _, Service};
 use sip_ims::subscriptions::Subscriptions;
 use sip_ims::vectors::HomeVectors;
-use sip_ims::{Aor, Directory, Home};
+use sip_ims::{Directory, Home};
 use sip_messaging::{Courier, CourierParts, Pager};
 use sip_net::{
     Bound, CarrierConfig, Certificate, FloodConfig, Prefix, Resolver, ResolverConfig, StartError, StreamLimits,
@@ -59,6 +60,7 @@ use crate::telemetry::{Capture, Marks, Metrics, Tap, Timed, redact, sources};
 use crate::xcap::{Xcap, changes};
 use crate::{cdr, control, presence, provision};
 use signals::{Live, Signals, until_stopped};
+use removed::Removed;
 
 /// Why the server did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -663,30 +665,6 @@ async fn keep_time(
         abroad.tick(Instant::now());
         if let Some(diff) = &diff {
             diff.tick(Instant::now());
-        }
-    }
-}
-
-/// A user who was removed is registered no longer, and keeps no documents.
-struct Removed {
-    registrar: Arc<Registrar>,
-    xcap: Arc<Xcap>,
-    domain: String,
-    runtime: Handle,
-}
-
-impl Removed {
-    fn see(&self, change: &UserChange) {
-        if change.user.is_none()
-            && let Ok(aor) = Aor::from_parts(change.id.as_bytes(), self.domain.as_bytes())
-        {
-            self.registrar.deregister(Instant::now(), unix_now(), aor.as_str());
-            let xcap = self.xcap.clone();
-            self.runtime.spawn(async move {
-                if let Err(error) = xcap.forget(&aor).await {
-                    tracing::warn!(%error, "documents of a user who was removed are left");
-                }
-            });
         }
     }
 }

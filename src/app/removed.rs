@@ -1,0 +1,36 @@
+//! What a user leaves behind goes with the user.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sip_ims::Aor;
+use sip_ims::ports::UserChange;
+use sip_registrar::Registrar;
+use tokio::runtime::Handle;
+
+use super::unix_now;
+use crate::xcap::Xcap;
+
+/// A user who was removed is registered no longer, and keeps no documents.
+pub(super) struct Removed {
+    pub registrar: Arc<Registrar>,
+    pub xcap: Arc<Xcap>,
+    pub domain: String,
+    pub runtime: Handle,
+}
+
+impl Removed {
+    pub fn see(&self, change: &UserChange) {
+        if change.user.is_none()
+            && let Ok(aor) = Aor::from_parts(change.id.as_bytes(), self.domain.as_bytes())
+        {
+            self.registrar.deregister(Instant::now(), unix_now(), aor.as_str());
+            let xcap = self.xcap.clone();
+            self.runtime.spawn(async move {
+                if let Err(error) = xcap.forget(&aor).await {
+                    tracing::warn!(%error, "documents of a user who was removed are left");
+                }
+            });
+        }
+    }
+}
