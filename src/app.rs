@@ -464,7 +464,7 @@ fn open_sip(
     };
     let neighbours = Arc::new(Neighbours::new(&sip.trusted));
     let messages = cluster.messages(Arc::new(Timed::new(metrics.clone(), store.messages())));
-    let (pager, inbox) = Pager::new(pager_config(config), messages);
+    let (pager, inbox) = Pager::new(pager_config(config), messages, Arc::new(unix_now));
     let wake = Arc::new(OnceLock::<Arc<Dispatcher>>::new());
     let present = Arc::new(OnceLock::<Arc<Presence>>::new());
     let names = Arc::new(Located::default());

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use media_content::depot::Depot;
 use memchr::memmem;
@@ -29,10 +28,14 @@ use crate::taken::{self, Phones, Taken, Taker};
 use crate::terms::{Offered, OfferedFile};
 use crate::waiting::Waiting;
 
+/// Seconds since 1970: floors below the server read no clock.
+pub type Unix = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// Store and forward as a SIP service. Cheap to call: it runs under the lock of a shard.
 pub struct Pager {
     config: Config,
     queue: Arc<dyn MessageQueue>,
+    unix: Unix,
     waiting: Arc<Waiting>,
     counts: Arc<Counts>,
     late: Arc<Late>,
@@ -88,7 +91,7 @@ pub(crate) struct Put {
 }
 
 impl Pager {
-    pub fn new(config: Config, queue: Arc<dyn MessageQueue>) -> (Arc<Pager>, Inbox) {
+    pub fn new(config: Config, queue: Arc<dyn MessageQueue>, unix: Unix) -> (Arc<Pager>, Inbox) {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (waiting, counts) = (Arc::<Waiting>::default(), Arc::<Counts>::default());
         let (late, pusher) = (Arc::<Late>::default(), Arc::<OnceLock<Pusher>>::default());
@@ -106,6 +109,7 @@ impl Pager {
             Arc::new(Pager {
                 config,
                 queue,
+                unix,
                 waiting,
                 counts,
                 late,
@@ -125,21 +129,19 @@ impl Pager {
         let _ = self.pusher.set(Pusher { agent: agent.clone(), depot });
         let _ = self.sessions.set(agent);
         let Some((depot, control)) = files else { return };
-        let unix = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let _ = self.taker.set(Arc::new(Taker {
             depot,
             control,
             queue: self.queue.clone(),
             orders: self.orders.clone(),
             config: self.config.clone(),
-            unix: Arc::new(unix),
+            unix: self.unix.clone(),
         }));
     }
 
     /// Tells a user something in the name of this server: now, or when they are back. `aor`: one that somebody has.
     pub fn announce(&self, aor: &Aor, text: &str) {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let Some(queued) = letter::of_our_own(aor, ["text/plain", text], unix, &self.config) else { return };
+        let Some(queued) = letter::of_our_own(aor, ["text/plain", text], (self.unix)(), &self.config) else { return };
         let (orders, aor) = (self.orders.clone(), aor.clone());
         let kept = move |kept: Result<MessageId, StoreError>| match kept {
             // A courier that is gone will find it at the next start.

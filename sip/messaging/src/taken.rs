@@ -25,7 +25,7 @@ use crate::control::content::Content;
 use crate::control::{ContentControl, address};
 use crate::letter::{self, Ends, Letter};
 use crate::notice::Notice;
-use crate::pager::{Order, status_of};
+use crate::pager::{Order, Unix, status_of};
 use crate::terms::{OfferedFile, Terms};
 
 /// User part of our Contact in such a session.
@@ -101,7 +101,7 @@ pub struct Taker {
     pub(crate) queue: Arc<dyn MessageQueue>,
     pub(crate) orders: mpsc::UnboundedSender<Order>,
     pub(crate) config: Config,
-    pub(crate) unix: Arc<dyn Fn() -> u64 + Send + Sync>,
+    pub(crate) unix: Unix,
 }
 
 /// Our end of a session for one file.

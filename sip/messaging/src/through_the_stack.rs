@@ -59,7 +59,7 @@ struct House {
 
 fn house() -> (House, Inbox) {
     let queue = Arc::<Queue>::default();
-    let (pager, inbox) = Pager::new(Config::default(), queue.clone());
+    let (pager, inbox) = Pager::new(Config::default(), queue.clone(), Arc::new(|| NOW));
     let config = DriverConfig {
         shards: 4,
         timing: Timing::default(),

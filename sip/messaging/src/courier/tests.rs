@@ -34,7 +34,7 @@ const PHONE: &str = "sip:bob@192.0.2.9";
 
 impl House {
     fn new(config: Config, queue: Arc<Queue>, bindings: Arc<Bindings>) -> House {
-        let (pager, inbox) = Pager::new(config, queue.clone());
+        let (pager, inbox) = Pager::new(config, queue.clone(), Arc::new(|| NOW));
         let (phones, notes) = (Arc::<Phones>::default(), Arc::<Notes>::default());
         let unix = Arc::new(AtomicU64::new(NOW));
         let clock = unix.clone();
