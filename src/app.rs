@@ -43,6 +43,7 @@ use crate::chat::{self, Chat, Ends};
 use crate::chronicle::Ledger;
 use crate::cluster::Cluster;
 use crate::config::{self, Auth, BusEngine, Config, ConfigError, DigestAlgorithm, Oauth2, StoreEngine, TrustedPeer};
+use crate::http::digest::Digest;
 use crate::http::{
     self, oauth2::Assertions, oauth2::Tokens, sms_api::SmsApi, tls::CertificateError, tls::Certificates,
 };
@@ -59,8 +60,8 @@ use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Capture, Marks, Metrics, Tap, Timed, redact, sources};
 use crate::xcap::{Xcap, changes};
 use crate::{cdr, control, presence, provision};
-use signals::{Live, Signals, until_stopped};
 use removed::Removed;
+use signals::{Live, Signals, until_stopped};
 
 /// Why the server did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -186,7 +187,7 @@ pub fn run(
         ends: msrp.as_ref().map(|m| Ends { switch: m.switch.clone(), doors: m.told, anchor: m.anchor.clone() }),
         shared,
     };
-    let Services { sip, home, registrar, presence, abroad, diff, authenticator, pager, courier, ip_sm_gw, names, wake } =
+    let Services { sip, home, registrar, presence, abroad, diff, digest, pager, courier, ip_sm_gw, names, wake } =
         open_sip(&config, &pems, &store, around, runtime.handle())?;
     let local = sip.carriers.local_addrs().to_vec();
     if trace.is_on() || capture.is_some() {
@@ -233,7 +234,6 @@ pub fn run(
     let draining = Arc::new(AtomicBool::new(false));
     let (stop, stopped) = watch::channel(false);
     let sessions = msrp.as_ref().map(|m| http::public::msrp(m.switch.clone()));
-    let digest = authenticator.map(|authenticator| Arc::new(http::digest::Digest::new(authenticator)));
     let public = http::public::sip(sip.carriers.clone())
         .merge(sessions.unwrap_or_default())
         .merge(http::smsgw::router(sms.push.clone()))
@@ -426,7 +426,7 @@ struct Services {
     /// What we watch at other servers.
     abroad: Arc<Subscriptions>,
     diff: Option<Arc<XcapDiff>>,
-    authenticator: Option<Arc<Authenticator>>,
+    digest: Option<Arc<Digest>>,
     pager: Arc<Pager>,
     courier: Courier,
     ip_sm_gw: Option<(Arc<IpSmGw>, Inbox)>,
@@ -462,6 +462,7 @@ fn open_sip(
             Some(Arc::new(Authenticator::new(config, home.clone(), directory.clone())))
         }
     };
+    let digest = authenticator.clone().map(|authenticator| Arc::new(Digest::new(authenticator)));
     let neighbours = Arc::new(Neighbours::new(&sip.trusted));
     let messages = cluster.messages(Arc::new(Timed::new(metrics.clone(), store.messages())));
     let (pager, inbox) = Pager::new(pager_config(config), messages, Arc::new(unix_now));
@@ -532,7 +533,7 @@ fn open_sip(
             documents: store.documents(),
             chronicle: chronicle.clone(),
             metrics: &metrics,
-            authenticator: authenticator.clone(),
+            digest: digest.clone(),
             runtime: runtime.clone(),
             control: &control,
         };
@@ -598,20 +599,7 @@ fn open_sip(
         },
     );
     let ip_sm_gw = gateway.zip(gateway_inbox);
-    Ok(Services {
-        sip: stack,
-        home,
-        registrar,
-        presence,
-        abroad,
-        diff,
-        authenticator,
-        pager,
-        courier,
-        ip_sm_gw,
-        names,
-        wake,
-    })
+    Ok(Services { sip: stack, home, registrar, presence, abroad, diff, digest, pager, courier, ip_sm_gw, names, wake })
 }
 
 fn ip_sm_gw_config(config: &Config) -> ip_sm_gw::Config {

@@ -1,13 +1,14 @@
 //! Sessions of messages that end in this server: chats with users who are away, and chat rooms, tied together.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use media_content::depot::Depot;
-use media_msrp::{Gatekeeper, Switch};
+use media_msrp::{Denied, Gatekeeper, Switch};
+use sip_ims::Home;
 use sip_ims::ports::{Documents, StoreError};
 use sip_ims::service::{Chronicle, Location, NextHops, Outlet, Service};
-use sip_ims::{Authenticator, Home};
 use sip_messaging::{
     Agent, AgentParts, Anchor, AnchorConfig, ConferenceConfig, ConferenceCounts, ConferenceParts, Conferences,
     ContentControl, Pager, Sessions,
@@ -16,6 +17,7 @@ use tokio::runtime::Handle;
 
 use crate::app::unix_now;
 use crate::config::{Auth, Config};
+use crate::http::digest::{Digest, Unproven};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Family;
 
@@ -36,7 +38,7 @@ pub struct Parts<'a> {
     pub chronicle: Arc<dyn Chronicle>,
     pub metrics: &'a Metrics,
     /// `None`: nobody proves who they are.
-    pub authenticator: Option<Arc<Authenticator>>,
+    pub digest: Option<Arc<Digest>>,
     pub runtime: Handle,
     pub control: &'a Arc<ContentControl>,
 }
@@ -50,7 +52,7 @@ pub struct Chat {
 impl Chat {
     /// Rooms are in memory before the first INVITE. Blocks.
     pub fn open(config: &Config, ends: Ends, parts: Parts<'_>) -> Result<Chat, StoreError> {
-        ends.switch.guard(Arc::new(Clients(parts.authenticator)));
+        ends.switch.guard(Arc::new(Clients(parts.digest)));
         let agent = Agent::new(AgentParts {
             doors: ends.doors,
             home: parts.home.clone(),
@@ -122,17 +124,16 @@ impl Chat {
 }
 
 /// Clients that ask for a relay (RFC 4976): our users, by the same digest as in SIP.
-struct Clients(Option<Arc<Authenticator>>);
+struct Clients(Option<Arc<Digest>>);
 
 impl Gatekeeper for Clients {
-    fn admits(&self, uri: &[u8], authorization: Option<&[u8]>) -> Result<(), Vec<Vec<u8>>> {
-        let Some(authenticator) = &self.0 else { return Ok(()) };
-        let unix = unix_now();
+    fn admits(&self, from: IpAddr, uri: &[u8], authorization: Option<&[u8]>) -> Result<(), Denied> {
+        let Some(digest) = &self.0 else { return Ok(()) };
         let credentials: Vec<&[u8]> = authorization.into_iter().collect();
-        let target = String::from_utf8_lossy(uri);
-        match authenticator.http(&credentials, "AUTH", &target, unix) {
+        match digest.proved(from, &credentials, "AUTH", &String::from_utf8_lossy(uri)) {
             Ok(_) => Ok(()),
-            Err(refusal) => Err(authenticator.http_challenges(&refusal, unix)),
+            Err(Unproven::Challenge(values)) => Err(Denied::Challenge(values)),
+            Err(Unproven::Guessing | Unproven::Malformed) => Err(Denied::Forbidden),
         }
     }
 }

@@ -74,3 +74,12 @@ fn a_client_with_the_wrong_password_gets_no_path() {
     let mallory = Browser::open(&server, "alice", "guess");
     assert_eq!(mallory.next(), "refused 401");
 }
+
+#[test]
+fn who_guesses_passwords_is_refused_without_a_look_and_the_user_is_not() {
+    let server = Setup::with_users(&["alice", "bob"]).with_msrp().start();
+    let guess = || Browser::open(&server, "alice", "guess").next();
+    let tries = (1..100).find(|_| guess() == "refused 403").expect("guesses come to an end");
+    assert!(tries > 16, "{tries}");
+    assert!(Browser::open(&server, "alice", PASSWORD).next().starts_with("use-path "));
+}

@@ -1,5 +1,6 @@
-//! Users who prove themselves by digest (RFC 7616), with the credentials of their phones.
+//! Users who prove themselves by digest (RFC 7616) elsewhere than in SIP, with the credentials of their phones.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -31,14 +32,25 @@ impl Digest {
         Digest { authenticator, guesses: Guesses::default() }
     }
 
-    /// Whose credentials a request carries.
+    /// Whose credentials an HTTP request carries.
     pub fn user(&self, peer: &Peer, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Arc<User>, Unproven> {
         let values: Vec<&[u8]> = headers.get_all(header::AUTHORIZATION).iter().map(|v| v.as_bytes()).collect();
         let target = uri.path_and_query().map_or("/", |p| p.as_str());
+        self.proved(peer.remote.ip(), &values, method.as_str(), target)
+    }
+
+    /// The same for what else has digest: the Authorization headers, and what they are about.
+    pub fn proved(
+        &self,
+        from: IpAddr,
+        credentials: &[&[u8]],
+        method: &str,
+        target: &str,
+    ) -> Result<Arc<User>, Unproven> {
         let unix = unix_now();
-        self.authenticator.http(&values, method.as_str(), target, unix).map_err(|refusal| {
+        self.authenticator.http(credentials, method, target, unix).map_err(|refusal| {
             // Guesses cost; the first attempt and an old nonce do not.
-            if refusal.is_suspect() && !self.guesses.forgives(peer.remote.ip().to_canonical()) {
+            if refusal.is_suspect() && !self.guesses.forgives(from.to_canonical()) {
                 return Unproven::Guessing;
             }
             match refusal {

@@ -36,7 +36,7 @@ pub use connection::Gone;
 pub use counts::Counts;
 pub use held::{Held, Inspector, Judged, Judgement, Withheld};
 pub use local::{Answered, LocalEnd, Outgoing, PHONE};
-pub use relay::Gatekeeper;
+pub use relay::{Denied, Gatekeeper};
 pub use switch::{Address, Certificates, Config, Full, Switch};
 pub use tls::{Fingerprint, TlsError};
 pub use uri::MsrpUri;

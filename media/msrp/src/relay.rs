@@ -3,6 +3,7 @@
 //! else.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,9 +21,16 @@ const MAX_URIS: usize = 200_000;
 
 /// Who may have a URI.
 pub trait Gatekeeper: Send + Sync {
-    /// Judges an AUTH request: `uri` is the last of its To-Path, `authorization` its header. `Err`: the WWW-Authenticate values
-    /// of the refusal.
-    fn admits(&self, uri: &[u8], authorization: Option<&[u8]>) -> Result<(), Vec<Vec<u8>>>;
+    /// Judges an AUTH request of `from`: `uri` is the last of its To-Path, `authorization` its header.
+    fn admits(&self, from: IpAddr, uri: &[u8], authorization: Option<&[u8]>) -> Result<(), Denied>;
+}
+
+/// Why somebody may not.
+pub enum Denied {
+    /// 401, with these values of WWW-Authenticate.
+    Challenge(Vec<Vec<u8>>),
+    /// 403: not by asking again.
+    Forbidden,
 }
 
 /// The URIs that were given out, by their session part.
@@ -48,8 +56,12 @@ impl Switch {
         let Some(gatekeeper) = self.gatekeeper.get() else { return (501, Vec::new()) };
         let path = head.to_path();
         let Some(asked) = uri::path(path).filter(|p| p.len() == 1) else { return (403, Vec::new()) };
-        if let Err(challenges) = gatekeeper.admits(path, head.other("Authorization")) {
-            return (401, challenges.into_iter().map(|c| ("WWW-Authenticate", c)).collect());
+        match gatekeeper.admits(connection.remote, path, head.other("Authorization")) {
+            Ok(()) => {}
+            Err(Denied::Challenge(values)) => {
+                return (401, values.into_iter().map(|value| ("WWW-Authenticate", value)).collect());
+            }
+            Err(Denied::Forbidden) => return (403, Vec::new()),
         }
         let wanted = match head.other("Expires") {
             Some(text) => std::str::from_utf8(text).ok().and_then(|t| t.parse::<u64>().ok()).unwrap_or(LIFETIME),
