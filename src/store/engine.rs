@@ -1,6 +1,7 @@
 //! Opening connections: where each engine keeps its data, how it is told to be durable, and its tables.
 
 use std::fs::OpenOptions;
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -38,14 +39,7 @@ impl Engine {
     /// Makes the folder, and the tables of what [`super::sql`] holds and, on PostgreSQL, of the bindings.
     pub(super) async fn prepare(&self) -> Result<(), OpenError> {
         match self {
-            Engine::Sqlite(folder) => {
-                let mut connection = connect(&sqlite_file(folder, STORE_FILE)?).await?;
-                // Another process may be starting on the same folder: one of them makes the tables.
-                let mut only = connection.begin_with("BEGIN IMMEDIATE").await.map_err(OpenError::Database)?;
-                migrator(SQLITE).run(&mut *only).await.map_err(OpenError::Migration)?;
-                only.commit().await.map_err(OpenError::Database)?;
-                connection.close().await.map_err(OpenError::Database)
-            }
+            Engine::Sqlite(folder) => prepare_sqlite(folder, STORE_FILE, SQLITE).await,
             Engine::Postgres(url) => {
                 let mut connection = postgres_options(url)?.connect().await.map_err(OpenError::Database)?;
                 migrator(POSTGRES).run(&mut connection).await.map_err(OpenError::Migration)?;
@@ -78,12 +72,10 @@ impl Engine {
 
     /// Makes the tables of the short messages; [`prepare`](Self::prepare) does on PostgreSQL.
     pub(super) async fn prepare_sms(&self) -> Result<(), OpenError> {
-        let Engine::Sqlite(folder) = self else { return self.prepare().await };
-        let mut connection = connect(&sqlite_file(folder, SMS_FILE)?).await?;
-        let mut only = connection.begin_with("BEGIN IMMEDIATE").await.map_err(OpenError::Database)?;
-        migrator(SQLITE_SMS).run(&mut *only).await.map_err(OpenError::Migration)?;
-        only.commit().await.map_err(OpenError::Database)?;
-        connection.close().await.map_err(OpenError::Database)
+        match self {
+            Engine::Sqlite(folder) => prepare_sqlite(folder, SMS_FILE, SQLITE_SMS).await,
+            Engine::Postgres(_) => self.prepare().await,
+        }
     }
 
     /// A connection to the short messages: a commit is on disk.
@@ -109,6 +101,24 @@ impl Engine {
             Engine::Postgres(_) => "BEGIN",
         }
     }
+}
+
+/// Makes a SQLite file and its tables. Another process may be starting on the same folder, and SQLite's own waiting does not cover the
+/// change of a new file to write-ahead logging ("database is locked" at once): a lock beside the file does.
+async fn prepare_sqlite(folder: &Path, file: &str, steps: &'static Steps) -> Result<(), OpenError> {
+    make_folder(folder)?;
+    let alone = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(folder.join("making.lock"))
+        .map_err(OpenError::Folder)?;
+    alone.lock().map_err(OpenError::Folder)?;
+    let mut connection = connect(&sqlite_file(folder, file)?).await?;
+    let mut whole = connection.begin_with("BEGIN IMMEDIATE").await.map_err(OpenError::Database)?;
+    migrator(steps).run(&mut *whole).await.map_err(OpenError::Migration)?;
+    whole.commit().await.map_err(OpenError::Database)?;
+    connection.close().await.map_err(OpenError::Database)
 }
 
 /// A connection that carries the short messages' log into their file, and does nothing else.
@@ -158,14 +168,22 @@ fn postgres_options(url: &str) -> Result<PgConnectOptions, OpenError> {
 }
 
 fn sqlite_file(folder: &Path, name: &str) -> Result<SqliteConnectOptions, OpenError> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(OpenError::Folder)?;
+    make_folder(folder)?;
     let path = folder.join(name);
-    // Made here and not by SQLite, for its mode: secrets are in it. Its journal files inherit the mode.
-    OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(OpenError::Folder)?;
+    // Made here and not by SQLite, for its mode: secrets are in it. Its journal files inherit the mode. One that is there is not opened:
+    // closing any handle of a file gives back this process's locks on it, SQLite's too.
+    match OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path) {
+        Err(why) if why.kind() != ErrorKind::AlreadyExists => return Err(OpenError::Folder(why)),
+        _ => {}
+    }
     Ok(SqliteConnectOptions::new()
         .filename(path)
         .busy_timeout(Duration::from_secs(5))
         .journal_mode(SqliteJournalMode::Wal))
+}
+
+fn make_folder(folder: &Path) -> Result<(), OpenError> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(OpenError::Folder)
 }
 
 async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, OpenError> {
