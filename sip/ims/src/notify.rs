@@ -13,10 +13,13 @@ use crate::service::Outcome;
 
 /// What names a subscription among the dialogs: Call-ID and the watcher's tag.
 pub fn dialog_key(message: &Message<'_>) -> Box<[u8]> {
-    let mut key = message.call_id().unwrap_or_default().to_vec();
-    key.push(0);
-    key.extend_from_slice(message.value(HeaderName::From).and_then(derived::tag).unwrap_or_default());
-    key.into()
+    let tag = message.value(HeaderName::From).and_then(derived::tag);
+    dialog_key_of(message.call_id().unwrap_or_default(), tag.unwrap_or_default())
+}
+
+/// The same for a Call-ID and the watcher's tag.
+pub fn dialog_key_of(call_id: &[u8], tag: &[u8]) -> Box<[u8]> {
+    [call_id, b"\0", tag].concat().into()
 }
 
 /// Whether the watcher reads documents of this media type; without Accept it reads its package's own (RFC 6665 §3.1.3).

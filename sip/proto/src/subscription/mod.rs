@@ -7,7 +7,7 @@ mod notifier;
 mod rates;
 mod subscriber;
 
-pub use notifier::{Grant, Notifier, NotifierEvent, NotifierStep, TooBrief};
+pub use notifier::{Grant, Idle, Notifier, NotifierEvent, NotifierStep, TooBrief};
 pub use rates::Rates;
 pub use subscriber::{Resubscribe, Subscriber, SubscriberEvent, SubscriberStep};
 

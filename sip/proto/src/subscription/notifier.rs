@@ -96,6 +96,15 @@ pub struct NotifierStep {
     pub gone: bool,
 }
 
+/// All that the [`Notifier`] of a subscription knows of which nothing is under way or due before its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Idle {
+    pub active: bool,
+    pub until: Instant,
+    /// When the last NOTIFY went.
+    pub last: Option<Instant>,
+}
+
 impl Notifier {
     /// After a 2xx to the first SUBSCRIBE; a NOTIFY goes out at once, for a fetch (0 seconds) the only one.
     pub fn start(now: Instant, seconds: u32, authorised: bool, pace: Duration) -> (Notifier, NotifierStep) {
@@ -114,6 +123,18 @@ impl Notifier {
         let until = now + Duration::from_secs(seconds.into());
         let state = if authorised { State::Active { until } } else { State::Pending { until } };
         Notifier { state, sending: Sending::Later { at }, pace, patience: None, last: None }
+    }
+
+    /// `None`: something is under way or due, or all is over.
+    pub fn idle(&self) -> Option<Idle> {
+        let idle = Idle { active: self.is_active(), until: self.until()?, last: self.last };
+        (self.sending == Sending::Idle && self.patience.is_none()).then_some(idle)
+    }
+
+    pub fn from_idle(idle: Idle, pace: Duration) -> Notifier {
+        let Idle { active, until, last } = idle;
+        let state = if active { State::Active { until } } else { State::Pending { until } };
+        Notifier { state, sending: Sending::Idle, pace, patience: None, last }
     }
 
     pub fn step(mut self, now: Instant, event: NotifierEvent) -> (Notifier, NotifierStep) {

@@ -123,6 +123,21 @@ fn a_subscription_that_is_not_refreshed_ends_with_a_last_notify() {
 }
 
 #[test]
+fn a_notifier_with_nothing_to_do_is_made_again_of_what_it_knows() {
+    let t = Instant::now();
+    for authorised in [true, false] {
+        let (n, _) = Notifier::start(t, 600, authorised, PACE);
+        assert_eq!(n.idle(), None, "its first NOTIFY is under way");
+        let (n, ..) = feed(n, t, &[OK]);
+        assert_eq!(Notifier::from_idle(n.idle().unwrap(), PACE), n);
+        let (n, ..) = feed(n, t, &[NotifierEvent::Changed]);
+        assert_eq!(n.idle().is_none(), authorised, "one waits for the pace");
+    }
+    let (n, _) = Notifier::start(t, 0, true, PACE);
+    assert_eq!(n.idle(), None);
+}
+
+#[test]
 fn the_last_notify_waits_for_the_one_under_way() {
     let t = Instant::now();
     let (n, _) = Notifier::start(t, 600, true, PACE);
