@@ -3,13 +3,15 @@
 
 mod harness;
 
-use harness::sipp::{Outcome, header};
-use harness::{DOMAIN, Phone, Ports, Server, Setup, Sipp, bind, kamailio};
+use std::time::Duration;
+
+use harness::sipp::{Outcome, Running, header};
+use harness::{DOMAIN, Phone, Ports, Server, Setup, Sipp, bind, eventually, kamailio};
 
 const FILTER: &str = "[[filter]]\nuser = \"*\"\npriority = 10\nmethod = \"INVITE\"\nsession_case = \"terminating\"\nservice = \"b2bua\"\n";
 
 fn house() -> Server {
-    let mut setup = Setup::with_users(&["alice", "bob"]);
+    let mut setup = Setup::with_users(&["alice", "bob", "carol"]);
     setup.provisions = FILTER.to_owned();
     setup.start()
 }
@@ -37,6 +39,34 @@ fn apart(server: &Server, [near, far]: [&Outcome; 2]) {
             assert!(contact.contains(&server.address()), "{message}");
         }
     }
+}
+
+fn tag(party: Option<&str>) -> &str {
+    party.and_then(|p| p.split_once(";tag=")).map(|(_, tag)| tag).expect("a tag")
+}
+
+/// A dialog as Replaces names it to the end with `to_tag` (RFC 3891).
+fn replaces(call_id: &str, to_tag: &str, from_tag: &str) -> String {
+    format!("{call_id};to-tag={to_tag};from-tag={from_tag}")
+}
+
+/// The dialog that a caller whose call is up has with us, as it would have the other end replace it.
+fn dialog_of(near: &Running) -> String {
+    let log =
+        || String::from_utf8_lossy(&std::fs::read(near.base.with_extension("msg")).unwrap_or_default()).into_owned();
+    let acknowledged = |log: &str| {
+        let at = log.rfind("ACK sip:").filter(|_| log.contains("SIP/2.0 200 OK"))?;
+        let ack = &log[at..];
+        Some(replaces(header(ack, "Call-ID")?, tag(header(ack, "To")), tag(header(ack, "From"))))
+    };
+    eventually("the call is up", Duration::from_secs(30), || acknowledged(&log()).is_some());
+    acknowledged(&log()).unwrap()
+}
+
+/// The first dialog of a phone that was called, as another caller would have it replaced.
+fn dialog_at(far: &Outcome) -> String {
+    let (invite, answer) = (far.received()[0], far.sent()[0]);
+    replaces(header(invite, "Call-ID").unwrap(), tag(header(answer, "To")), tag(header(invite, "From")))
 }
 
 /// Runs `asks` for alice against `answers` at bob's phone, through two dialogs.
@@ -97,6 +127,98 @@ fn refusals_cross_as_they_are() {
         bind(&server, "bob", phone, "");
         caller(&server, "call_final").set("CODE", code).succeed();
         far.succeed(1);
+    }
+}
+
+#[test]
+fn who_changes_the_session_while_the_other_does_is_refused_at_either_end() {
+    let (_server, near) = between("glare_caller", "glare_callee", false);
+    let refused = near.received().into_iter().filter(|m| m.starts_with("SIP/2.0 491")).count();
+    assert_eq!(refused, 1, "once, and the far end once");
+}
+
+#[test]
+fn an_end_that_knows_nothing_of_the_call_any_more_ends_it_for_the_other() {
+    between("left_alone", "gone", false);
+}
+
+#[test]
+fn a_session_that_nobody_refreshes_ends_at_both_ends() {
+    let server = house();
+    let phone = server.ports.next();
+    let limit = Duration::from_secs(150);
+    let far = Sipp::new(&server, "answer", phone).limit(limit).start();
+    bind(&server, "bob", phone, "");
+    let near = caller(&server, "expires").limit(limit).succeed();
+    let answer = near.received().into_iter().rfind(|m| m.starts_with("SIP/2.0 200")).unwrap();
+    assert_eq!(header(answer, "Session-Expires"), Some("90;refresher=uac"), "the far end knows no timers");
+    apart(&server, [&near, &far.succeed(1)]);
+}
+
+#[test]
+fn an_extension_that_would_not_work_through_us_is_refused() {
+    let server = house();
+    let near = caller(&server, "call_final").set("MORE", "Require: 100rel, x-nonsense\n").set("CODE", 420).succeed();
+    let refusal = near.received().pop().unwrap();
+    assert_eq!(header(refusal, "Unsupported"), Some("x-nonsense"), "{refusal}");
+}
+
+#[test]
+fn replaces_names_each_end_its_own_dialog() {
+    let server = house();
+    let phone = server.ports.next();
+    let bob = Sipp::new(&server, "answer", phone).calls(2).start();
+    bind(&server, "bob", phone, "");
+    let alice = caller(&server, "call").set("HOLD", 5000).start();
+    let hers = dialog_of(&alice);
+    let more = format!("Require: replaces\nReplaces: {hers}\n");
+    caller(&server, "call").users(&["carol"]).set("MORE", more).succeed();
+    alice.succeed(1);
+    let bob = bob.succeed(2);
+    let taken_over = bob.received().into_iter().find_map(|m| header(m, "Replaces")).expect("Replaces");
+    assert_eq!(taken_over, dialog_at(&bob));
+    assert_ne!(taken_over, hers);
+}
+
+#[test]
+fn refer_to_names_the_dialog_as_its_target_knows_it() {
+    let server = house();
+    let [at_carol, at_bob] = [server.ports.next(), server.ports.next()];
+    let carol = Sipp::new(&server, "answer", at_carol).start();
+    bind(&server, "carol", at_carol, "");
+    let consulting = caller(&server, "call").users(&["bob"]).set("URI", format!("sip:carol@{DOMAIN}"));
+    let consulting = consulting.set("HOLD", 8000).start();
+    let his = dialog_of(&consulting);
+    let embedded = format!("?Replaces={}", his.replace('@', "%40").replace(';', "%3B").replace('=', "%3D"));
+    let bob = Sipp::new(&server, "transferor", at_bob).set("REPLACES", embedded).start();
+    bind(&server, "bob", at_bob, "");
+    let alice = caller(&server, "transferred").succeed();
+    bob.succeed(1);
+    consulting.succeed(1);
+    let carol = carol.succeed(1);
+    let refer = alice.received().into_iter().find(|m| m.starts_with("REFER")).expect("a REFER");
+    let target = header(refer, "Refer-To").unwrap();
+    let (_, named) = target.trim_end_matches('>').split_once("?Replaces=").expect("Replaces");
+    let named = named.replace("%40", "@").replace("%3B", ";").replace("%3D", "=");
+    assert_eq!(named, dialog_at(&carol));
+    assert_ne!(named, his);
+}
+
+#[test]
+fn a_callee_who_wants_to_stay_unknown_does() {
+    for (privacy, shown) in [("none", true), ("header", false)] {
+        let server = house();
+        let phone = server.ports.next();
+        let said = format!("Privacy: {privacy}\nOrganization: Bob's\nHistory-Info: <sip:desk@{DOMAIN}>;index=1\n");
+        let far = Sipp::new(&server, "answer", phone).set("MORE", said).start();
+        bind(&server, "bob", phone, "");
+        let near = caller(&server, "call").succeed();
+        apart(&server, [&near, &far.succeed(1)]);
+        let heard = near.received().concat();
+        assert!(!heard.contains(&format!("127.0.0.1:{phone}")), "the phone's address never crosses: {heard}");
+        for what in ["Organization: Bob's", "sip:desk@"] {
+            assert_eq!(heard.contains(what), shown, "{privacy}: {what} in {heard}");
+        }
     }
 }
 

@@ -53,6 +53,7 @@ impl Sipp {
                 ("HOLD", "200".into()),
                 ("WAIT", "100".into()),
                 ("MORE", String::new()),
+                ("REPLACES", String::new()),
                 ("TYPE", "text/plain".into()),
                 ("NUMBER", " [call_number]".into()),
                 ("FINAL", "486 Busy Here".into()),
