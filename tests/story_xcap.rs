@@ -517,6 +517,17 @@ fn a_list_that_grows_is_watched_at_once() {
     );
     assert_eq!(alice.put(&lists_of_alice, LISTS, &lists(&referring)).status, 200);
     hears(&watching, "of carol alone", |m| m.matches("<resource ").count() == 1 && m.contains(&about("carol")));
+    // A list by reference: hers in another document, and nobody else's.
+    let external = |root: &str, user: &str| {
+        format!("<external anchor=\"{root}resource-lists/users/sip:{user}@{DOMAIN}/other/~~/resource-lists/list\"/>")
+    };
+    let inside = format!("<list><entry uri=\"sip:bob@{DOMAIN}\"/></list>");
+    assert_eq!(alice.put(&other, LISTS, &lists(&inside)).status, 200);
+    let own = external(&alice.root, "alice") + &external("http://192.0.2.1/xcap-root/", "alice");
+    let referring =
+        format!("<list name=\"other\"/><list name=\"friends\">{own}{}</list>", external(&alice.root, "bob"));
+    assert_eq!(alice.put(&lists_of_alice, LISTS, &lists(&referring)).status, 200);
+    hears(&watching, "of bob alone", |m| m.matches("<resource ").count() == 1 && m.contains(&about("bob")));
 }
 
 #[test]

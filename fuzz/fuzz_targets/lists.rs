@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
         None => (bytes, bytes),
     };
     let Ok(owner) = "joe@example.com".parse::<Aor>() else { return };
-    let shelf = Shelf::new(100, 100);
+    let shelf = Shelf::new("http://h/xcap-root/", 100, 100);
     let key = key_of(&owner, "index");
     for (usage, body) in [(LISTS[1], lists), (LISTS[0], services)] {
         let document = Document { key: key.clone(), version: Version(1), body: body.to_vec() };

@@ -26,6 +26,8 @@ pub struct Config {
     /// Lists of one user, and of all; what is beyond makes none.
     pub lists_per_user: usize,
     pub lists: usize,
+    /// The XCAP root's URI, with a slash at its end: lists below it are ours.
+    pub xcap_root: String,
     /// All together; and members of lists that are watched. Beyond it 503.
     pub subscriptions: usize,
     /// Least time between two NOTIFYs of one subscription (RFC 3856 §6.10 recommends 5 s). The answer to a SUBSCRIBE, and the end of a
@@ -57,6 +59,7 @@ impl Default for Config {
             subscriptions_per_watcher: 1_000,
             lists_per_user: 100,
             lists: 1_000_000,
+            xcap_root: String::new(),
             subscriptions: 1_000_000,
             pace: Duration::from_secs(5),
             own_domain: Handling::Allow,

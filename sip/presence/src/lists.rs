@@ -1,10 +1,10 @@
 //! Resource lists: which URIs stand for several (RFC 4826).
 //!
 //! An `rls-services` document names services by their URI, and gives each its list: inside, or as a reference to one of the
-//! same user's `resource-lists`. Lists in lists are taken apart, and an `entry-ref` stands for the entry that it names, if that is the
-//! same user's; a URI that is met twice counts once. What an `external` names is left where it is.
+//! same user's `resource-lists`. Lists in lists are taken apart, an `entry-ref` stands for the entry that it names, and an `external` for the
+//! list, if that is the same user's and here; a URI that is met twice counts once. Nothing is ever fetched.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -27,7 +27,7 @@ pub const MAX_MEMBERS: usize = 1000;
 const MAX_SERVICES: usize = 100;
 /// Lists inside each other.
 const MAX_DEPTH: usize = 16;
-/// References between entries that are followed for one user, in all of its lists.
+/// References that are followed for one user, in all of its lists.
 const MAX_REFERENCES: usize = 200;
 
 /// A URI that stands for several.
@@ -77,7 +77,10 @@ pub enum Source {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Item {
     Entry(Member),
+    /// To an entry.
     Reference(Reference),
+    /// A list that may be elsewhere: an absolute URI.
+    External(Box<str>),
 }
 
 /// A node of a user's document.
@@ -141,6 +144,7 @@ fn collect(list: &Element, depth: usize, found: &mut Vec<Item>) {
             }
             "entry" => entry(element).map(Item::Entry),
             "entry-ref" => element.attribute("ref").and_then(entry_ref).map(Item::Reference),
+            "external" => element.attribute("anchor").map(|anchor| Item::External(unfolded(anchor).into())),
             _ => None,
         };
         found.extend(item.filter(|_| found.len() < MAX_MEMBERS));
@@ -156,15 +160,18 @@ fn entry(element: &Element) -> Option<Member> {
 /// What a reference such as `http://…/resource-lists/users/sip:joe@h/index/~~/resource-lists/list%5b@name=%22l1%22%5d` is to. Whose
 /// it is was looked at when it was stored.
 fn referred(uri: &str) -> Option<Reference> {
-    // Long ones are broken into lines in documents.
-    let uri: String = uri.split_whitespace().collect();
+    let uri = unfolded(uri);
     Reference::read(&uri[uri.find("/resource-lists/users/")?..])
 }
 
 /// An `entry-ref`: relative to the XCAP root (RFC 4826 §3.1).
 fn entry_ref(uri: &str) -> Option<Reference> {
-    let uri: String = uri.split_whitespace().collect();
-    Reference::read(&format!("/{}", uri.trim_start_matches('/')))
+    Reference::read(&format!("/{}", unfolded(uri).trim_start_matches('/')))
+}
+
+/// Long ones are broken into lines in documents.
+fn unfolded(uri: &str) -> String {
+    uri.split_whitespace().collect()
 }
 
 impl Reference {
@@ -184,8 +191,12 @@ type Documents = BTreeMap<(&'static str, Box<str>), Lists>;
 struct Trail<'d> {
     owner: &'d Aor,
     documents: &'d Documents,
+    /// The XCAP root's URI, with a slash at its end: what is not below it is another server's.
+    root: &'d str,
     /// References that it may still follow: loops end, and so do documents full of them.
     left: usize,
+    /// Where the lists stand that have been taken in for one service: a second time they add nothing.
+    taken: HashSet<usize>,
 }
 
 impl<'d> Trail<'d> {
@@ -193,22 +204,53 @@ impl<'d> Trail<'d> {
         match source {
             Source::Inside(items) => self.members(items),
             Source::Referred(reference) => {
-                let list = self.element(reference).filter(|e| e.is(RESOURCE_LISTS, "list"));
-                list.map(|list| self.members(&items(list))).unwrap_or_default()
+                self.list(reference).map(|list| self.members(&items(list))).unwrap_or_default()
             }
         }
     }
 
     fn members(&mut self, items: &[Item]) -> Vec<Member> {
-        let mut found: Vec<Member> = Vec::new();
+        let mut found = Vec::new();
+        self.taken.clear();
+        self.gather(items, &mut found);
+        found
+    }
+
+    fn gather(&mut self, items: &[Item], found: &mut Vec<Member>) {
         for item in items {
             let member = match item {
                 Item::Entry(member) => Some(member.clone()),
                 Item::Reference(reference) => self.entry(reference),
+                Item::External(anchor) => {
+                    if let Some(items) = self.external(anchor) {
+                        self.gather(&items, found);
+                    }
+                    None
+                }
             };
-            found.extend(member.filter(|member| found.iter().all(|m| m.uri != member.uri)));
+            let room = found.len() < MAX_MEMBERS;
+            found.extend(member.filter(|member| room && found.iter().all(|m| m.uri != member.uri)));
         }
-        found
+    }
+
+    /// What is in a list of the same user that is here.
+    fn external(&mut self, anchor: &str) -> Option<Vec<Item>> {
+        let reference = Reference::read(&format!("/{}", anchor.strip_prefix(self.root)?))?;
+        let list = self.list(&reference).filter(|_| self.owns(&reference))?;
+        if !self.taken.insert(std::ptr::from_ref(list) as usize) {
+            return None;
+        }
+        self.left = self.left.checked_sub(1)?;
+        Some(items(list))
+    }
+
+    fn list(&self, reference: &Reference) -> Option<&'d Element> {
+        self.element(reference).filter(|e| e.is(RESOURCE_LISTS, "list"))
+    }
+
+    /// Whether a document is the user's own: XCAP lets nobody read another's (RFC 4826 §3.4.7).
+    fn owns(&self, reference: &Reference) -> bool {
+        reference.user.strip_prefix("sip:") == Some(self.owner.as_str())
     }
 
     /// The entry at the end of a reference, which may be to another reference. Of other users there is none.
@@ -216,9 +258,7 @@ impl<'d> Trail<'d> {
         let mut reference = reference.clone();
         loop {
             self.left = self.left.checked_sub(1)?;
-            if reference.user.strip_prefix("sip:") != Some(self.owner.as_str()) {
-                return None;
-            }
+            self.owns(&reference).then_some(())?;
             let element = self.element(&reference)?;
             if element.is(RESOURCE_LISTS, "entry") {
                 return entry(element);
@@ -239,6 +279,8 @@ impl<'d> Trail<'d> {
 /// The lists of all users.
 pub struct Shelf {
     inner: RwLock<Inner>,
+    /// The XCAP root's URI.
+    root: Box<str>,
     /// Lists of one user, and of all.
     per_user: usize,
     all: usize,
@@ -252,8 +294,9 @@ struct Inner {
 }
 
 impl Shelf {
-    pub fn new(per_user: usize, all: usize) -> Shelf {
-        Shelf { inner: RwLock::default(), per_user, all }
+    /// `root`: the XCAP root's URI, with a slash at its end.
+    pub fn new(root: &str, per_user: usize, all: usize) -> Shelf {
+        Shelf { inner: RwLock::default(), root: root.into(), per_user, all }
     }
 
     /// What a URI stands for.
@@ -289,7 +332,8 @@ impl Shelf {
             }
             !ours
         });
-        let mut trail = Trail { owner: &owner, documents, left: MAX_REFERENCES };
+        let mut trail =
+            Trail { owner: &owner, documents, root: &self.root, left: MAX_REFERENCES, taken: HashSet::new() };
         let mut made = 0;
         for (uri, source) in
             documents.values().flat_map(|l| if let Lists::Services(s) = l { s.as_slice() } else { &[] })
@@ -334,7 +378,7 @@ mod tests {
 
     #[test]
     fn services_have_their_lists_inside_or_by_reference() {
-        let shelf = Shelf::new(100, 1000);
+        let shelf = Shelf::new("http://h/", 100, 1000);
         let joe: Aor = "joe@example.com".parse().unwrap();
         let document = |body: &[u8]| Document { key: key_of(&joe, "index"), version: Version(1), body: body.to_vec() };
         let aor = |text: &str| text.parse::<Aor>().unwrap();
@@ -391,7 +435,7 @@ mod tests {
              </resource-list></service></rls-services>",
             super::SERVICES
         );
-        let shelf = Shelf::new(100, 1000);
+        let shelf = Shelf::new("http://h/", 100, 1000);
         for (usage, name, body) in [
             ("resource-lists", "other", lists(&other)),
             ("rls-services", "index", services),
@@ -406,11 +450,55 @@ mod tests {
     }
 
     #[test]
+    fn an_external_stands_for_a_list_of_the_same_user_here_and_loops_end() {
+        let joe: Aor = "joe@example.com".parse().unwrap();
+        let at = |root: &str, user: &str, name: &str| {
+            let list = format!(
+                "resource-lists/users/sip:{user}@example.com/index/~~/resource-lists/list%5b@name=%22{name}%22%5d"
+            );
+            format!("<external anchor='{root}{list}'/>")
+        };
+        let entry = |name: &str| format!("<entry uri='sip:{name}@example.com'/>");
+        let list = |name: &str, inner: String| format!("<list name='{name}'>{inner}</list>");
+        let index = [
+            list("all", entry("a") + &at("http://h/", "joe", "more") + &entry("z")),
+            list("more", entry("b") + &at("http://h/", "joe", "more") + &at("http://h/", "joe", "all") + &entry("a")),
+            list("others", at("http://other/", "joe", "more") + &at("http://h/", "eve", "more") + &entry("c")),
+            list("wide", at("http://h/", "joe", "wide").repeat(MAX_MEMBERS / 2) + &entry("d")),
+        ];
+        let index = format!("<resource-lists xmlns='{RESOURCE_LISTS}'>{}</resource-lists>", index.concat());
+        let service = |name: &str| {
+            format!(
+                "<service uri='sip:{name}@example.com'><list xmlns:r='{RESOURCE_LISTS}'>{}</list></service>",
+                at("http://h/", "joe", name).replace("<external", "<r:external")
+            )
+        };
+        let services = ["all", "others", "wide"].map(service).concat();
+        let services = format!("<rls-services xmlns='{}'>{services}</rls-services>", super::SERVICES);
+        for services_first in [true, false] {
+            let shelf = Shelf::new("http://h/", 100, 1000);
+            let mut both = [("rls-services", &services), ("resource-lists", &index)];
+            if !services_first {
+                both.reverse();
+            }
+            for (usage, body) in both {
+                let document =
+                    Document { key: key_of(&joe, "index"), version: Version(1), body: body.clone().into_bytes() };
+                shelf.enter(usage, &key_of(&joe, "index"), Some(&document));
+            }
+            let of = |name: &str| shelf.list(&format!("{name}@example.com").parse().unwrap()).unwrap();
+            assert_eq!(uris(&of("all")), ["sip:a@example.com", "sip:b@example.com", "sip:z@example.com"]);
+            assert_eq!(uris(&of("others")), ["sip:c@example.com"]);
+            assert_eq!(uris(&of("wide")), ["sip:d@example.com"]);
+        }
+    }
+
+    #[test]
     fn nobody_has_more_lists_than_the_bound() {
         let joe: Aor = "joe@example.com".parse().unwrap();
         let document = Document { key: key_of(&joe, "index"), version: Version(1), body: SERVICES.to_vec() };
         for (per_user, all) in [(1, 1000), (100, 1)] {
-            let shelf = Shelf::new(per_user, all);
+            let shelf = Shelf::new("http://h/", per_user, all);
             shelf.enter("rls-services", &key_of(&joe, "index"), Some(&document));
             assert_eq!(shelf.inner.read().services.len(), 1);
         }

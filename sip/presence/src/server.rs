@@ -99,7 +99,7 @@ impl Presence {
             dialogs: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             book: Book::default(),
-            lists: Shelf::new(config.lists_per_user, config.lists),
+            lists: Shelf::new(&config.xcap_root, config.lists_per_user, config.lists),
             mailboxes: mailbox::Shelf::default(),
             versions: Versions::default(),
             watchers: Watchers::default(),
