@@ -280,6 +280,7 @@ pub fn run(
         domain: config.domain.clone(),
         runtime: runtime.handle().clone(),
     };
+    runtime.spawn(Removed::catch_up(removed.xcap.clone()));
     runtime.spawn(follower.run(move |change| removed.see(change)));
     if config.billing.automatic {
         runtime.spawn(Office::of(&config).keep(sms.queue.clone(), sms::clock()));

@@ -15,7 +15,7 @@ use sip_ims::{Aor, Directory, Home, User, answer};
 use sip_presence::document::Published;
 use sip_presence::lists::{LISTS, Lists};
 use sip_presence::rules::Rules;
-use sip_presence::{MANIPULATED, Presence, RULES, key_of};
+use sip_presence::{MANIPULATED, Presence, RULES, key_of, owner_of};
 use sip_proto::uri::{Scheme, Uri};
 use sip_xcap::usage::{self, Place, Stored, Usage};
 use sip_xcap::{Conflict, NodeSelector, Put, Refused, Target, Text, Tree};
@@ -308,7 +308,31 @@ impl Xcap {
                     Err(error) => return Err(error),
                 }
                 self.release(usage.auid, &document.key, &document.body, None).await;
-                announce_document(&*self.parts.bus, usage.auid, &document.key);
+                announce_document(&*self.parts.bus, usage.auid, &document.key, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for whoever was removed while no server ran. Called once, when all users are known.
+    pub async fn forget_strangers(&self) -> Result<(), StoreError> {
+        for usage in usage::ALL.into_iter().filter(|u| u.stored().is_some()) {
+            let mut after = String::new();
+            loop {
+                let (done, page) = answer();
+                self.parts.documents.versions(usage.auid, &after, PAGE, done);
+                let page = page.await?;
+                let mut owners: Vec<Aor> = page.iter().filter_map(|(key, _)| owner_of(key)).collect();
+                owners.dedup();
+                for owner in owners {
+                    if self.parts.directory.by_aor(owner.as_str()).is_none() {
+                        self.forget(&owner).await?;
+                    }
+                }
+                match page.into_iter().next_back() {
+                    Some((last, _)) => after = last,
+                    None => break,
+                }
             }
         }
         Ok(())
@@ -395,6 +419,8 @@ impl Xcap {
 
 /// Documents of one usage that a user may have had while the bound was another.
 const ALL_OF_ONE: usize = 10_000;
+/// Keys that are looked through at once.
+const PAGE: u32 = 500;
 /// Documents of all users are counted again after this.
 const COUNTED_EACH: Duration = Duration::from_secs(10);
 

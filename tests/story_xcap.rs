@@ -532,12 +532,13 @@ fn a_list_that_grows_is_watched_at_once() {
 
 #[test]
 fn documents_of_a_user_who_is_removed_go_and_the_services_are_free_again() {
-    let server = setup(&["alice", "bob"]).start();
+    let mut server = setup(&["alice", "bob", "carol"]).start();
     let uri = format!("sip:team@{DOMAIN}");
-    let claims = |user: &str| {
+    let claim = |server: &Server, user: &str| {
         let document = services(&service(&uri, &format!("sip:bob@{DOMAIN}")));
-        Client::of(&server, user).put(&home("rls-services", user, "index"), SERVICES, &document).status
+        Client::of(server, user).put(&home("rls-services", user, "index"), SERVICES, &document).status
     };
+    let claims = |user: &str| claim(&server, user);
     let index = home("resource-lists", "alice", "index");
     assert_eq!(Client::of(&server, "alice").put(&index, LISTS, &lists("")).status, 201);
     assert_eq!((claims("alice"), claims("bob")), (201, 409));
@@ -547,4 +548,9 @@ fn documents_of_a_user_who_is_removed_go_and_the_services_are_free_again() {
     let again = Client::of(&server, "alice");
     eventually("another of her name gets in", Duration::from_secs(30), || again.get(&index).status != 401);
     assert_eq!((again.get(&index).status, claims("alice")), (404, 409));
+    // And when no server runs.
+    server.process.kill();
+    server.command(&["user", "remove", "bob", "--config", "isthmus.toml"]);
+    server.restart();
+    eventually("what was his is free", Duration::from_secs(30), || claim(&server, "carol") == 201);
 }

@@ -20,6 +20,13 @@ pub(super) struct Removed {
 }
 
 impl Removed {
+    /// Who was removed while no server ran.
+    pub async fn catch_up(xcap: Arc<Xcap>) {
+        if let Err(error) = xcap.forget_strangers().await {
+            tracing::warn!(%error, "documents of users who were removed are left");
+        }
+    }
+
     pub fn see(&self, change: &UserChange) {
         if change.user.is_none()
             && let Ok(aor) = Aor::from_parts(change.id.as_bytes(), self.domain.as_bytes())
