@@ -145,7 +145,7 @@ pub fn follow(
     let rules = bus.subscribe(
         DOCUMENT_CHANGED,
         Box::new(move |_, hint| {
-            let Some((usage, key)) = std::str::from_utf8(hint).ok().and_then(|h| h.split_once(' ')) else { return };
+            let Some((usage, key, _)) = changed_document(hint) else { return };
             judged.document_changed(usage, key, ignored());
         }),
     )?;
@@ -170,10 +170,24 @@ pub fn follow(
     Ok(vec![rules, changed])
 }
 
+/// From which state of a document to which, as entity tags without quotes; empty where there was or is none.
+pub type Step<'s> = (&'s str, &'s str);
+
 /// Tells every node, this one too, that a document of an XCAP application usage has changed.
-pub fn announce_document(bus: &dyn Bus, usage: &str, key: &str) {
+pub fn announce_document(bus: &dyn Bus, usage: &str, key: &str, step: Option<Step<'_>>) {
+    let step = step.map_or_else(String::new, |(previous, new)| format!("\0{previous} {new}"));
     // Longer names than a hint may be are not taken for keys.
-    let _ = bus.publish(DOCUMENT_CHANGED, format!("{usage} {key}").as_bytes());
+    let _ = bus.publish(DOCUMENT_CHANGED, format!("{usage} {key}{step}").as_bytes());
+}
+
+/// What such a hint says: a usage, a key, and the step where it is known.
+pub fn changed_document(hint: &[u8]) -> Option<(&str, &str, Option<Step<'_>>)> {
+    let (usage, rest) = std::str::from_utf8(hint).ok()?.split_once(' ')?;
+    // No key has a NUL.
+    match rest.split_once('\0') {
+        None => Some((usage, rest, None)),
+        Some((key, step)) => Some((usage, key, step.split_once(' '))),
+    }
 }
 
 fn ignored() -> Done<()> {
@@ -227,7 +241,7 @@ impl Mailboxes for Summaries {
         let (bus, key) = (self.bus.clone(), aor.to_string());
         let stored = move |result: Result<Version, StoreError>| {
             if result.is_ok() {
-                announce_document(&*bus, SUMMARIES, &key);
+                announce_document(&*bus, SUMMARIES, &key, None);
             }
             done(result.map(drop));
         };
@@ -253,7 +267,7 @@ async fn take_over(presence: Arc<Presence>, hint: Arc<Notify>) {
 }
 
 const CHANGED: &str = "presence.changed";
-/// The topic of documents that change: a usage and a key.
+/// The topic of documents that change, see [`changed_document`].
 pub const DOCUMENT_CHANGED: &str = "document.changed";
 /// Without a hint.
 const BETWEEN: Duration = Duration::from_secs(1);

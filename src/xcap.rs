@@ -250,7 +250,9 @@ impl Xcap {
                 Err(no) => return Err(no),
                 Ok(changed) => {
                     self.changed.fetch_add(1, Relaxed);
-                    announce_document(&*self.parts.bus, seat.usage.auid, &seat.key);
+                    let bare = |tag: Option<&str>| tag.unwrap_or_default().trim_matches('"').to_owned();
+                    let (previous, new) = (bare(current.as_deref()), bare(changed.tag.as_deref()));
+                    announce_document(&*self.parts.bus, seat.usage.auid, &seat.key, Some((&previous, &new)));
                     return Ok(changed);
                 }
             }
@@ -417,10 +419,10 @@ impl Xcap {
     }
 }
 
-/// Documents of one usage that a user may have had while the bound was another.
-const ALL_OF_ONE: usize = 10_000;
 /// Keys that are looked through at once.
 const PAGE: u32 = 500;
+/// Documents of one usage that a user may have had while the bound was another.
+const ALL_OF_ONE: usize = 10_000;
 /// Documents of all users are counted again after this.
 const COUNTED_EACH: Duration = Duration::from_secs(10);
 

@@ -1,14 +1,16 @@
 //! Changes of documents told over SIP (RFC 5875), and filters of what is told (RFC 4660): SIPp as subscriber, curl as the one who
-//! changes, xmllint as the judge of what is told.
+//! changes, xmllint as the judge of what is told, g8-xml-patch as the one who applies patches.
 
 mod harness;
 
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use harness::sipp::Running;
 use harness::xcap::{Client, ELEMENT, LISTS, PIDF, home};
 use harness::{DOMAIN, Outcome, Server, Setup, Sipp, eventually, header};
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(30);
 const DIFF: &str = "application/xcap-diff+xml";
@@ -37,10 +39,11 @@ fn subscribing(
     sipp.limit(Duration::from_secs(120))
 }
 
-fn watching(server: &Server, who: &str, uris: &[&str]) -> Running {
+fn watching(server: &Server, who: &str, mode: &str, uris: &[&str]) -> Running {
     let entries: String = uris.iter().map(|u| format!("<entry uri=\"{u}\"/>")).collect();
     let body = lists(&format!("<list>{entries}</list>"));
-    subscribing(server, "watch_with", who, who, ["xcap-diff;diff-processing=aggregate", DIFF, LISTS], &body).start()
+    let event = format!("xcap-diff;diff-processing={mode}");
+    subscribing(server, "watch_with", who, who, [&event, DIFF, LISTS], &body).start()
 }
 
 fn filtered(server: &Server, who: &str, to: &str, filter: &str) -> Sipp {
@@ -65,8 +68,11 @@ fn notifies(running: &Running) -> Vec<String> {
 /// Waits until the last NOTIFY is one like that, and gives its body.
 fn hears(running: &Running, what: &str, like: impl Fn(&str) -> bool) -> String {
     eventually(what, SOON, || notifies(running).last().is_some_and(|m| like(m)));
-    let last = notifies(running).pop().unwrap();
-    last.split_once("\r\n\r\n").map(|(_, body)| body.trim_end().to_owned()).unwrap_or_default()
+    body_of(&notifies(running).pop().unwrap())
+}
+
+fn body_of(message: &str) -> String {
+    message.split_once("\r\n\r\n").map(|(_, body)| body.trim_end().to_owned()).unwrap_or_default()
 }
 
 fn well_formed(document: &str) {
@@ -87,7 +93,7 @@ fn changes_are_told_to_who_may_read() {
     let node = format!("{index}/~~/resource-lists/list/entry%5b@uri='sip:bob@{DOMAIN}'%5d");
     let name = format!("{index}/~~/resource-lists/list/@name");
     let rules = home("pres-rules", "alice", "");
-    let watcher = watching(&server, "alice", &[&index, &node, &name, &rules, "pidf-manipulation/"]);
+    let watcher = watching(&server, "alice", "no-patching", &[&index, &node, &name, &rules, "pidf-manipulation/"]);
     let first = hears(&watcher, "what there is", |m| m.contains("xcap-diff"));
     well_formed(&first);
     assert!(first.contains(&format!("xcap-root=\"{}\"", alice.root)), "{first}");
@@ -120,7 +126,7 @@ fn changes_are_told_to_who_may_read() {
     let heard = notifies(&watcher).len();
     let others = Client::of(&server, "bob");
     assert_eq!(others.put(&home("resource-lists", "bob", "index"), LISTS, &lists("")).status, 201);
-    let spy = watching(&server, "bob", &[&index, &home("resource-lists", "bob", "index")]);
+    let spy = watching(&server, "bob", "aggregate", &[&index, &home("resource-lists", "bob", "index")]);
     let all = hears(&spy, "his own", |m| m.contains("xcap-diff"));
     assert!(!all.contains("alice") && all.contains(&format!("sip:bob@{DOMAIN}/index")), "{all}");
     assert_eq!(alice.delete(&index).status, 200);
@@ -141,6 +147,118 @@ fn changes_are_told_to_who_may_read() {
     subscribing(&server, "watch_with_refused", "alice", "alice", ["xcap-diff", "text/plain", LISTS], &list)
         .set("CODE", 406)
         .succeed();
+}
+
+/// What a client has of its copy when it has applied what it was told, and how many operations that were (tests/node/patch.js).
+fn patched(sel: &str, copy: &harness::xcap::Answer, diffs: &[String], now: &harness::xcap::Answer) -> (String, u64) {
+    let node = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node");
+    assert!(
+        node.join("node_modules/g8-xml-patch").exists(),
+        "tests/run (or npm install in tests/node) gets g8-xml-patch"
+    );
+    let mut child = Command::new("node");
+    child.arg("patch.js").current_dir(node).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = child.spawn().expect("node runs");
+    let input = json!({"document": copy.body, "etag": bare(copy), "sel": sel, "diffs": diffs, "current": now.body});
+    child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success(), "{diffs:#?}");
+    let result: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(result["same"], true, "{}\n{result}\n{diffs:#?}", now.body);
+    (result["etag"].as_str().unwrap().to_owned(), result["applied"].as_u64().unwrap())
+}
+
+fn bare(answer: &harness::xcap::Answer) -> String {
+    answer.etag.clone().unwrap_or_default().replace('"', "")
+}
+
+#[test]
+fn a_copy_is_kept_by_patches_alone() {
+    let server = setup(&["alice"]).start();
+    let alice = Client::of(&server, "alice");
+    let index = home("resource-lists", "alice", "index");
+    let entry = |name: &str, inner: &str| format!("<entry uri=\"sip:{name}@{DOMAIN}\"{inner}");
+    let (bob, carol) = (entry("bob", "><display-name>Bob &amp; Co</display-name></entry>"), entry("carol", "/>"));
+    let first = lists(&format!("\n <list name=\"friends\">\n  {bob}\n  {carol}\n </list>\n <!-- and --><list/>\n"));
+    assert_eq!(alice.put(&index, LISTS, &first).status, 201);
+    let copy = alice.get(&index);
+    let watchers = [("aggregate", "resource-lists/"), ("xcap-patching", &*index), ("no-patching", &*index)]
+        .map(|(mode, uri)| watching(&server, "alice", mode, &[uri]));
+    for watcher in &watchers {
+        hears(watcher, "the first state", |m| m.contains(&bare(&copy)));
+    }
+    let node = |path: &str| format!("{index}/~~/resource-lists/{path}");
+    let of = |name: &str| node(&format!("list%5b1%5d/entry%5b@uri=%22sip:{name}@{DOMAIN}%22%5d"));
+    // Whole documents too: rearranged, said otherwise and back, and the same again.
+    let turned =
+        first.replace(&bob, &entry("dave", "/>")).replace("<list/>", &format!("<list name=\"x\">{bob}</list>"));
+    let changes: Vec<Box<dyn Fn() -> u16>> = vec![
+        Box::new(|| alice.put(&of("dave"), ELEMENT, &entry("dave", "/>")).status),
+        Box::new(|| alice.put(&(of("bob") + "/display-name"), ELEMENT, "<display-name>B</display-name>").status),
+        Box::new(|| alice.put(&node("list%5b1%5d/@name"), "application/xcap-att+xml", "\"&lt;all&gt;\"").status),
+        Box::new(|| alice.delete(&of("carol")).status),
+        Box::new(|| alice.put(&index, LISTS, &turned).status),
+        Box::new(|| alice.put(&index, LISTS, &turned).status),
+        Box::new(|| alice.delete(&node("list%5b2%5d/@name")).status),
+        Box::new(|| alice.put(&index, LISTS, &first).status),
+        Box::new(|| alice.delete(&node("list%5b@name=%22friends%22%5d")).status),
+    ];
+    let mut copies = [(); 2].map(|()| (alice.get(&index), 0));
+    for change in &changes {
+        let status = change();
+        assert!(matches!(status, 200 | 201), "{status}");
+        let now = alice.get(&index);
+        for (watcher, (copy, heard)) in watchers.iter().zip(&mut copies) {
+            hears(watcher, "of a change", |m| m.contains(&format!("new-etag=\"{}\"", bare(&now))));
+            let all = notifies(watcher);
+            let diffs: Vec<String> = all.iter().skip(1 + *heard).map(|m| body_of(m)).collect();
+            diffs.iter().for_each(|diff| well_formed(diff));
+            assert_eq!(patched(&index, copy, &diffs, &now).0, bare(&now));
+            (*copy, *heard) = (alice.get(&index), all.len() - 1);
+        }
+        hears(&watchers[2], "of a change", |m| m.contains(&bare(&now)));
+    }
+    let [all, each, none] =
+        watchers.map(|watcher| notifies(&watcher).iter().skip(1).map(|m| body_of(m)).collect::<Vec<_>>());
+    assert_eq!((all.len(), each.len()), (changes.len(), changes.len()));
+    let now = alice.get(&index);
+    for (diffs, copy) in [(&all, &copy), (&each, &copy)] {
+        let (etag, applied) = patched(&index, copy, diffs, &now);
+        assert_eq!(etag, bare(&now));
+        assert!(applied >= changes.len() as u64 - 1, "{applied} operations: {diffs:#?}");
+    }
+    assert!(all.iter().chain(&each).all(|d| d.contains(" sel=\"*") || d.contains("body-not-changed")));
+    assert!(none.iter().all(|d| !d.contains(" sel=\"*") && !d.contains("body-not-changed")), "{none:#?}");
+}
+
+#[test]
+fn each_change_is_told_by_itself_to_who_wants_that() {
+    let mut setup = setup(&["alice"]);
+    setup.sections = setup.sections.replace("notify_interval = 0", "notify_interval = 5");
+    let server = setup.start();
+    let alice = Client::of(&server, "alice");
+    let index = home("resource-lists", "alice", "index");
+    let copy = alice.put(&index, LISTS, &lists("<list name=\"a\"/>"));
+    let copy = harness::xcap::Answer { body: lists("<list name=\"a\"/>"), ..copy };
+    let [each, all] = ["xcap-patching", "aggregate"].map(|mode| watching(&server, "alice", mode, &[&index]));
+    for watcher in [&each, &all] {
+        hears(watcher, "the first state", |m| m.contains(&bare(&copy)));
+    }
+    // Within the time between two NOTIFYs.
+    let name = format!("{index}/~~/resource-lists/list/@name");
+    let tags: Vec<String> =
+        ["b", "c", "d", "e"].map(|n| bare(&alice.put(&name, "application/xcap-att+xml", &format!("'{n}'")))).into();
+    let now = alice.get(&index);
+    let [each, all] = [each, all].map(|watcher| {
+        hears(&watcher, "the last state", |m| m.contains(&format!("new-etag=\"{}\"", bare(&now))));
+        notifies(&watcher).iter().skip(1).map(|m| body_of(m)).collect::<Vec<_>>()
+    });
+    let told = each.concat();
+    let places: Vec<Option<usize>> = tags.iter().map(|tag| told.find(&format!("new-etag=\"{tag}\""))).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{told}");
+    assert_eq!(patched(&index, &copy, &each, &now), (bare(&now), 4), "{told}");
+    // The first of them may have gone at once.
+    assert!(patched(&index, &copy, &all, &now).1 < 4, "{all:#?}");
 }
 
 fn presence(basic: &str, note: &str) -> String {

@@ -1,9 +1,10 @@
 //! Whatever is asked of whatever document: it is refused, or what was put is got again and put again changes nothing, what was
 //! deleted is gone, and the rest stays as it was. Input: a path below the root with its query, a body, and a document, on
-//! either side of a NUL.
+//! either side of a NUL. And the patch that makes one of two documents is within bounds, and written is XML.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use sip_xcap::diff::{self, Change, Patch};
 use sip_xcap::usage::{self, Place};
 use sip_xcap::{NodeSelector, Put, Refused, Target, Terminal, Text};
 
@@ -22,6 +23,12 @@ fuzz_target!(|bytes: &[u8]| {
             let _ = usage::rls_services::uris(text);
         }
     }
+    let change = |new: &[u8], old: &[u8]| Change::Document { sel: String::new(), new: None, previous: None, patch: Patch::of(old, new) };
+    // Around what is told stands more than around what was read.
+    let wide = sip_xml::Limits { bytes: usize::MAX, depth: 64, elements: usize::MAX, attributes: usize::MAX, name: 1024 };
+    let told = diff::document("http://h/", &[change(body, document)]);
+    sip_xml::Document::parse_with(&told, &wide).expect("what is told reads");
+    assert!(matches!(Patch::of(document, document), Patch::Nothing));
     let Ok(uri) = std::str::from_utf8(uri) else { return };
     let (path, query) = uri.split_once('?').map_or((uri, None), |(p, q)| (p, Some(q)));
     let Ok(target) = Target::parse(path, query) else { return };

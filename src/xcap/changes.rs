@@ -9,7 +9,7 @@ use sip_presence::xcap_diff::{DiffConfig, DiffParts, XcapDiff};
 
 use super::root_of;
 use crate::config::Config;
-use crate::presence::DOCUMENT_CHANGED;
+use crate::presence::{DOCUMENT_CHANGED, changed_document};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Family;
@@ -44,8 +44,8 @@ pub fn follow(diff: &Arc<XcapDiff>, bus: &dyn Bus) -> Result<Subscription, BusEr
     bus.subscribe(
         DOCUMENT_CHANGED,
         Box::new(move |_, hint| {
-            if let Some((usage, key)) = std::str::from_utf8(hint).ok().and_then(|h| h.split_once(' ')) {
-                diff.document_changed(usage, key);
+            if let Some((usage, key, step)) = changed_document(hint) {
+                diff.document_changed(usage, key, step);
             }
         }),
     )

@@ -1,14 +1,15 @@
 //! The xcap-diff event package (RFC 5875): what changes among a user's documents.
 //!
 //! A subscriber names documents, directories or nodes in a list; the first NOTIFY has the entity tags of the documents that
-//! are there and the content of the nodes, those that follow what has changed since (RFC 5874, `no-patching`). Documents are
+//! are there and the content of the nodes, those that follow what has changed since (RFC 5874), with patches for who wants them. Documents are
 //! read from the store by a thread of this package's own, which also writes the NOTIFYs, one at a time for a subscription.
 //! Subscriptions are in memory: after a restart the subscriber's refresh gets 481, and it begins anew.
 
 mod resources;
 mod subscribe;
+mod told;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Weak};
@@ -26,6 +27,7 @@ use sip_xcap::Text;
 use sip_xcap::diff::{self, Change};
 
 use self::resources::{Place, Resource};
+use self::told::{Kept, Known, Mode, Told, tag};
 
 /// What the package works with.
 pub struct DiffParts {
@@ -48,8 +50,10 @@ pub struct DiffConfig {
 
 /// Subscriptions of one user.
 const MAX_PER_USER: usize = 32;
-/// Bytes of one NOTIFY's document, beyond which elements come without their content (§4.7).
+/// Bytes of one NOTIFY's document, beyond which elements come without their content and documents without patches (§4.7).
 const MAX_BODY: usize = 48 * 1024;
+/// Changes of documents that wait, one by one, to be told; a subscriber who has missed more is told everything.
+const MAX_STEPS: usize = 64;
 /// Documents of one directory that are watched.
 const MAX_LISTED: u32 = 200;
 
@@ -58,6 +62,8 @@ pub struct XcapDiff {
     config: DiffConfig,
     parts: DiffParts,
     live: AtomicUsize,
+    /// Bytes of documents that may yet be kept to make patches of.
+    room: Arc<AtomicUsize>,
     state: Mutex<State>,
     jobs: Sender<Job>,
     /// Until somebody works on them.
@@ -86,25 +92,26 @@ struct Watch {
     contact: Vec<u8>,
     /// The value of Event, `id` included.
     event: Box<[u8]>,
+    mode: Mode,
     told: Told,
+    /// In [`Mode::Each`]: what has changed since, one by one. At most [`MAX_STEPS`].
+    steps: Vec<Change>,
     /// Its next NOTIFY has everything, and goes even when nothing has changed.
     full: bool,
 }
 
-/// What the subscriber knows.
-#[derive(Clone, Default)]
-struct Told {
-    /// Entity tags of documents, by URI below the root.
-    documents: BTreeMap<String, String>,
-    /// By the node's URI as it was subscribed to.
-    nodes: BTreeMap<String, Change>,
-}
+/// Entity tags of the state before and of the state now; empty where there is none.
+type Tags = (Box<str>, Box<str>);
 
 enum Job {
     /// Its notifier has asked for a NOTIFY.
     Notify(u64),
     /// A document has changed: its usage and key.
-    Changed(Box<str>, Box<str>),
+    Changed {
+        usage: Box<str>,
+        key: Box<str>,
+        step: Option<Tags>,
+    },
     Answered {
         watch: u64,
         status: u16,
@@ -119,6 +126,7 @@ impl XcapDiff {
             config,
             parts,
             live: AtomicUsize::new(0),
+            room: Arc::new(AtomicUsize::new(told::MAX_KEPT)),
             state: Mutex::default(),
             jobs,
             queue: Mutex::new(Some(queue)),
@@ -146,11 +154,13 @@ impl XcapDiff {
         self.live.load(Relaxed)
     }
 
-    /// A document of a usage has changed, here or at another node.
-    pub fn document_changed(&self, usage: &str, key: &str) {
+    /// A document of a usage has changed, here or at another node; `step`, where it is known: from which state to which, as entity tags
+    /// without quotes, empty where there was or is none.
+    pub fn document_changed(&self, usage: &str, key: &str, step: Option<(&str, &str)>) {
         if self.subscriptions() > 0 {
+            let step = step.map(|(previous, new)| (previous.into(), new.into()));
             // The thread is gone only when the house closes.
-            let _ = self.jobs.send(Job::Changed(usage.into(), key.into()));
+            let _ = self.jobs.send(Job::Changed { usage: usage.into(), key: key.into(), step });
         }
     }
 
@@ -192,7 +202,8 @@ impl XcapDiff {
 
     fn work(&self, outlet: &dyn Outlet, job: Job, now: Instant) {
         match job {
-            Job::Changed(usage, key) => {
+            Job::Changed { usage, key, step } => {
+                self.note(&usage, &key, step.as_ref());
                 let mut state = self.state.lock();
                 let about = |w: &Watch| w.resources.iter().any(|r| r.is_about(&usage, &key));
                 let ids: Vec<u64> = state.watches.iter().filter(|(_, w)| about(w)).map(|(id, _)| *id).collect();
@@ -202,16 +213,47 @@ impl XcapDiff {
             }
             Job::Answered { watch, status, retry_after } => {
                 let mut state = self.state.lock();
+                if let Some(watch) = state.watches.get_mut(&watch).filter(|_| !(200..300).contains(&status)) {
+                    // Patches of what it may not have would harm.
+                    watch.full = true;
+                }
                 self.step(&mut state, now, watch, NotifierEvent::Answered { status, retry_after });
             }
             Job::Notify(id) => self.notify(outlet, id, now),
         }
     }
 
-    fn notify(&self, outlet: &dyn Outlet, id: u64, now: Instant) {
-        let Some(resources) = self.state.lock().watches.get(&id).map(|w| w.resources.clone()) else { return };
+    /// Those who want each change by itself are to be told of this one (§4.3).
+    fn note(&self, usage: &str, key: &str, step: Option<&Tags>) {
+        let wants = |w: &Watch| w.mode == Mode::Each && !w.full && w.resources.iter().any(|r| r.is_about(usage, key));
+        if !self.state.lock().watches.values().any(wants) {
+            return;
+        }
         // Read without the lock: the store may take its time.
-        let seen = self.look(&resources);
+        let now = match self.get(usage, key) {
+            Ok(found) => found.map(|document| self.know(document, true)),
+            // Its next NOTIFY looks again.
+            Err(_) => return,
+        };
+        for watch in self.state.lock().watches.values_mut().filter(|w| wants(w)) {
+            for resource in watch.resources.clone().iter().filter(|r| r.is_about(usage, key) && r.node.is_none()) {
+                let sel = match &resource.place {
+                    Place::Document { .. } => resource.sel.clone(),
+                    Place::Directory { .. } => resources::uri_of(resource.usage.auid, key),
+                };
+                watch.steps.extend(watch.told.step(sel, now.as_ref(), step));
+            }
+            if watch.steps.len() > MAX_STEPS {
+                watch.full = true;
+            }
+        }
+    }
+
+    fn notify(&self, outlet: &dyn Outlet, id: u64, now: Instant) {
+        let found = self.state.lock().watches.get(&id).map(|w| (w.resources.clone(), w.mode));
+        let Some((resources, mode)) = found else { return };
+        // Read without the lock: the store may take its time.
+        let seen = self.look(&resources, mode != Mode::None);
         let mut state = self.state.lock();
         let Some(watch) = state.watches.get_mut(&id) else { return };
         let seen = match seen {
@@ -221,9 +263,10 @@ impl XcapDiff {
                 watch.told.clone()
             }
         };
+        let steps = std::mem::take(&mut watch.steps);
         let changes = match watch.full {
             true => seen.everything(),
-            false => seen.since(&watch.told),
+            false => steps.into_iter().chain(seen.since(&watch.told, watch.mode)).collect(),
         };
         if changes.is_empty() && !watch.full && !watch.notifier.is_terminated() {
             // What it was to hear has changed back.
@@ -250,7 +293,7 @@ impl XcapDiff {
     }
 
     /// What is there now of these.
-    fn look(&self, resources: &[Resource]) -> Result<Told, StoreError> {
+    fn look(&self, resources: &[Resource], keep: bool) -> Result<Told, StoreError> {
         let mut told = Told::default();
         for resource in resources {
             match &resource.place {
@@ -259,7 +302,7 @@ impl XcapDiff {
                     match &resource.node {
                         None => {
                             if let Some(document) = found {
-                                told.documents.insert(resource.sel.clone(), tag(&document));
+                                told.documents.insert(resource.sel.clone(), self.know(document, keep));
                             }
                         }
                         Some(selector) => {
@@ -272,12 +315,18 @@ impl XcapDiff {
                 }
                 Place::Directory { home } => {
                     for document in self.list(resource.usage.auid, home)? {
-                        told.documents.insert(resources::uri_of(resource.usage.auid, &document.key), tag(&document));
+                        let sel = resources::uri_of(resource.usage.auid, &document.key);
+                        told.documents.insert(sel, self.know(document, keep));
                     }
                 }
             }
         }
         Ok(told)
+    }
+
+    /// What is known of a document from now on.
+    fn know(&self, document: Document, keep: bool) -> Known {
+        Known { tag: tag(&document), body: if keep { Kept::of(document.body, &self.room) } else { None } }
     }
 
     fn get(&self, usage: &str, key: &str) -> Result<Option<Document>, StoreError> {
@@ -292,42 +341,6 @@ impl XcapDiff {
         let mut found = answered.recv().unwrap_or(Err(StoreError::Closed))?;
         found.retain(|d| d.key.starts_with(home));
         Ok(found)
-    }
-}
-
-/// As HTTP has it, without its quotes (RFC 5874 §5).
-fn tag(document: &Document) -> String {
-    format!("{:x}", document.version.0)
-}
-
-impl Told {
-    /// For the first NOTIFY: what is not there is waited for (§4.7).
-    fn everything(&self) -> Vec<Change> {
-        let documents = self.documents.iter().map(|(sel, tag)| Change::Document {
-            sel: sel.clone(),
-            new: Some(tag.clone()),
-            previous: None,
-        });
-        documents.chain(self.nodes.values().filter(|c| c.is_there()).cloned()).collect()
-    }
-
-    fn since(&self, before: &Told) -> Vec<Change> {
-        let mut changes = Vec::new();
-        for (sel, tag) in &self.documents {
-            let previous = before.documents.get(sel);
-            if previous != Some(tag) {
-                changes.push(Change::Document {
-                    sel: sel.clone(),
-                    new: Some(tag.clone()),
-                    previous: previous.cloned(),
-                });
-            }
-        }
-        for (sel, tag) in before.documents.iter().filter(|(sel, _)| !self.documents.contains_key(*sel)) {
-            changes.push(Change::Document { sel: sel.clone(), new: None, previous: Some(tag.clone()) });
-        }
-        changes.extend(self.nodes.iter().filter(|(sel, c)| before.nodes.get(*sel) != Some(c)).map(|(_, c)| c.clone()));
-        changes
     }
 }
 

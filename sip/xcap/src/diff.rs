@@ -1,8 +1,9 @@
-//! XCAP diff documents (RFC 5874): what the subscribers of changes are told, without patches.
+//! XCAP diff documents (RFC 5874): what the subscribers of changes are told.
 
 use sip_xml::{Element, Open, Writer};
 
 use crate::edit::in_scope;
+use crate::patch::{Operation, between};
 use crate::selector::{NodeSelector, Terminal};
 use crate::text::Text;
 
@@ -13,11 +14,37 @@ const NAMESPACE: &str = "urn:ietf:params:xml:ns:xcap-diff";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
     /// A document, by its entity tags. Only the new one: it is there, or was made. Only the old one: it is gone.
-    Document { sel: String, new: Option<String>, previous: Option<String> },
+    Document { sel: String, new: Option<String>, previous: Option<String>, patch: Patch },
     /// An element; `None`: it is not there.
     Element { sel: String, content: Option<Content> },
     /// An attribute's value, references resolved; `None`: it is not there.
     Attribute { sel: String, value: Option<String> },
+}
+
+/// What makes the new state of a document of the previous one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Patch {
+    /// Not told: the document is to be fetched.
+    Untold,
+    /// Only the entity tag is another one.
+    Nothing,
+    /// Never empty.
+    Operations(Vec<Operation>),
+}
+
+impl Patch {
+    /// Of two states of a document.
+    pub fn of(old: &[u8], new: &[u8]) -> Patch {
+        if old == new {
+            return Patch::Nothing;
+        }
+        let read = |bytes: &[u8]| Text::read(bytes.to_vec()).ok();
+        match read(old).zip(read(new)).and_then(|(old, new)| between(&old, &new)) {
+            None => Patch::Untold,
+            Some(operations) if operations.is_empty() => Patch::Nothing,
+            Some(operations) => Patch::Operations(operations),
+        }
+    }
 }
 
 /// An element as it stands in its document.
@@ -56,20 +83,27 @@ impl Change {
         }
     }
 
-    /// The same, with no more than that an element is there (RFC 5874 §3).
+    /// The same, with no more than that an element is there, or a document another one (RFC 5874 §3).
     pub fn without_content(self) -> Change {
         match self {
             Change::Element { sel, content: Some(_) } => {
                 Change::Element { sel, content: Some(Content { xml: String::new(), declarations: Vec::new() }) }
             }
+            Change::Document { sel, new, previous, .. } => {
+                Change::Document { sel, new, previous, patch: Patch::Untold }
+            }
             other => other,
         }
     }
 
-    fn declarations(&self) -> &[(Option<String>, String)] {
+    /// What is bound around pieces of documents.
+    fn declarations(&self) -> Vec<&(Option<String>, String)> {
         match self {
-            Change::Element { content: Some(content), .. } => &content.declarations,
-            _ => &[],
+            Change::Element { content: Some(content), .. } => content.declarations.iter().collect(),
+            Change::Document { patch: Patch::Operations(operations), .. } => {
+                operations.iter().flat_map(Operation::declarations).collect()
+            }
+            _ => Vec::new(),
         }
     }
 }
@@ -81,6 +115,16 @@ impl Content {
         let bound = in_scope(above);
         let declarations = bound.into_iter().map(|(p, n)| (p.map(str::to_owned), n.to_owned())).collect();
         Some(Content { xml: text.of(element).to_owned(), declarations })
+    }
+
+    pub(crate) fn write(&self, parent: &mut Open<'_>) {
+        for (prefix, namespace) in &self.declarations {
+            match prefix {
+                None => parent.attribute("xmlns", namespace),
+                Some(prefix) => parent.attribute(&format!("xmlns:{prefix}"), namespace),
+            };
+        }
+        parent.fragment(&self.xml);
     }
 }
 
@@ -99,12 +143,17 @@ pub fn document(root: &str, changes: &[Change]) -> Vec<u8> {
 
 fn write(diff: &mut Open<'_>, prefix: &str, change: &Change) {
     match change {
-        Change::Document { sel, new, previous } => diff.child(&format!("{prefix}:document"), |d| {
+        Change::Document { sel, new, previous, patch } => diff.child(&format!("{prefix}:document"), |d| {
             d.attribute("sel", sel);
             for (name, tag) in [("new-etag", new), ("previous-etag", previous)] {
                 if let Some(tag) = tag {
                     d.attribute(name, tag);
                 }
+            }
+            match patch {
+                Patch::Untold => {}
+                Patch::Nothing => d.child(&format!("{prefix}:body-not-changed"), |_| {}),
+                Patch::Operations(operations) => operations.iter().for_each(|o| o.write(d, prefix)),
             }
         }),
         Change::Element { sel, content } => diff.child(&format!("{prefix}:element"), |e| {
@@ -113,13 +162,7 @@ fn write(diff: &mut Open<'_>, prefix: &str, change: &Change) {
                 e.attribute("exists", "false");
                 return;
             };
-            for (prefix, namespace) in &content.declarations {
-                match prefix {
-                    None => e.attribute("xmlns", namespace),
-                    Some(prefix) => e.attribute(&format!("xmlns:{prefix}"), namespace),
-                };
-            }
-            e.fragment(&content.xml);
+            content.write(e);
         }),
         Change::Attribute { sel, value } => diff.child(&format!("{prefix}:attribute"), |a| {
             a.attribute("sel", sel);
@@ -146,7 +189,8 @@ mod tests {
             let selector = NodeSelector::parse(sel, &bindings, Some("urn:d")).unwrap();
             [Change::of(Some(&text), &selector, sel).unwrap(), Change::of(None, &selector, sel).unwrap()]
         };
-        let mut changes = vec![Change::Document { sel: "u/d".into(), new: Some("2".into()), previous: None }];
+        let patch = Patch::Untold;
+        let mut changes = vec![Change::Document { sel: "u/d".into(), new: Some("2".into()), previous: None, patch }];
         changes.extend(find("a:a/b"));
         changes.extend(find("a:a/b/@x:c"));
         let bytes = document("http://h/", &changes);

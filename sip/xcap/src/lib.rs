@@ -12,6 +12,7 @@
 mod conflict;
 pub mod diff;
 mod edit;
+pub mod patch;
 pub mod schema;
 mod selector;
 mod start_tag;

@@ -14,7 +14,7 @@ use sip_proto::{Flow, HeaderName, Message, derived, edit};
 use sip_xcap::diff;
 
 use super::resources::{self, Reader, Resource};
-use super::{MAX_PER_USER, Told, Watch, XcapDiff};
+use super::{MAX_PER_USER, Mode, Told, Watch, XcapDiff};
 use crate::reply::No;
 
 /// §4.5.
@@ -90,7 +90,9 @@ impl XcapDiff {
             flow: *flow,
             contact,
             event: event.into(),
+            mode: mode(message),
             told: Told::default(),
+            steps: Vec::new(),
             full: true,
         };
         state.watches.insert(id, watch);
@@ -117,7 +119,7 @@ impl XcapDiff {
         let tag = watch.dialog.id().local_tag.to_vec();
         accept(step, flow, message, seconds, &tag, &watch.contact)?;
         watch.dialog.responded(message, 200);
-        (watch.flow, watch.full) = (*flow, true);
+        (watch.flow, watch.full, watch.mode) = (*flow, true, mode(message));
         if let Some(resources) = resources {
             watch.resources = resources;
         }
@@ -152,6 +154,10 @@ fn reader(request: &Request<'_>) -> Result<Arc<User>, No> {
         Caller::User(user) => Ok(user.clone()),
         Caller::Trusted | Caller::Foreign => Err(No::Status(403)),
     }
+}
+
+fn mode(message: &Message<'_>) -> Mode {
+    message.value(HeaderName::Event).and_then(Event::parse).map_or(Mode::None, |event| Mode::of(&event))
 }
 
 fn granted(message: &Message<'_>) -> Result<u32, No> {
