@@ -112,7 +112,7 @@ impl Presence {
         let list = self.lists.list(uri);
         let mut shard = self.shard(uri.as_str());
         let Some((p, _)) = shard.get(uri.as_str()) else { return };
-        for (_, watch) in &mut p.watches {
+        for (_, watch) in p.awake() {
             self.leave_members(uri, watch);
             if let Package::List(following) = &mut watch.package {
                 match &list {
@@ -143,7 +143,7 @@ impl Presence {
         let found = {
             let mut shard = self.shard(list.as_str());
             shard.get(list.as_str()).and_then(|(p, _)| {
-                let watch = p.watch(number)?;
+                let watch = self.watch(list, p, number)?;
                 let Package::List(following) = &watch.package else { return None };
                 Some((following.list.clone(), watch.watcher.clone()))
             })
@@ -152,7 +152,7 @@ impl Presence {
         let states: Vec<Seen> = members.members.iter().map(|m| self.state_of(m, &watcher, unix)).collect();
         let mut shard = self.shard(list.as_str());
         let Some((p, _)) = shard.get(list.as_str()) else { return };
-        let Some(watch) = p.watch(number) else { return };
+        let Some(watch) = self.watch(list, p, number) else { return };
         let (states, made_of) = watch.filtered_members(list.as_str(), states);
         if let Some(hurry) = changed {
             if watch.list_news(&states).is_empty() && !watch.has_lost(&states) {
@@ -181,7 +181,7 @@ impl Presence {
         ready: &mut Vec<Ready>,
     ) {
         let domain = self.parts.home.domain();
-        let bytes = p.watch(number).and_then(|w| w.notify_list(now, list.as_str(), domain, states));
+        let bytes = self.watch(list, p, number).and_then(|w| w.notify_list(now, list.as_str(), domain, states));
         self.hand_over(list, p, number, bytes, ready);
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use sip_ims::Aor;
@@ -12,6 +13,9 @@ use crate::presentity::View;
 
 /// The collection of [`Documents`](sip_ims::ports::Documents) that keeps summaries; their keys are addresses-of-record.
 pub const SUMMARIES: &str = "message-summary";
+
+/// Least time between two NOTIFYs of a mailbox (RFC 3842 §3.11).
+pub(crate) const PACE: Duration = Duration::from_secs(1);
 
 /// All users' mailboxes in which anything was ever counted.
 #[derive(Default)]

@@ -19,8 +19,8 @@ impl Presence {
         let mut shard = self.shard(owner.as_str());
         {
             let (p, _) = shard.entry(&owner);
-            if p.manipulated.as_deref() != read.as_ref() {
-                p.manipulated = read.map(Arc::new);
+            if p.content().manipulated.as_deref() != read.as_ref() {
+                p.content().manipulated = read.map(Arc::new);
                 p.touch(false);
                 self.enqueue(&owner, p);
             }

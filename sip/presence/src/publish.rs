@@ -65,23 +65,18 @@ impl Presence {
         let mut shard = self.shard(aor.as_str());
         let result = {
             let (p, mut calendar) = shard.entry(aor);
-            let place = match wish.etag {
-                None => None,
-                // RFC 3903 §6 step 4.
-                Some(etag) => Some(
-                    p.publications
-                        .iter()
-                        .position(|b| b.etag == etag && b.expires_at > step.unix)
-                        .ok_or(No::Status(412)),
-                ),
-            };
+            // RFC 3903 §6 step 4.
+            let place = wish.etag.map(|etag| {
+                let known = p.publications().iter().position(|b| b.etag == etag && b.expires_at > step.unix);
+                known.ok_or(No::Status(412))
+            });
             place.transpose().and_then(|place| {
-                let full = p.publications.len() >= self.config.publications_per_user
+                let full = p.publications().len() >= self.config.publications_per_user
                     || self.publications.load(Relaxed) >= self.config.publications;
                 if place.is_none() && full && wish.seconds > 0 {
                     return Err(No::Busy);
                 }
-                let old = place.map(|i| p.publications[i].clone());
+                let old = place.map(|i| p.publications()[i].clone());
                 let new = Publication {
                     id: old.as_ref().map_or_else(|| self.draw(), |o| o.id),
                     etag: self.draw(),
@@ -97,17 +92,17 @@ impl Presence {
                 self.commit(step, request, aor, &new, wish.seconds)?;
                 let same = old.as_ref().is_some_and(|o| o.document == new.document && wish.seconds > 0);
                 match place {
-                    Some(i) if same && wish.document.is_none() => p.publications[i] = new.clone(),
+                    Some(i) if same && wish.document.is_none() => p.content().publications[i] = new.clone(),
                     Some(i) => {
-                        p.publications.remove(i);
+                        p.content().publications.remove(i);
                         if wish.seconds > 0 {
-                            p.publications.push(new.clone());
+                            p.content().publications.push(new.clone());
                         } else {
                             self.publications.fetch_sub(1, Relaxed);
                         }
                     }
                     None if wish.seconds > 0 => {
-                        p.publications.push(new.clone());
+                        p.content().publications.push(new.clone());
                         self.publications.fetch_add(1, Relaxed);
                     }
                     None => {}
@@ -117,7 +112,7 @@ impl Presence {
                 }
                 if !same && (place.is_some() || wish.seconds > 0) {
                     p.touch(false);
-                    if !p.watches.is_empty() || self.followers.follow(aor) {
+                    if p.watched() > 0 || self.followers.follow(aor) {
                         self.enqueue(aor, p);
                     }
                 }
@@ -244,9 +239,9 @@ impl Presence {
     fn withdraw(&self, aor: &Aor, etag: u64) {
         let mut shard = self.shard(aor.as_str());
         if let Some((p, _)) = shard.get(aor.as_str())
-            && let Some(at) = p.publications.iter().position(|b| b.etag == etag)
+            && let Some(at) = p.publications().iter().position(|b| b.etag == etag)
         {
-            p.publications.remove(at);
+            p.content().publications.remove(at);
             self.publications.fetch_sub(1, Relaxed);
             p.touch(false);
             self.enqueue(aor, p);

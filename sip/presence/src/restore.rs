@@ -42,9 +42,9 @@ impl Presence {
         let mut shard = self.shard(aor.as_str());
         let (p, mut calendar) = shard.entry(aor);
         // Who has published since the start knows better.
-        if p.publications.iter().all(|known| known.id != publication.id) {
+        if p.publications().iter().all(|known| known.id != publication.id) {
             Presence::expect(&mut calendar, aor, p, publication.expires_at);
-            p.publications.push(publication);
+            p.content().publications.push(publication);
             self.publications.fetch_add(1, Relaxed);
         }
     }
@@ -89,7 +89,7 @@ impl Presence {
         self.set_rates(&mut watch, now, &event);
         let mut shard = self.shard(aor.as_str());
         let (p, mut calendar) = shard.entry(aor);
-        if self.dialogs(key).contains_key(&key) {
+        if self.watched_in(key).is_some() {
             return;
         }
         let due = watch.due(now, unix).unwrap_or(unix + 1);
@@ -124,27 +124,28 @@ impl Presence {
         {
             let (p, mut calendar) = shard.entry(&aor);
             let stored: HashSet<&str> = rows.iter().map(|row| row.key).collect();
-            let before = p.publications.len();
+            let before = p.publications().len();
             let mut changed = false;
-            p.publications.retain(|known| stored.contains(&*Publication::row_key(known.id)));
-            changed |= p.publications.len() != before;
+            let publications = &mut p.content().publications;
+            publications.retain(|known| stored.contains(&*Publication::row_key(known.id)));
+            changed |= publications.len() != before;
             for publication in rows.iter().filter(|r| r.node != self.config.node).filter_map(rows::read_publication) {
                 if publication.expires_at <= unix {
                     continue;
                 }
                 Presence::expect(&mut calendar, &aor, p, publication.expires_at);
-                match p.publications.iter_mut().find(|known| known.id == publication.id) {
+                match p.content().publications.iter_mut().find(|known| known.id == publication.id) {
                     Some(known) => {
                         changed |= known.document != publication.document;
                         *known = publication;
                     }
                     None => {
-                        p.publications.push(publication);
+                        p.content().publications.push(publication);
                         changed = true;
                     }
                 }
             }
-            self.publications.fetch_add(p.publications.len(), Relaxed);
+            self.publications.fetch_add(p.publications().len(), Relaxed);
             self.publications.fetch_sub(before, Relaxed);
             if changed {
                 p.touch(false);

@@ -17,7 +17,6 @@ use sip_proto::subscription::{NotifierEvent, NotifierStep};
 use sip_proto::uri::Uri;
 use sip_proto::{HeaderName, Message, Method};
 use siphasher::sip::SipHasher13;
-use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher128};
 
 use crate::abroad::Abroad;
 use crate::book::Book;
@@ -27,7 +26,8 @@ use crate::counts::Counts;
 use crate::follow::Followers;
 use crate::lists::Shelf;
 use crate::mailbox;
-use crate::presentity::{Handset, Presentity};
+use crate::packed::Packer;
+use crate::presentity::{Handset, Heat, Presentity};
 use crate::rules::{Decision, Handling, Watcher, canonical};
 use crate::services;
 use crate::takeover::Takeover;
@@ -51,9 +51,10 @@ pub struct Presence {
     pub(crate) config: Config,
     pub(crate) parts: Parts,
     shards: Box<[Mutex<Shard>]>,
-    /// By dialog: whose presentity, and the number there.
+    /// By number: whose presentity.
     dialogs: Box<[Mutex<Dialogs>]>,
     hasher: RandomState,
+    pub(crate) packer: Packer,
     pub(crate) book: Book,
     pub(crate) lists: Shelf,
     pub(crate) mailboxes: mailbox::Shelf,
@@ -77,23 +78,29 @@ pub struct Presence {
 /// Locks are taken in this order: the stack's shard, this, the registrar's table, the store's queue.
 #[derive(Default)]
 pub(crate) struct Shard {
-    pub presentities: HashMap<Aor, Presentity>,
+    pub presentities: HashMap<Aor, Box<Presentity>>,
     /// Which presentities are looked at when: one entry for each, at or before the first second at which something of it ends.
     calendar: BTreeMap<u64, Vec<Aor>>,
+    /// Presentities that are not at rest.
+    awake: Vec<Aor>,
 }
 
 const SHARDS: usize = 64;
 
-/// How many subscriptions each watcher has.
+/// How many subscriptions each watcher has, by a keyed hash of its URI.
 #[derive(Default)]
-struct Watchers(Mutex<HashMap<Arc<str>, usize>>);
+struct Watchers(Mutex<HashMap<u64, u32>>);
 
-/// Whose presentity a dialog watches, and the watch's number there.
-type Dialogs = HashMap<DialogKey, (Aor, u64)>;
+/// Whose presentity a subscription watches, by its [`DialogKey::number`].
+type Dialogs = HashMap<u64, Aor>;
 
 impl Presence {
     pub fn new(config: Config, parts: Parts) -> Arc<Presence> {
+        let mut key = [0; 16];
+        key.copy_from_slice(&config.key[..16]);
+        let packer = Packer { started: Instant::now(), home: parts.home.clone(), pace: config.pace, key };
         Arc::new_cyclic(|me| Presence {
+            packer,
             parts,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             dialogs: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -156,18 +163,23 @@ impl Presence {
         self.dialogs[key.0 as usize % SHARDS].lock()
     }
 
+    /// Whose presentity a dialog watches.
+    pub(crate) fn watched_in(&self, key: DialogKey) -> Option<Aor> {
+        self.dialogs(key).get(&key.number()).cloned()
+    }
+
+    /// A subscription, awake.
+    pub(crate) fn watch<'p>(&self, aor: &Aor, p: &'p mut Presentity, number: u64) -> Option<&'p mut Watch> {
+        p.watch(aor, &self.packer, number)
+    }
+
     /// Unlike every other of this process, and most likely of all.
     pub(crate) fn draw(&self) -> u64 {
         self.hasher.hash_one(self.unique.fetch_add(1, Relaxed))
     }
 
-    /// The same after a restart: it names rows.
     pub(crate) fn dialog_key(&self, message: &Message<'_>) -> DialogKey {
-        let mut key = [0; 16];
-        key.copy_from_slice(&self.config.key[..16]);
-        let mut hash = SipHasher128::new_with_key(&key);
-        hash.write(&sip_ims::notify::dialog_key(message));
-        DialogKey(hash.finish128().as_u128())
+        self.packer.dialog_key(&sip_ims::notify::dialog_key(message))
     }
 
     /// Who sends this, as a watcher.
@@ -213,8 +225,8 @@ impl Presence {
         }
         let mut shard = self.shard(aor.as_str());
         let Some((p, _)) = shard.get(aor.as_str()) else { return };
-        let live = |p: &Presentity| p.manipulated.is_some() || p.publications.iter().any(|b| b.expires_at > unix);
-        if live(p) {
+        let content = p.content();
+        if content.manipulated.is_some() || content.publications.iter().any(|b| b.expires_at > unix) {
             let view = self.view(aor, p, &seen(&decision), unix);
             drop(shard);
             services::to_features(&view.body, features);
@@ -257,7 +269,7 @@ impl Presence {
 
     /// Feeds a watch's notifier and does what it says.
     pub(crate) fn step(&self, aor: &Aor, p: &mut Presentity, now: Instant, number: u64, event: NotifierEvent) {
-        let Some(watch) = p.watch(number) else { return };
+        let Some(watch) = self.watch(aor, p, number) else { return };
         let (notifier, step) = watch.notifier.clone().step(now, event);
         watch.notifier = notifier;
         self.follow(aor, p, now, number, step);
@@ -268,12 +280,12 @@ impl Presence {
             return self.remove(aor, p, number);
         }
         if step.notify {
-            p.ready.push(number);
+            p.content().ready.push(number);
             return self.enqueue(aor, p);
         }
         // It may want to be looked at earlier than the calendar knows: the worker enters that.
-        let due = p.watch(number).and_then(|w| w.due(now, unix_now()));
-        if due.is_some_and(|at| p.due == 0 || at < p.due) {
+        let due = self.watch(aor, p, number).and_then(|w| w.due(now, unix_now()));
+        if due.is_some_and(|at| p.due == 0 || at < p.due.into()) {
             self.enqueue(aor, p);
         }
     }
@@ -281,38 +293,39 @@ impl Presence {
     /// Takes a watch in, whose dialog is new.
     pub(crate) fn admit(&self, aor: &Aor, p: &mut Presentity, watch: Watch) -> u64 {
         self.follow_members(aor, &watch);
-        let (key, watcher) = (watch.key, watch.watcher.uri.clone());
-        *self.watchers.0.lock().entry(watcher).or_default() += 1;
-        let number = p.add(watch);
-        self.dialogs(key).insert(key, (aor.clone(), number));
+        let key = watch.key;
+        *self.watchers.0.lock().entry(self.hasher.hash_one(&*watch.watcher.uri)).or_default() += 1;
+        p.add(watch);
+        self.dialogs(key).insert(key.number(), aor.clone());
         self.subscriptions.fetch_add(1, Relaxed);
-        number
+        key.number()
     }
 
     /// Forgets a watch; its row is gone already.
     pub(crate) fn remove(&self, aor: &Aor, p: &mut Presentity, number: u64) {
-        let Some(at) = p.position(number) else { return };
-        let (_, watch) = p.watches.remove(at);
+        let Some(watch) = p.remove(aor, &self.packer, number) else { return };
         self.leave_members(aor, &watch);
-        self.dialogs(watch.key).remove(&watch.key);
+        self.dialogs(watch.key).remove(&number);
         self.subscriptions.fetch_sub(1, Relaxed);
+        let watcher = self.hasher.hash_one(&*watch.watcher.uri);
         let mut watchers = self.watchers.0.lock();
-        if let Some(count) = watchers.get_mut(&watch.watcher.uri) {
+        if let Some(count) = watchers.get_mut(&watcher) {
             *count -= 1;
             if *count == 0 {
-                watchers.remove(&watch.watcher.uri);
+                watchers.remove(&watcher);
             }
         }
     }
 
     /// Whether a watcher has as many subscriptions as anybody may have.
     pub(crate) fn has_too_many(&self, watcher: &str) -> bool {
-        self.watchers.0.lock().get(watcher).is_some_and(|count| *count >= self.config.subscriptions_per_watcher)
+        let count = self.watchers.0.lock().get(&self.hasher.hash_one(watcher)).copied();
+        count.is_some_and(|count| count as usize >= self.config.subscriptions_per_watcher)
     }
 
     /// Something happened to a watch: those who watch the watchers are told.
     pub(crate) fn tell_of(&self, aor: &Aor, p: &mut Presentity, now: Instant, number: u64, event: winfo::Event) {
-        let Some(watch) = p.watch(number).filter(|w| w.is_presence() && !w.fetch) else { return };
+        let Some(watch) = self.watch(aor, p, number).filter(|w| w.is_presence() && !w.fetch) else { return };
         let entry = watch.entry(event);
         for number in p.note(&entry) {
             self.step(aor, p, now, number, NotifierEvent::Changed);
@@ -321,8 +334,8 @@ impl Presence {
 
     /// Enters a presentity into its shard's calendar if it must be looked at by then.
     pub(crate) fn expect(calendar: &mut Calendar<'_>, aor: &Aor, p: &mut Presentity, at: u64) {
-        if p.due == 0 || at < p.due {
-            p.due = at;
+        if p.due == 0 || at < p.due.into() {
+            p.due = u32::try_from(at).unwrap_or(u32::MAX);
             calendar.0.entry(at).or_default().push(aor.clone());
         }
     }
@@ -334,18 +347,40 @@ pub(crate) struct Calendar<'a>(&'a mut BTreeMap<u64, Vec<Aor>>);
 impl Shard {
     /// The presentity, made if it is not there.
     pub fn entry(&mut self, aor: &Aor) -> (&mut Presentity, Calendar<'_>) {
-        let presentity = self.presentities.entry(aor.clone()).or_default();
+        let presentity: &mut Presentity = self.presentities.entry(aor.clone()).or_default();
+        if std::mem::replace(&mut presentity.heat, Heat::Hot) == Heat::Cold {
+            self.awake.push(aor.clone());
+        }
         (presentity, Calendar(&mut self.calendar))
     }
 
     pub fn get(&mut self, aor: &str) -> Option<(&mut Presentity, Calendar<'_>)> {
-        let presentity = self.presentities.get_mut(aor)?;
+        let (name, found) = self.presentities.get_key_value(aor)?;
+        if found.heat == Heat::Cold {
+            self.awake.push(name.clone());
+        }
+        let presentity: &mut Presentity = self.presentities.get_mut(aor)?;
+        presentity.heat = Heat::Hot;
         Some((presentity, Calendar(&mut self.calendar)))
+    }
+
+    /// Lets those rest that nobody has looked at since the last time.
+    pub fn rest(&mut self, packer: &Packer) {
+        for aor in std::mem::take(&mut self.awake) {
+            let Some(p) = self.presentities.get_mut(&aor) else { continue };
+            if p.heat == Heat::Hot {
+                p.heat = Heat::Warm;
+                self.awake.push(aor);
+            } else {
+                p.heat = Heat::Cold;
+                p.rest(&aor, packer);
+            }
+        }
     }
 
     /// Forgets a presentity of which nothing is left.
     pub fn tidy(&mut self, aor: &str) {
-        if self.presentities.get(aor).is_some_and(Presentity::is_empty) {
+        if self.presentities.get(aor).is_some_and(|p| p.is_empty()) {
             self.presentities.remove(aor);
         }
     }
@@ -357,7 +392,7 @@ impl Shard {
             let second = *entry.key();
             for aor in entry.remove() {
                 // An entry that was overtaken by an earlier one says nothing any more.
-                if let Some(p) = self.presentities.get_mut(&aor).filter(|p| p.due == second) {
+                if let Some(p) = self.presentities.get_mut(&aor).filter(|p| u64::from(p.due) == second) {
                     p.due = 0;
                     due.push(aor);
                 }

@@ -15,6 +15,7 @@ use sip_proto::{Flow, HeaderName, Hop, Message, derived, edit};
 
 use crate::counts::add;
 use crate::filters::Asked;
+use crate::mailbox;
 use crate::names::{PIDF_DIFF_TYPE, PIDF_TYPE, SUMMARY_TYPE, WATCHERINFO_TYPE};
 use crate::presentity::Presentity;
 use crate::reply::No;
@@ -97,7 +98,7 @@ impl Presence {
 
     fn known(&self, message: &Message<'_>) -> Option<(Aor, u64)> {
         let key = self.dialog_key(message);
-        self.dialogs(key).get(&key).cloned()
+        Some((self.watched_in(key)?, key.number()))
     }
 
     fn try_subscribe(&self, step: &mut Step<'_>, request: &Request<'_>, aor: &Aor, kind: Kind) -> Result<(), No> {
@@ -206,14 +207,14 @@ impl Presence {
         seconds: u32,
     ) -> Result<u64, No> {
         let key = watch.key;
-        if p.watches.len() >= self.config.subscriptions_per_user
+        if p.watched() >= self.config.subscriptions_per_user
             || self.subscriptions.load(Relaxed) >= self.config.subscriptions
             || self.followers.members() + watch.members() > self.config.subscriptions
         {
             return Err(No::Busy);
         }
         // It has a dialog already, whose tag this lacks.
-        if self.dialogs(key).contains_key(&key) {
+        if self.watched_in(key).is_some() {
             return Err(No::Status(482));
         }
         let due = watch.due(step.now, step.unix).unwrap_or(step.unix + 64);
@@ -250,7 +251,7 @@ impl Presence {
         let seconds = self.granted(message)?;
         let mut shard = self.shard(aor.as_str());
         let (p, mut calendar) = shard.get(aor.as_str()).ok_or(No::Status(481))?;
-        let watch = p.watch(number).ok_or(No::Status(481))?;
+        let watch = self.watch(aor, p, number).ok_or(No::Status(481))?;
         let to = message.value(HeaderName::To).and_then(derived::tag);
         if to != Some(watch.dialog.id().local_tag) || watch.notifier.is_terminated() {
             return Err(No::Status(481));
@@ -308,8 +309,7 @@ impl Presence {
     /// The least time between two NOTIFYs.
     fn pace_of(&self, kind: Kind) -> Duration {
         match kind {
-            // RFC 3842 §3.11.
-            Kind::Summary => Duration::from_secs(1),
+            Kind::Summary => mailbox::PACE,
             Kind::Presence | Kind::Winfo => self.config.pace,
         }
     }
@@ -336,7 +336,7 @@ impl Presence {
                 me.subscribed(finish, result);
             }
         });
-        let Some(watch) = p.watch(number) else { return Err(No::Status(481)) };
+        let Some(watch) = self.watch(aor, p, number) else { return Err(No::Status(481)) };
         watch.reserved = watch.dialog.local_sequence().unwrap_or(0) + RESERVE;
         let written = match seconds {
             0 => {
@@ -388,7 +388,7 @@ impl Presence {
         }
         let mut shard = self.shard(aor.as_str());
         let Some((p, _)) = shard.get(aor.as_str()) else { return };
-        let Some(watch) = p.watch(number) else { return };
+        let Some(watch) = self.watch(&aor, p, number) else { return };
         let (contact, list) = (watch.contact.clone(), matches!(watch.package, Package::List(_)));
         drop(shard);
         // Before its NOTIFY.
@@ -403,12 +403,12 @@ impl Presence {
         let now = Instant::now();
         let mut shard = self.shard(aor.as_str());
         let Some((p, _)) = shard.get(aor.as_str()) else { return };
-        let Some(watch) = p.watch(number) else { return };
+        let Some(watch) = self.watch(&aor, p, number) else { return };
         watch.owed = true;
         let fetch = watch.fetch;
         if first {
             // Its notifier has asked for the first NOTIFY when it was made.
-            p.ready.push(number);
+            p.content().ready.push(number);
             self.enqueue(&aor, p);
             if !fetch {
                 self.tell_of(&aor, p, now, number, winfo::Event::Subscribe);

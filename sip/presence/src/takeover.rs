@@ -94,10 +94,10 @@ impl Presence {
             let name = key.row_key();
             let row = rows.iter().find(|row| row.key == name && row.expires_at > unix as i64);
             let taken = row.is_some_and(|row| self.take(owner, row, unix));
-            let known = self.dialogs(key).get(&key).cloned();
+            let known = self.watched_in(key);
             let result = match (known, Message::parse(&bytes)) {
-                (Some((aor, number)), Ok(message)) => {
-                    self.prolong(transaction, &message, &flow, (Instant::now(), unix), &aor, number)
+                (Some(aor), Ok(message)) => {
+                    self.prolong(transaction, &message, &flow, (Instant::now(), unix), &aor, key.number())
                 }
                 _ => Err(No::Status(481)),
             };
@@ -111,13 +111,12 @@ impl Presence {
     /// Those of ours that are with another node now.
     fn let_go(&self, owner: &Aor, rows: &[StateRow<'_>]) {
         let theirs = rows.iter().filter(|row| row.node != self.config.node);
-        let keys: Vec<DialogKey> = theirs.filter_map(|row| rows::dialog_of(row)).collect();
-        if keys.is_empty() {
+        let gone: Vec<u64> = theirs.filter_map(|row| rows::dialog_of(row)).map(DialogKey::number).collect();
+        if gone.is_empty() {
             return;
         }
         let mut shard = self.shard(owner.as_str());
         if let Some((p, _)) = shard.get(owner.as_str()) {
-            let gone: Vec<u64> = p.watches.iter().filter(|(_, w)| keys.contains(&w.key)).map(|(n, _)| *n).collect();
             gone.into_iter().for_each(|number| self.remove(owner, p, number));
         }
         shard.tidy(owner.as_str());
@@ -133,10 +132,9 @@ impl Presence {
         }
         let now = Instant::now();
         self.restore_watch(owner, kept, row.expires_at.unsigned_abs(), now, unix, now);
-        let Some((_, number)) = self.dialogs(key).get(&key).cloned() else { return false };
         let mut shard = self.shard(owner.as_str());
         let Some((p, _)) = shard.get(owner.as_str()) else { return false };
-        let Some(watch) = p.watch(number) else { return false };
+        let Some(watch) = self.watch(owner, p, key.number()) else { return false };
         watch.reserved = watch.dialog.local_sequence().unwrap_or(0) + crate::watch::RESERVE;
         if let Err(error) = self.write_row(owner, watch, None) {
             // It is written again with its next NOTIFY.

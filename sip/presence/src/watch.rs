@@ -25,6 +25,11 @@ use crate::winfo::{self, Untold};
 pub struct DialogKey(pub u128);
 
 impl DialogKey {
+    /// Names the subscription among those to one presentity.
+    pub fn number(self) -> u64 {
+        self.0 as u64
+    }
+
     /// The key of its row.
     pub fn row_key(self) -> String {
         format!("s{:032x}", self.0)
@@ -115,7 +120,7 @@ impl Watch {
     /// As winfo shows it.
     pub fn entry(&self, event: winfo::Event) -> winfo::Entry {
         winfo::Entry {
-            id: self.key.0 as u64,
+            id: self.key.number(),
             uri: self.watcher.uri.clone(),
             event,
             active: self.notifier.is_active(),
@@ -126,8 +131,7 @@ impl Watch {
 
     /// The second at which its notifier wants to be looked at.
     pub fn due(&self, now: Instant, unix: u64) -> Option<u64> {
-        let left = self.notifier.deadline()?.saturating_duration_since(now);
-        Some(unix + left.as_secs() + u64::from(left.subsec_nanos() > 0))
+        self.notifier.deadline().map(|at| second(at, now, unix))
     }
 
     /// Each of its documents has everything, and goes only when it is another one than the last.
@@ -256,19 +260,24 @@ impl Watch {
         if let Package::List(following) = &self.package { following.list.members.len() } else { 0 }
     }
 
-    /// The next NOTIFY of watcher information; `all`: every watcher there is.
+    /// Whether its next document has every watcher. A change that is cut out of a partial one would never be heard: who filters gets
+    /// everything.
+    pub fn wants_all(&self) -> bool {
+        matches!(&self.package, Package::Winfo(untold) if untold.full || self.filters.is_some())
+    }
+
+    /// The next NOTIFY of watcher information; `all`: every watcher there is, for one who [wants](Self::wants_all) that.
     pub fn notify_winfo(
         &mut self,
         now: Instant,
         unix: u64,
         aor: &str,
-        all: impl FnOnce() -> Vec<winfo::Entry>,
+        all: Option<Vec<winfo::Entry>>,
     ) -> Option<Vec<u8>> {
         let Package::Winfo(untold) = &mut self.package else { return None };
-        // A change that is cut out of a partial document would never be heard: who filters gets everything.
-        let full = std::mem::take(&mut untold.full) || self.filters.is_some();
-        let entries = if full { all() } else { std::mem::take(&mut untold.entries) };
-        untold.entries.clear();
+        untold.full = false;
+        let (full, changed) = (all.is_some(), std::mem::take(&mut untold.entries));
+        let entries = all.unwrap_or(changed);
         let mut body = Vec::with_capacity(256 + 160 * entries.len());
         winfo::write(aor, untold.version, full, &entries, unix, &mut body);
         if let Some(asked) = &self.filters {
@@ -321,6 +330,12 @@ fn part_of(asked: &Asked, target: Target<'_>, view: &Arc<View>) -> Arc<View> {
         Some(part) if *part == *view.body => view.clone(),
         part => View::of(part.unwrap_or_default()),
     }
+}
+
+/// The second at or after a moment.
+pub fn second(at: Instant, now: Instant, unix: u64) -> u64 {
+    let left = at.saturating_duration_since(now);
+    unix + left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
 /// What is left of a granted time.

@@ -18,6 +18,7 @@ use crate::book::{MANIPULATED, RULES};
 use crate::counts::add;
 use crate::lists::LISTS;
 use crate::mailbox::SUMMARIES;
+use crate::packed::Held;
 use crate::presentity::{Presentity, Publication, View};
 use crate::rules::Handling;
 use crate::server::{Presence, seen};
@@ -43,6 +44,8 @@ struct Waiting {
 
 /// Registrations that wait to be looked at; beyond it watchers hear with the next change.
 const MAX_REGISTRATIONS: usize = 100_000;
+/// Seconds: what nobody has looked at for as long rests, at the latest after twice as long.
+const REST_EACH: u64 = 4;
 /// Watches told with the presentity locked once.
 const AT_ONCE: usize = 64;
 
@@ -163,35 +166,34 @@ impl Presence {
                     p.queued = false;
                     changed = p.changed.take();
                 }
-                for number in std::mem::take(&mut p.ready) {
-                    match p.watch(number).is_some_and(|w| matches!(w.package, Package::List(_))) {
+                for number in p.take_ready() {
+                    match self.watch(aor, p, number).is_some_and(|w| matches!(w.package, Package::List(_))) {
                         true => lists.push((number, None)),
                         false => self.write_notify(aor, p, number, now, unix, &mut ready),
                     }
                 }
                 if let Some(hurry) = changed {
-                    let from = after.map_or(0, |number| p.watches.partition_point(|(n, _)| *n <= number));
-                    let numbers: Vec<u64> = p.watches[from..].iter().take(AT_ONCE).map(|(n, _)| *n).collect();
-                    more = from + numbers.len() < p.watches.len();
+                    let numbers;
+                    (numbers, more) = p.numbers_after(after, AT_ONCE);
                     after = numbers.last().copied().or(after).or(Some(0));
                     for number in numbers {
-                        if p.watch(number).is_some_and(|w| matches!(w.package, Package::List(_)))
+                        if self.watch(aor, p, number).is_some_and(|w| matches!(w.package, Package::List(_)))
                             && lists.iter().all(|(n, _)| *n != number)
                         {
                             lists.push((number, Some(hurry)));
                         }
                         if self.is_news(aor, p, number, unix) {
-                            let limited = p.watch(number).is_some_and(|w| w.is_limited());
+                            let limited = self.watch(aor, p, number).is_some_and(|w| w.is_limited());
                             let event =
                                 if hurry && !limited { NotifierEvent::ChangedNow } else { NotifierEvent::Changed };
                             self.step(aor, p, now, number, event);
                         }
                     }
-                    for number in std::mem::take(&mut p.ready) {
+                    for number in p.take_ready() {
                         self.write_notify(aor, p, number, now, unix, &mut ready);
                     }
                 }
-                if !more && let Some(due) = p.next_due(now, unix) {
+                if !more && let Some(due) = p.next_due(&self.packer, now, unix) {
                     Presence::expect(&mut calendar, aor, p, due);
                 }
             }
@@ -219,18 +221,18 @@ impl Presence {
 
     /// Whether a watch of presence does not know yet what is true now.
     fn is_news(&self, aor: &Aor, p: &mut Presentity, number: u64, unix: u64) -> bool {
-        if !p.watch(number).is_some_and(|w| w.has_view() && w.notifier.is_active()) {
+        if !self.watch(aor, p, number).is_some_and(|w| w.has_view() && w.notifier.is_active()) {
             return false;
         }
         let Some(view) = self.view_of(aor, p, number, unix) else { return false };
-        let Some(watch) = p.watch(number) else { return false };
+        let Some(watch) = self.watch(aor, p, number) else { return false };
         let (document, due) = watch.filtered(aor.as_str(), &view);
         due && document.hash != watch.told
     }
 
     /// What the watcher of a presentity or mailbox may be told now.
     fn view_of(&self, aor: &Aor, p: &mut Presentity, number: u64, unix: u64) -> Option<Arc<View>> {
-        let watch = p.watch(number).filter(|w| w.has_view())?;
+        let watch = self.watch(aor, p, number).filter(|w| w.has_view())?;
         if matches!(watch.package, Package::Summary) {
             return Some(self.mailboxes.view(aor));
         }
@@ -256,12 +258,12 @@ impl Presence {
         unix: u64,
         ready: &mut Vec<Ready>,
     ) {
-        let Some(watch) = p.watch(number) else { return };
+        let Some(watch) = self.watch(aor, p, number) else { return };
         let bytes = match watch.has_view() {
             true => {
                 let (owed, told) = (watch.owed, watch.told);
                 let Some(view) = self.view_of(aor, p, number, unix) else { return };
-                let Some(watch) = p.watch(number) else { return };
+                let Some(watch) = self.watch(aor, p, number) else { return };
                 let (document, due) = watch.filtered(aor.as_str(), &view);
                 if !owed && (told == document.hash || !due) {
                     // What it was to hear has changed back, or it has heard it with the last one.
@@ -272,8 +274,8 @@ impl Presence {
             }
             false if matches!(watch.package, Package::List(_)) => return,
             false => {
-                let entries = p.entries();
-                p.watch(number).and_then(|w| w.notify_winfo(now, unix, aor.as_str(), || entries))
+                let all = watch.wants_all().then(|| p.entries(aor, &self.packer));
+                self.watch(aor, p, number).and_then(|w| w.notify_winfo(now, unix, aor.as_str(), all))
             }
         };
         self.hand_over(aor, p, number, bytes, ready);
@@ -288,7 +290,7 @@ impl Presence {
         bytes: Option<Vec<u8>>,
         ready: &mut Vec<Ready>,
     ) {
-        let Some(watch) = p.watch(number) else { return };
+        let Some(watch) = self.watch(aor, p, number) else { return };
         watch.owed = false;
         let Some(bytes) = bytes else {
             // All numbers are used, or the dialog is over.
@@ -312,7 +314,7 @@ impl Presence {
         let now = Instant::now();
         let mut shard = self.shard(aor.as_str());
         if let Some((p, _)) = shard.get(aor.as_str()) {
-            let Some(watch) = p.watch(number) else { return };
+            let Some(watch) = self.watch(aor, p, number) else { return };
             let (notifier, step) = watch.notifier.clone().step(now, NotifierEvent::Answered { status, retry_after });
             if !(200..300).contains(&status) {
                 watch.lost_track();
@@ -343,20 +345,22 @@ impl Presence {
             for aor in shard.due(unix) {
                 if let Some((p, mut calendar)) = shard.get(aor.as_str()) {
                     self.lapse(&aor, p, now, unix);
-                    let border =
-                        self.book.rules(&aor).and_then(|r| r.next_border(unix)).filter(|_| !p.watches.is_empty());
-                    if let Some(due) = p.next_due(now, unix).into_iter().chain(border).min() {
+                    let border = self.book.rules(&aor).and_then(|r| r.next_border(unix)).filter(|_| p.watched() > 0);
+                    if let Some(due) = p.next_due(&self.packer, now, unix).into_iter().chain(border).min() {
                         Presence::expect(&mut calendar, &aor, p, due.max(unix + 1));
                     }
                 }
                 shard.tidy(aor.as_str());
             }
+            if unix.is_multiple_of(REST_EACH) {
+                shard.rest(&self.packer);
+            }
         }
     }
 
     fn lapse(&self, aor: &Aor, p: &mut Presentity, now: Instant, unix: u64) {
-        let before = p.publications.len();
-        p.publications.retain(|publication| {
+        let before = p.publications().len();
+        p.content().publications.retain(|publication| {
             let live = publication.expires_at > unix;
             if !live {
                 let key = Publication::row_key(publication.id);
@@ -366,33 +370,32 @@ impl Presence {
             }
             live
         });
-        if p.publications.len() < before {
-            self.publications.fetch_sub(before - p.publications.len(), Relaxed);
+        let left = p.publications().len();
+        if left < before {
+            self.publications.fetch_sub(before - left, Relaxed);
             p.touch(false);
             self.enqueue(aor, p);
         }
         if self.book.rules(aor).is_some() {
             self.authorise(aor, p, now, unix);
         }
-        let due = p.watches.iter().filter(|(_, w)| w.notifier.deadline().is_some_and(|at| at <= now));
-        let due: Vec<u64> = due.map(|(number, _)| *number).collect();
-        for number in due {
-            if let Some(watch) = p.watch(number).filter(|w| w.notifier.is_overdue(now)) {
+        for number in p.numbers(|held| held.deadline(&self.packer).is_some_and(|at| at <= now)) {
+            if let Some(watch) = self.watch(aor, p, number).filter(|w| w.notifier.is_overdue(now)) {
                 watch.owed = true;
             }
             self.step(aor, p, now, number, NotifierEvent::Deadline);
-            let over = p.watch(number).filter(|w| w.notifier.is_terminated()).map(|w| w.key);
+            let over = self.watch(aor, p, number).filter(|w| w.notifier.is_terminated()).map(|w| w.key);
             if let Some(key) = over {
                 self.remove_row(aor, key);
-                self.owe(p, number);
+                self.owe(aor, p, number);
                 self.tell_of(aor, p, now, number, winfo::Event::Ended(EndReason::Timeout));
             }
         }
     }
 
     /// Its next NOTIFY must go whatever its watcher knows.
-    fn owe(&self, p: &mut Presentity, number: u64) {
-        if let Some(watch) = p.watch(number) {
+    fn owe(&self, aor: &Aor, p: &mut Presentity, number: u64) {
+        if let Some(watch) = self.watch(aor, p, number) {
             watch.owed = true;
         }
     }
@@ -470,10 +473,9 @@ impl Presence {
     }
 
     fn authorise(&self, aor: &Aor, p: &mut Presentity, now: Instant, unix: u64) {
-        let numbers: Vec<u64> = p.watches.iter().filter(|(_, w)| w.is_presence()).map(|(n, _)| *n).collect();
         let mut shown = false;
-        for number in numbers {
-            let Some(watch) = p.watch(number).filter(|w| !w.notifier.is_terminated()) else { continue };
+        for number in p.numbers(Held::is_presence) {
+            let Some(watch) = self.watch(aor, p, number).filter(|w| !w.notifier.is_terminated()) else { continue };
             let decision = self.decide(aor, &watch.watcher, unix);
             let (active, key) = (watch.notifier.is_active(), watch.key);
             let end = |reason| NotifierEvent::Ended { reason, retry_after: None };
@@ -505,6 +507,7 @@ impl Presence {
                 self.tell_of(aor, p, now, number, told);
             }
         }
+        p.forget_shown();
         if shown {
             p.look_again();
             self.enqueue(aor, p);
