@@ -2,10 +2,10 @@
 
 use sip_ims::{Home, User};
 use sip_net::driver::write_via;
-use sip_proto::build::write_top_via;
+use sip_proto::build::{top_via_span, write_top_via};
 use sip_proto::edit::number;
 use sip_proto::endpoint::{Branch, Endpoint};
-use sip_proto::headers::{Credentials, Privacy, list};
+use sip_proto::headers::{Credentials, Privacy};
 use sip_proto::privacy::{self, Hidden, Neighbour, Seal};
 use sip_proto::{Edits, Flow, HeaderName, Hop, Message, Method, derived};
 
@@ -265,9 +265,9 @@ fn common(plan: &Plan<'_>, target: &Target, hop: &Hop, edits: &mut Edits) {
     request_uri(plan, target, edits);
     let hidden = hide(plan, hop, edits);
     if !hidden.header
-        && let Some(via) = message.value(HeaderName::Via).and_then(|v| list(v).next())
+        && let Some(via) = top_via_span(message)
     {
-        edits.replace(message.range_of(via), |t| write_top_via(via, plan.source.remote, t));
+        edits.replace(via, |t| write_top_via(message, plan.source.remote, t));
     }
     match message.line(HeaderName::MaxForwards) {
         Some(line) => {

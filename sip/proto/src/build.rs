@@ -14,7 +14,7 @@ mod reason;
 mod top_via;
 
 pub use reason::reason_phrase;
-pub use top_via::write as write_top_via;
+pub use top_via::{span as top_via_span, write as write_top_via};
 
 /// A response to a request, with everything that RFC 3261 §8.2.6.2 has copied from it.
 ///
@@ -67,15 +67,13 @@ impl<'r> Response<'r> {
     fn write_copied(&self, w: &mut Writer<'_>) {
         let request = self.request;
         for (i, line) in request.lines(HeaderName::Via).enumerate() {
-            match (self.source, request.top_via()) {
-                (Some(source), Some(top)) if i == 0 => w.header(HeaderName::Via, |out| {
-                    let value = line.value();
-                    // Its parameters end where the top value does.
-                    let end = request.range_of(top.params.as_bytes()).end;
-                    top_via::complete(&request.bytes()[value.start..end], &top, source, out);
-                    out.extend_from_slice(&request.bytes()[end..value.end]);
+            let top = self.source.filter(|_| i == 0).and_then(|source| Some((source, top_via::span(request)?)));
+            match top {
+                Some((source, top)) => w.header(HeaderName::Via, |out| {
+                    top_via::write(request, source, out);
+                    out.extend_from_slice(&request.bytes()[top.end..line.value().end]);
                 }),
-                _ => w.line(request, line),
+                None => w.line(request, line),
             }
         }
         if self.makes_dialog() {

@@ -1,9 +1,10 @@
 //! Messages that follow from another message by rule: CANCEL and hop-by-hop ACK from a request.
 
 use crate::edit::number;
-use crate::headers::{Params, list};
+use crate::headers::{Params, list, quoted_end};
 use crate::message::Message;
 use crate::name::HeaderName;
+use crate::octet;
 
 /// The CANCEL for a request that was sent (RFC 3261 §9.1): its Request-URI, topmost Via, From, To, Call-ID, CSeq number
 /// and Route set.
@@ -45,24 +46,20 @@ pub fn tag(value: &[u8]) -> Option<&[u8]> {
     // brackets every parameter belongs to the header).
     let rest = match closing_angle(value) {
         Some(end) => &value[end..],
-        None => &value[memchr::memchr(b';', value)?..],
+        None => value,
     };
-    let from = memchr::memchr(b';', rest)?;
+    let from = octet::first(rest, octet::SEMICOLON)?;
     Params::new(&rest[from..]).get("tag").filter(|t| !t.is_empty())
 }
 
 /// Offset just behind the `>` that ends a name-addr, quotes respected; `None` without brackets.
 fn closing_angle(s: &[u8]) -> Option<usize> {
-    let mut quoted = false;
     let mut i = 0;
-    while i < s.len() {
+    loop {
+        i += octet::first(&s[i..], octet::QUOTE | octet::OPEN)?;
         match s[i] {
-            b'\\' if quoted => i += 1,
-            b'"' => quoted = !quoted,
-            b'<' if !quoted => return memchr::memchr(b'>', &s[i..]).map(|end| i + end + 1),
-            _ => {}
+            b'<' => return octet::first(&s[i..], octet::CLOSE).map(|end| i + end + 1),
+            _ => i += quoted_end(&s[i..])?,
         }
-        i += 1;
     }
-    None
 }

@@ -20,6 +20,7 @@ pub mod message;
 pub mod method;
 pub mod multipart;
 pub mod name;
+mod octet;
 pub mod privacy;
 pub mod refer;
 pub mod reliable;

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use crate::headers::{CSeq, Via};
 use crate::method::Method;
 use crate::name::HeaderName;
+use crate::octet;
 
 /// Bounds on what one message may hold. Sizes of whole messages are the carriers' business.
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +141,7 @@ impl<'a> Message<'a> {
         if buf.is_empty() {
             return Err(NotSip::Empty);
         }
-        let first_end = memchr(b'\n', buf).ok_or(NotSip::Unfinished)?;
+        let first_end = octet::line_feed(buf).ok_or(NotSip::Unfinished)?;
         let (start, mut defect) = start_line(trim_line(&buf[..first_end]))?;
         let mut message = Message {
             buf,
@@ -161,7 +162,7 @@ impl<'a> Message<'a> {
                 message.head_end = at;
                 break;
             }
-            let Some(line_len) = memchr(b'\n', &buf[at..]) else { return Err(NotSip::Unfinished) };
+            let Some(line_len) = octet::line_feed(&buf[at..]) else { return Err(NotSip::Unfinished) };
             let mut end = at + line_len + 1;
             if trim_line(&buf[at..end - 1]).is_empty() {
                 message.head_end = end;
@@ -396,7 +397,7 @@ fn header_line(buf: &[u8], start: usize, end: usize, limits: &Limits, plain: boo
     if line.len() > limits.line {
         return Err(Defect::LineTooLong);
     }
-    let colon = memchr(b':', line).ok_or(Defect::HeaderLine)?;
+    let colon = octet::first(line, octet::COLON).ok_or(Defect::HeaderLine)?;
     let mut spelt = &line[..colon];
     // "Name :" is allowed (RFC 3261 §25.1 HCOLON).
     while let [before @ .., b' ' | b'\t'] = spelt {

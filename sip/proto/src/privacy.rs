@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 
-use crate::build::write_top_via;
+use crate::build::{top_via_span, write_top_via};
 use crate::derived;
 use crate::edit::{self, Edits};
-use crate::headers::{NameAddr, Privacy, has_token, list, write_tokens};
+use crate::headers::{NameAddr, Privacy, has_token, write_tokens};
 use crate::message::{HeaderLine, Message};
 use crate::name::HeaderName;
 
@@ -196,12 +196,12 @@ fn restore_path(response: &Message<'_>, request: &Message<'_>, source: SocketAdd
     let whole = |t: &mut Vec<u8>, line: &HeaderLine| t.extend_from_slice(&request.bytes()[line.line()]);
     let mut vias = request.lines(HeaderName::Via);
     if let Some(first) = vias.next()
-        && let Some(top) = list(&request.bytes()[first.value()]).next()
+        && let Some(top) = top_via_span(request)
     {
         edits.insert(response.headers_start(), |t| {
             edit::header(t, HeaderName::Via.as_str(), |t| {
-                write_top_via(top, source, t);
-                t.extend_from_slice(&request.bytes()[request.range_of(top).end..first.value().end]);
+                write_top_via(request, source, t);
+                t.extend_from_slice(&request.bytes()[top.end..first.value().end]);
             });
             vias.for_each(|line| whole(t, line));
         });

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 
 use crate::headers::Params;
 use crate::headers::host::{ip, is_host};
-use crate::message::{any, decimal};
+use crate::message::decimal;
+use crate::octet;
 
 mod compare;
 mod phone;
@@ -75,35 +76,41 @@ impl<'a> Uri<'a> {
             uri.user = Some(&rest[..end]);
             uri.params = Params::new(&rest[end..]);
             Phone::parse(rest).filter(|_| !too_many(rest, b';'))?;
-        } else if rest.is_empty() || any(rest, |b| !is_uri_byte(b)) {
+        } else if rest.is_empty() || octet::seen(rest) & octet::NOT_URI != 0 {
             return None;
         }
         Some(uri)
     }
 
     fn sip(&mut self, rest: &'a [u8]) -> Option<()> {
-        if !escaped_well(rest) {
+        let mut seen = octet::seen(rest);
+        if seen & octet::NOT_URI != 0 || seen & octet::PERCENT != 0 && !escaped_well(rest) {
             return None;
         }
         // "@" can stand neither in parameters nor in headers unescaped, so the first one ends the userinfo.
-        let rest = match memchr::memchr(b'@', rest) {
-            Some(at) => {
-                let (user, password) = match memchr::memchr(b':', &rest[..at]) {
-                    Some(colon) => (&rest[..colon], Some(&rest[colon + 1..at])),
-                    None => (&rest[..at], None),
-                };
-                if user.is_empty() || memchr::memchr(b'@', &rest[at + 1..]).is_some() {
-                    return None;
-                }
-                (self.user, self.password) = (Some(user), password);
-                &rest[at + 1..]
+        let mut rest = rest;
+        if seen & octet::AT != 0 {
+            let at = octet::first(rest, octet::AT)?;
+            let (userinfo, after) = (&rest[..at], &rest[at + 1..]);
+            let (user, password) = match octet::first(userinfo, octet::COLON) {
+                Some(colon) => (&userinfo[..colon], Some(&userinfo[colon + 1..])),
+                None => (userinfo, None),
+            };
+            seen = octet::seen(after);
+            if user.is_empty() || seen & octet::AT != 0 {
+                return None;
             }
-            None => rest,
-        };
+            (self.user, self.password, rest) = (Some(user), password, after);
+        }
+        // Nearly always a name or an IPv4 address, and nothing else.
+        if seen & octet::NOT_HOST == 0 && !rest.is_empty() {
+            self.host = rest;
+            return Some(());
+        }
         let end = if rest.first() == Some(&b'[') {
             memchr::memchr(b']', rest)? + 1
         } else {
-            rest.iter().position(|b| matches!(b, b':' | b';' | b'?')).unwrap_or(rest.len())
+            octet::first(rest, octet::COLON | octet::SEMICOLON | octet::QUESTION).unwrap_or(rest.len())
         };
         self.host = &rest[..end];
         if !is_host(self.host) {
@@ -115,7 +122,7 @@ impl<'a> Uri<'a> {
             self.port = Some(decimal(&port[..digits]).and_then(|n| u16::try_from(n).ok())?);
             rest = &port[digits..];
         }
-        let params_end = memchr::memchr(b'?', rest).unwrap_or(rest.len());
+        let params_end = octet::first(rest, octet::QUESTION).unwrap_or(rest.len());
         let (params, headers) = (&rest[..params_end], &rest[params_end..]);
         if !matches!(params, [] | [b';', ..]) || too_many(params, b';') || too_many(headers, b'&') {
             return None;
@@ -393,11 +400,8 @@ fn too_many(text: &[u8], mark: u8) -> bool {
     text.len() > MAX_PARAMS && memchr::memchr_iter(mark, text).count() > MAX_PARAMS
 }
 
-/// Every `%` has its two hex digits and every octet may stand in a URI.
+/// Every `%` has its two hex digits.
 fn escaped_well(text: &[u8]) -> bool {
-    if any(text, |b| !is_uri_byte(b)) {
-        return false;
-    }
     let mut from = 0;
     while let Some(at) = memchr::memchr(b'%', &text[from..]) {
         from += at;
@@ -412,13 +416,6 @@ fn escaped_well(text: &[u8]) -> bool {
 /// RFC 3261 §25.1 `unreserved`.
 fn is_unreserved(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')')
-}
-
-/// Printing US-ASCII without what delimits a URI in a header. Wider than the grammar (`|`, `^`, `{`… pass: phones send
-/// them), but nothing that could end the URI early.
-#[inline]
-fn is_uri_byte(b: u8) -> bool {
-    b.is_ascii_graphic() & (b != b'<') & (b != b'>') & (b != b'"')
 }
 
 #[cfg(test)]

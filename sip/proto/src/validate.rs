@@ -143,10 +143,10 @@ pub fn response(message: &Message<'_>) -> Result<(), Dropped> {
     if message.defect().is_some() {
         return Err(Dropped("defect"));
     }
-    let mut vias = message.list(HeaderName::Via);
-    if vias.next().and_then(Via::parse).is_none() {
+    if message.top_via().is_none() {
         return Err(Dropped("Via"));
     }
+    let mut vias = message.list(HeaderName::Via).skip(1);
     // RFC 4475 §3.3.10: the next hop of a response must be one host.
     match vias.next().map(Via::parse) {
         Some(None) => return Err(Dropped("Via")),

@@ -23,8 +23,13 @@ const IMS_XML: &str = "application/3gpp-ims+xml";
 
 /// Whether a REGISTER is about somebody else than its sender (RFC 3261 §10.2).
 pub fn is_third_party(message: &Message<'_>) -> bool {
-    let named = |name| message.value(name).and_then(NameAddr::parse).and_then(|n| n.uri());
-    match (named(HeaderName::From), named(HeaderName::To)) {
+    let named = |name| message.value(name).and_then(NameAddr::parse);
+    let (from, to) = (named(HeaderName::From), named(HeaderName::To));
+    // Nearly always.
+    if from.map(|n| n.addr) == to.map(|n| n.addr) {
+        return false;
+    }
+    match (from.and_then(|n| n.uri()), to.and_then(|n| n.uri())) {
         (Some(from), Some(to)) if from.is_sip() && to.is_sip() => {
             from.user() != to.user() || !from.host().eq_ignore_ascii_case(to.host())
         }

@@ -1,21 +1,36 @@
 //! The top Via of a request as the server that received it completes it (RFC 3261 §18.2.1, RFC 3581 §4).
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use crate::edit;
-use crate::headers::{Via, host};
+use crate::headers::{Via, host, list};
+use crate::message::Message;
+use crate::name::HeaderName;
 
-/// Appends `via` (one value) with `received` and `rport` as they should be for a request from `source`. A `received` that
-/// the client wrote itself is dropped. A value that cannot be read is copied.
-pub fn write(via: &[u8], source: SocketAddr, out: &mut Vec<u8>) {
-    match Via::parse(via) {
+/// Where the topmost Via value of a message stands. `None` when there is none.
+pub fn span(message: &Message<'_>) -> Option<Range<usize>> {
+    let value = message.line(HeaderName::Via)?.value();
+    // Its parameters end where it does.
+    let end = match message.top_via() {
+        Some(view) => message.range_of(view.params.as_bytes()).end,
+        None => message.range_of(list(&message.bytes()[value.clone()]).next()?).end,
+    };
+    Some(value.start..end)
+}
+
+/// Appends the topmost Via value of a request with `received` and `rport` as they should be when it came from `source`. A `received`
+/// that the client wrote itself is dropped. A value that cannot be read is copied.
+pub fn write(request: &Message<'_>, source: SocketAddr, out: &mut Vec<u8>) {
+    let Some(span) = span(request) else { return };
+    let via = &request.bytes()[span];
+    match request.top_via() {
         Some(view) => complete(via, &view, source, out),
         None => out.extend_from_slice(via),
     }
 }
 
-/// [`write`] for a value that has been read: `view` is of `via`.
-pub(super) fn complete(via: &[u8], view: &Via<'_>, source: SocketAddr, out: &mut Vec<u8>) {
+fn complete(via: &[u8], view: &Via<'_>, source: SocketAddr, out: &mut Vec<u8>) {
     let params = view.params.as_bytes();
     let address = source.ip().to_canonical();
     out.extend_from_slice(&via[..via.len() - params.len()]);
@@ -35,9 +50,13 @@ pub(super) fn complete(via: &[u8], view: &Via<'_>, source: SocketAddr, out: &mut
             out.extend_from_slice(value);
         }
     }
-    if wants_port || host::ip(view.host) != Some(address) {
-        out.extend_from_slice(b";received=");
-        edit::ip(out, address);
+    let end = out.len();
+    out.extend_from_slice(b";received=");
+    let written = out.len();
+    edit::ip(out, address);
+    // Nearly always as text; IPv6 has brackets there, and more than one spelling.
+    if !wants_port && (out[written..] == *view.host || host::ip(view.host) == Some(address)) {
+        out.truncate(end);
     }
 }
 
@@ -46,8 +65,11 @@ mod tests {
     use super::*;
 
     fn completed(via: &str, source: &str) -> String {
+        let request = format!("OPTIONS sip:a SIP/2.0\r\nVia:  {via} , SIP/2.0/UDP b\r\n\r\n");
+        let request = Message::parse(request.as_bytes()).unwrap();
         let mut out = Vec::new();
-        write(via.as_bytes(), source.parse().unwrap(), &mut out);
+        write(&request, source.parse().unwrap(), &mut out);
+        assert_eq!(&request.bytes()[span(&request).unwrap()], via.as_bytes());
         String::from_utf8(out).unwrap()
     }
 

@@ -1,7 +1,5 @@
 //! `Date: Sat, 13 Nov 2010 23:29:00 GMT` (RFC 3261 §20.17, RFC 1123; GMT only).
 
-use crate::edit;
-
 const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
 const MONTHS: [&[u8; 3]; 12] =
     [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
@@ -53,23 +51,16 @@ impl Date {
     pub fn write(self, out: &mut Vec<u8>) {
         let (days, rest) = (self.0 / 86_400, self.0 % 86_400);
         let (year, month, day) = civil_from_days(days);
-        out.extend_from_slice(DAYS[(days % 7) as usize]);
-        out.extend_from_slice(b", ");
-        two(day, out);
-        out.push(b' ');
-        out.extend_from_slice(MONTHS[month as usize - 1]);
-        out.push(b' ');
-        edit::number(out, year);
-        for (mark, n) in [(b' ', rest / 3600), (b':', rest / 60 % 60), (b':', rest % 60)] {
-            out.push(mark);
-            two(n, out);
+        let mut text = *b"Sat, 13 Nov 2010 23:29:00 GMT";
+        text[..3].copy_from_slice(DAYS[(days % 7) as usize]);
+        text[8..11].copy_from_slice(MONTHS[month as usize - 1]);
+        let pairs =
+            [(5, day), (12, year / 100), (14, year % 100), (17, rest / 3600), (20, rest / 60 % 60), (23, rest % 60)];
+        for (at, n) in pairs {
+            text[at..at + 2].copy_from_slice(&[b'0' + (n / 10) as u8, b'0' + (n % 10) as u8]);
         }
-        out.extend_from_slice(b" GMT");
+        out.extend_from_slice(&text);
     }
-}
-
-fn two(n: u64, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[b'0' + (n / 10) as u8, b'0' + (n % 10) as u8]);
 }
 
 /// Days since 1970-01-01 of a Gregorian date from 1970 on; years are counted from March so that the leap day is last.

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::message::{any, decimal, is_lws, trim};
+use crate::message::{decimal, trim};
+use crate::octet;
 
 /// An IPv4 or (bracketed or bare) IPv6 address.
 pub(crate) fn ip(host: &[u8]) -> Option<IpAddr> {
@@ -20,7 +21,7 @@ pub(crate) fn host_port(s: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let host_end = if s.first() == Some(&b'[') {
         memchr::memchr(b']', s)? + 1
     } else {
-        s.iter().position(|b| *b == b':' || is_lws(*b)).unwrap_or(s.len())
+        octet::first(s, octet::COLON | octet::LWS).unwrap_or(s.len())
     };
     let host = &s[..host_end];
     if !is_host(host) {
@@ -41,7 +42,7 @@ pub(crate) fn is_host(host: &[u8]) -> bool {
     match host {
         [] => false,
         [b'[', .., b']'] => ip(host).is_some(),
-        name => !any(name, |b| !(b.is_ascii_alphanumeric() | (b == b'-') | (b == b'.') | (b == b'_'))),
+        name => octet::seen(name) & octet::NOT_HOST == 0,
     }
 }
 

@@ -39,6 +39,7 @@ pub use p_headers::{
     AccessNetworkInfo, ChargingFunctionAddresses, ChargingVector, ServedUser, SessionCase, VisitedNetworkId,
     service_urn,
 };
+pub(crate) use param::quoted_end;
 pub use param::{Params, list, unquoted};
 pub use privacy::Privacy;
 pub use rack::RAck;

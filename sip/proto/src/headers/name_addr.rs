@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::param::{Params, quoted_end, unquoted};
 use crate::message::{any, is_lws, is_token, trim};
+use crate::octet;
 use crate::uri::Uri;
 
 /// One value. All slices are parts of the value that was parsed, so that `Message::range_of` finds them again.
@@ -34,7 +35,7 @@ impl<'a> NameAddr<'a> {
                 }
                 after + gap
             }
-            _ => match memchr::memchr3(b'<', b';', b'"', value) {
+            _ => match octet::stop(value, b';') {
                 Some(i) if value[i] == b'<' => i,
                 _ => return NameAddr::bare(value),
             },
@@ -43,17 +44,17 @@ impl<'a> NameAddr<'a> {
         if !matches!(display, [] | [b'"', ..]) && !display.iter().all(|b| may_stand_unquoted(*b)) {
             return None;
         }
-        let close = open + memchr::memchr(b'>', &value[open..])?;
-        let addr = &value[open + 1..close];
-        let params = trim(&value[close + 1..]);
-        if addr.is_empty() || any(addr, |b| is_lws(b) || b == b'<') || !matches!(params, [] | [b';', ..]) {
+        let inner = &value[open + 1..];
+        let close = octet::first(inner, octet::CLOSE | octet::OPEN | octet::LWS)?;
+        let (addr, params) = (&inner[..close], trim(&inner[close + 1..]));
+        if inner[close] != b'>' || addr.is_empty() || !matches!(params, [] | [b';', ..]) {
             return None;
         }
         Some(NameAddr { display, addr, bracketed: true, params: Params::closed(params)? })
     }
 
     fn bare(value: &'a [u8]) -> Option<NameAddr<'a>> {
-        let end = memchr::memchr(b';', value).unwrap_or(value.len());
+        let end = octet::first(value, octet::SEMICOLON).unwrap_or(value.len());
         let addr = trim(&value[..end]);
         // RFC 3261 §20: a bare URI may hold neither a comma nor a question mark.
         if addr.is_empty() || any(addr, |b| is_lws(b) || matches!(b, b',' | b'?' | b'"' | b'<' | b'>')) {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::message::{is_token, trim};
+use crate::octet;
 
 /// Takes a header value apart at its commas, outside quotes and angle brackets. Empty elements are left out.
 pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -33,6 +34,10 @@ impl<'a> Params<'a> {
     /// [`Params::new`], but `None` when a quote or an angle bracket in it is never closed: whatever is appended to such
     /// a header would become part of the value.
     pub fn closed(text: &'a [u8]) -> Option<Params<'a>> {
+        // Nearly always.
+        if octet::seen(text) & (octet::QUOTE | octet::OPEN) == 0 {
+            return Some(Params(text));
+        }
         let mut i = 0;
         while let Some(step) = memchr::memchr2(b'"', b'<', &text[i..]) {
             i += step;
@@ -97,7 +102,7 @@ pub(crate) fn is_token_text(text: &[u8]) -> bool {
 #[inline]
 pub(crate) fn find(s: &[u8], stop: u8) -> usize {
     let mut i = 0;
-    while let Some(step) = memchr::memchr3(stop, b'"', b'<', &s[i..]) {
+    while let Some(step) = octet::stop(&s[i..], stop) {
         i += step;
         i = match s[i] {
             b'"' => quoted_end(&s[i..]).map_or(s.len(), |n| i + n),
