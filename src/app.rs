@@ -1,17 +1,18 @@
 //! The one place that wires: opens every part, gives each its ports, waits for signals, drains.
 
 mod removed;
+mod settings;
 mod signals;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gw_sms::dispatch::Dispatcher;
-use gw_sms::ip_sm_gw::{self, Inbox, IpSmGw};
+use gw_sms::ip_sm_gw::{Inbox, IpSmGw};
 use gw_sms::registry::{self, Registry};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -25,15 +26,12 @@ use sip_ims::subscriptions::Subscriptions;
 use sip_ims::vectors::HomeVectors;
 use sip_ims::{Directory, Home};
 use sip_messaging::{Courier, CourierParts, Pager};
-use sip_net::{
-    Bound, CarrierConfig, Certificate, FloodConfig, Prefix, Resolver, ResolverConfig, StartError, StreamLimits,
-    TlsConfig, TlsError,
-};
+use sip_net::{Bound, Resolver, ResolverConfig, StartError, TlsError};
 use sip_presence::Presence;
 use sip_presence::xcap_diff::XcapDiff;
 use sip_proto::digest::Algorithm;
 use sip_proto::{Flow, Transport};
-use sip_registrar::{Acknowledge, Registrar, RegistrarConfig};
+use sip_registrar::Registrar;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 
@@ -42,7 +40,7 @@ use crate::bus::{LocalBus, NatsBus, NatsError};
 use crate::chat::{self, Chat, Ends};
 use crate::chronicle::Ledger;
 use crate::cluster::Cluster;
-use crate::config::{self, Auth, BusEngine, Config, ConfigError, DigestAlgorithm, Oauth2, StoreEngine, TrustedPeer};
+use crate::config::{Auth, BusEngine, Config, ConfigError, DigestAlgorithm, Oauth2, StoreEngine};
 use crate::http::digest::Digest;
 use crate::http::{
     self, oauth2::Assertions, oauth2::Tokens, sms_api::SmsApi, tls::CertificateError, tls::Certificates,
@@ -61,6 +59,7 @@ use crate::telemetry::{Capture, Marks, Metrics, Tap, Timed, redact, sources};
 use crate::xcap::{Xcap, changes};
 use crate::{cdr, control, presence, provision};
 use removed::Removed;
+use settings::{carrier_config, ip_sm_gw_config, pager_config, registrar_config};
 use signals::{Live, Signals, until_stopped};
 
 /// Why the server did not start, or did not go on.
@@ -603,39 +602,6 @@ fn open_sip(
     Ok(Services { sip: stack, home, registrar, presence, abroad, diff, digest, pager, courier, ip_sm_gw, names, wake })
 }
 
-fn ip_sm_gw_config(config: &Config) -> ip_sm_gw::Config {
-    let sms = &config.sms_over_ip;
-    let numbers = crate::sms::numbers(config);
-    ip_sm_gw::Config { user: sms.user.clone(), centre: sms.centre.clone(), zone: sms.zone, numbers }
-}
-
-fn registrar_config(config: &Config, key: [u8; 32]) -> RegistrarConfig {
-    let registrar = &config.registrar;
-    RegistrarConfig {
-        store: match registrar.store {
-            config::Acknowledge::BeforeReply => Acknowledge::BeforeReply,
-            config::Acknowledge::Behind => Acknowledge::Behind,
-        },
-        min_expires: registrar.min_expires,
-        max_expires: registrar.max_expires,
-        default_expires: registrar.default_expires,
-        max_contacts: registrar.max_contacts,
-        flow_timer: registrar.flow_timer,
-        reg_event: registrar.reg_event,
-        node: config.node_name(),
-        key,
-        ..RegistrarConfig::default()
-    }
-}
-
-fn pager_config(config: &Config) -> sip_messaging::Config {
-    sip_messaging::Config {
-        expiry: config.messaging.expiry.min(u64::from(u32::MAX)) as u32,
-        strangers: config.sip.auth == Auth::None,
-        ..sip_messaging::Config::default()
-    }
-}
-
 /// Bindings and subscriptions run out by the second.
 async fn keep_time(
     registrar: Arc<Registrar>,
@@ -661,47 +627,6 @@ async fn keep_time(
 /// Wall-clock seconds since 1970.
 pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn carrier_config(config: &Config, pems: &[Pem]) -> Result<CarrierConfig, AppError> {
-    let sip = &config.sip;
-    let prefix = |t: &TrustedPeer| match t {
-        TrustedPeer::Address(p) => Some(Prefix { address: p.network(), bits: p.prefix() }),
-        TrustedPeer::Certificate(_) => None,
-    };
-    let mut exempt: Vec<Prefix> = sip.trusted.iter().filter_map(prefix).collect();
-    if !sip.flood.enabled {
-        let all = [IpAddr::from([0u8; 4]), IpAddr::from([0u8; 16])];
-        exempt.extend(all.map(|address| Prefix { address, bits: 0 }));
-    }
-    Ok(CarrierConfig {
-        udp: sip.udp.clone(),
-        tcp: sip.tcp.clone(),
-        tls: sip.tls.clone(),
-        certificates: Some(tls_config(config, pems)?),
-        udp_threads: sip.workers,
-        limits: StreamLimits {
-            message: sip.max_stream.0 as usize,
-            connections: sip.max_connections,
-            connections_per_source: sip.max_connections_per_source,
-            ..StreamLimits::default()
-        },
-        flood: FloodConfig { burst: sip.flood.burst, per_second: sip.flood.rate, exempt },
-        ..CarrierConfig::default()
-    })
-}
-
-fn tls_config(config: &Config, pems: &[Pem]) -> Result<TlsConfig, AppError> {
-    let tls = &config.tls;
-    let named = |file: &Path| std::fs::read(file).map_err(failed(file.display()));
-    Ok(TlsConfig {
-        certificates: pems.iter().map(|p| Certificate { chain: p.chain.clone(), key: p.key.clone() }).collect(),
-        client_authorities: match tls.client_authorities.as_os_str().is_empty() {
-            true => Vec::new(),
-            false => named(&tls.client_authorities)?,
-        },
-        server_authorities: authorities(config)?,
-    })
 }
 
 /// For our own requests over HTTP: believes the same authorities as the SIP carriers.

@@ -4,7 +4,8 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{AppError, authorities, tls_config};
+use super::settings::tls_config;
+use super::{AppError, authorities};
 use crate::config::{Config, ConfigError};
 use crate::http::tls::Certificates;
 use crate::msrp::Msrp;
