@@ -1,34 +1,11 @@
 //! A client of clamd (ClamAV): the command INSTREAM of clamd(8), one connection a file.
 
-use std::io;
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, pin_mut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-/// What clamd says.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Finding {
-    Clean,
-    /// The name of what was found.
-    Found(String),
-}
-
-/// Why there is no finding; the operator's: clamd is away, full, or stricter in size than we are.
-#[derive(Debug, thiserror::Error)]
-pub enum ScanError {
-    #[error("clamd: {0}")]
-    Io(#[from] io::Error),
-    #[error("clamd does not answer")]
-    Silent,
-    #[error("clamd: {0}")]
-    Refused(String),
-    #[error("the file could not be read: {0}")]
-    File(String),
-}
+use crate::scanner::{Finding, ScanError, patient};
 
 /// Where clamd listens.
 #[derive(Clone, Debug)]
@@ -37,8 +14,6 @@ pub struct Clamd {
     address: String,
 }
 
-/// For each step: connecting, writing a chunk, and the verdict, which takes some 40 ms a mebibyte.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// clamd reads a chunk at once.
 const CHUNK: usize = 64 * 1024;
 /// Longer than any answer.
@@ -77,10 +52,6 @@ impl Clamd {
         patient(connection.take(ANSWER).read_to_end(&mut answer)).await?;
         read(&String::from_utf8_lossy(&answer))
     }
-}
-
-async fn patient<T>(step: impl Future<Output = io::Result<T>>) -> Result<T, ScanError> {
-    Ok(timeout(PATIENCE, step).await.map_err(|_| ScanError::Silent)??)
 }
 
 /// `stream: OK`, `stream: NAME FOUND`, anything else.

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::Stream;
 
-use crate::clamd::Finding;
-use crate::scanner::Scanner;
+use crate::scanner::{Finding, Scanner};
 
 /// What became of a file or message.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -105,7 +104,7 @@ impl Control {
         if size > self.max_size { Err(Reason::Size(self.max_size)) } else { Ok(()) }
     }
 
-    /// `read` gives the content from its start, and is called twice at most.
+    /// `read` gives the content from its start, each time it is called.
     pub async fn judge<S>(&self, read: impl Fn() -> S) -> Verdict
     where
         S: Stream<Item = Result<Bytes, String>>,

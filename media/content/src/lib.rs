@@ -7,12 +7,13 @@
 //! - [`link`]: what lets somebody read or go on writing: an address signed with a key that all nodes share.
 //! - [`depot`]: all of it together.
 //! - [`info`]: the documents that tell a client of a file.
-//! - [`control`]: what the operator lets pass, here and in messages and sessions: types, sizes, and a virus scanner ([`scanner`],
-//!   [`clamd`]).
+//! - [`control`]: what the operator lets pass, here and in messages and sessions: types, sizes, and virus scanners
+//!   ([`scanner`], [`clamd`], [`icap`]).
 
 pub mod clamd;
 pub mod control;
 pub mod depot;
+pub mod icap;
 pub mod info;
 pub mod link;
 pub mod place;
@@ -21,5 +22,5 @@ pub mod shelf;
 
 pub use control::{Control, Reason, Verdict};
 pub use link::{Grant, Links};
-pub use scanner::Scanner;
+pub use scanner::{Engine, Scanner};
 pub use shelf::{Entry, Id, Shelf, ShelfError, State, Thumbnail, Upload};
