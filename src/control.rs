@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use media_content::clamd::Clamd;
 use media_content::depot::Depot;
-use media_content::{Control, Scanner};
+use media_content::icap::Icap;
+use media_content::{Control, Engine, Scanner};
 use sip_ims::{Directory, Home};
 use sip_messaging::{ContentControl, ControlParts, Pager, Policy, Whose, Withheld};
 use sip_net::driver::Driver;
@@ -26,8 +27,12 @@ pub struct Shared {
 
 /// `secret`: that of all nodes.
 pub fn shared(config: &Config, secret: &[u8; 32]) -> Result<Shared, AppError> {
-    let address = &config.content.clamd;
-    let scanner = (!address.is_empty()).then(|| Arc::new(Scanner::new(Clamd::new(address))));
+    let config::Content { clamd, icap, .. } = &config.content;
+    let clamd = (!clamd.is_empty()).then(|| Engine::Clamd(Clamd::new(clamd)));
+    // An address that is none was found by the check.
+    let icap = Icap::new(icap).ok().map(Engine::Icap);
+    let engines: Vec<Engine> = clamd.into_iter().chain(icap).collect();
+    let scanner = (!engines.is_empty()).then(|| Arc::new(Scanner::new(engines)));
     let depot = http::content::depot(config, secret, scanner.clone())?;
     Ok(Shared { scanner, depot })
 }

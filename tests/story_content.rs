@@ -1,4 +1,4 @@
-//! Files over HTTP (GSMA RCC.07): curl uploads, breaks off, goes on and downloads; clamd says what does not pass.
+//! Files over HTTP (GSMA RCC.07): curl uploads, breaks off, goes on and downloads; clamd and c-icap say what does not pass.
 
 mod harness;
 
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use harness::clamd::{Clamd, eicar};
 use harness::files::bytes;
+use harness::icap::CIcap;
 use harness::{PASSWORD, Process, Server, Setup, eventually, wait_for_tcp};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -284,6 +285,33 @@ fn the_scanner_stops_what_it_knows() {
     assert_eq!(alice.upload("3", &other, "image/png").status, 403);
     assert_eq!(alice.upload("4", &good, "image/png").status, 200);
     assert_eq!(alice.upload("5", &bad, "image/png").status, 403);
+}
+
+#[test]
+fn an_icap_service_stops_what_it_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let ports = harness::Ports::claim();
+    let clamd = Clamd::start(dir.path(), ports.next(), &eicar());
+    let mut icap = CIcap::start(dir.path(), ports.next(), &clamd);
+    let server = setup(&format!("icap = \"{}\"\n", icap.url)).start();
+    let alice = Client::of(&server, "alice");
+    // Far behind what the service wants to see before it asks for the rest; and all of it within.
+    let infected: Vec<u8> = [bytes(6 << 20), eicar()].concat();
+    for (tid, name, content) in [("1", "long", &infected), ("2", "short", &eicar())] {
+        let refused = alice.upload(tid, &written(&server, name, content), "image/png");
+        assert_eq!(refused.status, 403);
+        assert!(refused.text().contains("the virus scanner found Isthmus.Test"), "{}", refused.text());
+    }
+    let (good, other) = (written(&server, "good", &bytes(5 << 20)), written(&server, "other", &bytes(1_000)));
+    let passed = alice.upload("3", &good, "image/png");
+    assert_eq!(passed.status, 200, "{}", passed.text());
+    assert_eq!(alice.get(&passed.link()).body, fs::read(&good).unwrap());
+    let log = || fs::read_to_string(dir.path().join("c-icap-access.log")).unwrap();
+    eventually("it has looked at three files", SOON, || log().matches("RESPMOD").count() == 3);
+    // Without it nothing passes but what it has seen.
+    icap.process.kill();
+    assert_eq!(alice.upload("4", &other, "image/png").status, 403);
+    assert_eq!(alice.upload("5", &good, "image/png").status, 200);
 }
 
 /// moto's S3, with one bucket.

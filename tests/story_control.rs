@@ -1,5 +1,5 @@
-//! Content control: what comes from the web and from other domains is judged by clamd and the operator's rules before its
-//! addressee sees a byte. SIPp sends and takes messages, JsSIP and npm's websocket are the web, tshark reads the wire.
+//! Content control: what comes from the web and from other domains is judged by clamd, c-icap and the operator's rules before
+//! its addressee sees a byte. SIPp sends and takes messages, JsSIP and npm's websocket are the web, tshark reads the wire.
 
 mod harness;
 
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use harness::clamd::{Clamd, eicar};
+use harness::icap::CIcap;
 use harness::msrp::{Session, Stream, dissected};
 use harness::msrp_ws::Browser;
 use harness::sipp::Running;
@@ -105,6 +106,27 @@ fn messages_from_another_domain_are_looked_at_and_both_sides_are_told() {
     let phone = self::phone(server, 1);
     writes(server, "text/plain", "good day", 200);
     phone.succeed(1);
+}
+
+#[test]
+fn messages_are_looked_at_over_icap() {
+    let dir = tempfile::tempdir().unwrap();
+    let ports = harness::Ports::claim();
+    let clamd = Clamd::start(dir.path(), ports.next(), &eicar());
+    let mut icap = CIcap::start(dir.path(), ports.next(), &clamd);
+    let mut setup = Setup::with_users(&["bob"]);
+    setup.sections = format!("[content]\nicap = \"{}\"\nunscanned = \"pass\"\n", icap.url);
+    setup.sections += "[content.messages]\ntell_addressee = false\n";
+    let server = setup.start();
+    let phone = phone(&server, 2);
+    let refused = writes(&server, "message/cpim", &wrapped_virus(), 403);
+    assert!(refused.contains("the virus scanner found Isthmus.Test"), "{refused}");
+    writes(&server, "text/plain", "good day", 200);
+    // What the operator said of a scanner that is away holds for this one too.
+    icap.process.kill();
+    writes(&server, "text/plain", "good night", 200);
+    let seen = phone.succeed(2);
+    assert!(!seen.received().join("\n").contains("EICAR"));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use media_content::icap::Icap;
+
 use super::{BusEngine, Config, Problem, Size, StoreEngine, TrustedPeer};
 
 impl Config {
@@ -85,7 +87,6 @@ impl Config {
         within("telemetry.trace.disk", self.telemetry.trace.disk.0, 0, 1 << 40);
         let content = &self.content;
         within("content.max_file", content.max_file.0, 1, 1 << 40);
-        within("content.icap", content.icap.len() as u64, 0, 0);
         within("content.refused_types", content.refused_types.len() as u64, 0, 1_000);
         within("content.keep_days", u64::from(content.keep_days), 1, 3_650);
         within("content.daily_quota", content.daily_quota.0, 1, 1 << 50);
@@ -209,6 +210,12 @@ impl Config {
         let token = &self.admin.token;
         if !token.is_empty() && (token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic())) {
             say("admin.token", "must be at least 16 printable characters without blanks".to_owned());
+        let icap = &self.content.icap;
+        if !icap.is_empty()
+            && let Err(why) = Icap::new(icap)
+        {
+            say("content.icap", format!("\"{icap}\" is {why}"));
+        }
         }
         for domain in self.xmpp.route.keys().filter(|d| !is_host_name(d)) {
             say(&format!("xmpp.route.{domain:?}"), "is not a host name".to_owned());

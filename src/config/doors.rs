@@ -477,7 +477,7 @@ pub struct Content {
     pub s3: Option<S3>,
     /// `host:port` of clamd (INSTREAM); empty: no scan.
     pub clamd: String,
-    /// URL of an ICAP service; empty: none. Not built yet: must be empty.
+    /// An ICAP service, `icap://host:1344/service`; empty: none. Asked after clamd.
     pub icap: String,
     /// What becomes of a file that the scanner cannot look at.
     pub unscanned: WhenUnscanned,

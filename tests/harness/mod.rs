@@ -16,6 +16,7 @@ pub mod files;
 pub mod handset;
 pub mod homer;
 pub mod http;
+pub mod icap;
 pub mod kamailio;
 pub mod kannel;
 pub mod linphone;
