@@ -67,7 +67,7 @@ impl Offer {
         Offer { call_id, port, call, alice, to }
     }
 
-    /// Sends the file in two chunks, and gives the report that says how it went.
+    /// Sends the file in two chunks, and gives what says how it went: a report, or the answer that refuses it.
     fn sends(&mut self, file: &Path) -> Frame {
         let all = std::fs::read(file).unwrap();
         let total = all.len();
@@ -85,9 +85,10 @@ impl Offer {
             let frame = self.alice.next();
             if frame.what == "REPORT" {
                 assert_eq!(frame.header("Message-ID"), "thefile1");
+            }
+            if frame.what != "200 OK" {
                 return frame;
             }
-            assert_eq!(frame.what, "200 OK");
         }
     }
 
@@ -174,24 +175,62 @@ fn a_file_for_a_phone_that_fetches_is_told_at_once_unless_it_is_another_one() {
     });
 }
 
+/// What the server says to an upload by curl, and its status.
+fn uploaded(server: &Server, user: &str, file: &Path) -> (u16, String) {
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--digest", "-u", &format!("{user}:{PASSWORD}"), "-w", "%{http_code}", "-F", "tid=1", "-F"]);
+    curl.arg(format!("File=@{};type=image/jpeg", file.display()));
+    let done = curl.arg(format!("http://127.0.0.1:{}/content/", server.http)).output().expect("curl runs");
+    let told = String::from_utf8(done.stdout).unwrap();
+    let (document, status) = told.split_at(told.len() - 3);
+    (status.parse().unwrap(), document.to_owned())
+}
+
+#[test]
+fn files_by_msrp_count_in_the_days_share() {
+    let house = started("daily_quota = \"5 MiB\"\n");
+    let server = &house.server;
+    let (file, hash) = written(server, "photo", b"", 3 << 20);
+    let mut offer = Offer::of(&house, "taken-5", 3 << 20, &hash);
+    assert!(offer.sends(&file).header("Status").starts_with("000 200"));
+    offer.hangs_up();
+    // Refused at its first chunk.
+    let mut offer = Offer::of(&house, "taken-6", 3 << 20, &hash);
+    assert_eq!(offer.sends(&file).status(), 413);
+    offer.hangs_up();
+    let (status, why) = uploaded(server, "alice", &file);
+    assert!(status == 429 && why.contains("today's share is used up"), "{status}: {why}");
+    assert_eq!(uploaded(server, "bob", &file).0, 200);
+}
+
 #[test]
 fn a_link_for_a_phone_that_takes_files_by_msrp_alone_becomes_a_file() {
+    let (hash, file, frame) = pushed("message/cpim image/jpeg");
+    assert_eq!((frame.header("Content-Type"), frame.header("Success-Report")), ("image/jpeg", "yes"));
+    assert_eq!(hash, file);
+}
+
+#[test]
+fn a_phone_that_takes_envelopes_alone_gets_the_file_in_one() {
+    let (hash, file, frame) = pushed("message/cpim");
+    assert_eq!((frame.header("Content-Type"), frame.header("Success-Report")), ("message/cpim", "yes"));
+    assert_eq!(hash, file);
+}
+
+/// A file that alice uploads and sends the link of to bob, whose phone says what it takes: its hash, that of what the phone gets, and
+/// the head of that.
+fn pushed(accept_types: &str) -> (String, String, Frame) {
     let house = started("");
     let server = &house.server;
     let (file, hash) = written(server, "a photo.jpg", b"", 3 << 20);
-    let mut curl = Command::new("curl");
-    curl.args(["-sSf", "--digest", "-u", &format!("alice:{PASSWORD}"), "-F", "tid=1", "-F"]);
-    curl.arg(format!("File=@{};type=image/jpeg", file.display()));
-    let uploaded = curl.arg(format!("http://127.0.0.1:{}/content/", server.http)).output().expect("curl runs");
-    let document = String::from_utf8(uploaded.stdout).unwrap();
-    assert!(document.contains("file-info"), "{document}{}", String::from_utf8_lossy(&uploaded.stderr));
+    let (status, document) = uploaded(server, "alice", &file);
+    assert!(status == 200 && document.contains("file-info"), "{status}: {document}");
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let msrp = listener.local_addr().unwrap().port();
     let own = format!("msrp://127.0.0.1:{msrp}/bob9di4eae923wzd;tcp");
     let port = server.ports.next();
-    let answer =
-        format!("m=message {msrp} TCP/MSRP *\na=recvonly\na=accept-types:message/cpim image/jpeg\na=path:{own}");
+    let answer = format!("m=message {msrp} TCP/MSRP *\na=recvonly\na=accept-types:{accept_types}\na=path:{own}");
     let phone = Sipp::new(server, "session_answer", port).set("MEDIA", answer).start();
     bind(server, "bob", port, &FETCHES.replace("rcs.fthttp", "rcse.ft"));
     let sipp = Sipp::new(server, "message", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
@@ -205,11 +244,19 @@ fn a_link_for_a_phone_that_takes_files_by_msrp_alone_becomes_a_file() {
     let mut bob = Stream::accept(&listener);
     assert_eq!(bob.next_answering().body, None);
     let (frame, all) = bob.next_whole();
-    assert_eq!((frame.header("Content-Type"), frame.header("Success-Report")), ("image/jpeg", "yes"));
+    let content = if frame.header("Content-Type") == "message/cpim" {
+        let head = "\r\nContent-Type: image/jpeg\r\nContent-Disposition: attachment\r\n\r\n";
+        let at = memchr::memmem::find(&all, head.as_bytes()).expect("the head of the file");
+        assert!(all.starts_with(format!("From: <sip:alice@{DOMAIN}>\r\nTo: <sip:bob@{DOMAIN}>\r\n").as_bytes()));
+        &all[at + head.len()..]
+    } else {
+        &all
+    };
     let copy = server.path().join("copy");
-    std::fs::write(&copy, &all).unwrap();
-    assert_eq!(sha1(&copy), hash);
+    std::fs::write(&copy, content).unwrap();
+    let got = sha1(&copy);
     bob.report(&frame, all.len());
     phone.succeed(1);
     eventually("it was delivered", SOON, || server.metric("isthmus_kept_messages_total{fate=\"delivered\"}") == 1.0);
+    (hash, got, frame)
 }

@@ -2,7 +2,6 @@
 //!
 //! Uploads are their owner's, by digest credentials; everything else is asked for by a signed link.
 
-mod quota;
 mod range;
 
 use std::sync::Arc;
@@ -21,8 +20,9 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use media_content::depot::Depot;
 use media_content::link::Bad;
+use media_content::quota::Quota;
 use media_content::{
-    Control, Entry, Grant, Id, Links, Scanner, Shelf, ShelfError, State as Stage, Upload, Verdict, info, place,
+    Control, Entry, Grant, Id, Links, Reason, Scanner, Shelf, ShelfError, State as Stage, Upload, Verdict, info, place,
 };
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -38,7 +38,6 @@ use crate::config::{Config, S3, WhenUnscanned};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Family;
 use crate::telemetry::redact::Redacted;
-use quota::Quota;
 use range::Wanted;
 
 const ROOT: &str = "/content/";
@@ -62,7 +61,6 @@ struct Content {
     /// `None`: everybody is let in (closed test nets only).
     digest: Option<Arc<Digest>>,
     rates: Rates,
-    quota: Quota,
     places: Arc<Semaphore>,
     counts: Counts,
 }
@@ -107,6 +105,7 @@ pub fn depot(
         shelf: Shelf::new(store, settings.max_file.0),
         links: Links::new(secret),
         control: Control::new(&settings.refused_types, settings.max_file.0, scanner, fail_open),
+        quota: Quota::new(settings.daily_quota.0),
         keep_days: settings.keep_days,
         base: if url.is_empty() { String::new() } else { format!("{url}{ROOT}") },
     })))
@@ -126,7 +125,6 @@ pub fn open(
         depot,
         digest,
         rates: Rates::new(settings.rate, settings.rate.saturating_mul(100)),
-        quota: Quota::new(settings.daily_quota.0),
         places: Arc::new(Semaphore::new(settings.max_uploads)),
         counts: Counts::default(),
     });
@@ -524,9 +522,9 @@ impl Content {
                 }
             };
             self.counts.received.fetch_add(chunk.len() as u64, Relaxed);
-            if !self.quota.take(&upload.entry.owner, today(), chunk.len() as u64) {
+            if !self.depot.quota.take(&upload.entry.owner, today(), chunk.len() as u64) {
                 upload.flush().await?;
-                return Err(no(StatusCode::TOO_MANY_REQUESTS, "today's share is used up"));
+                return Err(no(StatusCode::TOO_MANY_REQUESTS, Reason::Share.to_string()));
             }
             upload.push(chunk).await?;
         }

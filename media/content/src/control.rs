@@ -31,6 +31,8 @@ pub enum Reason {
     Hash,
     /// There was no place for it, or no way to tell of it.
     Unkept,
+    /// Its sender has used up the day's share.
+    Share,
 }
 
 impl Reason {
@@ -38,7 +40,7 @@ impl Reason {
     pub fn status(&self) -> u16 {
         match self {
             Reason::Type(_) => 415,
-            Reason::Size(_) => 413,
+            Reason::Size(_) | Reason::Share => 413,
             Reason::Found(_) | Reason::Unscanned => 403,
             Reason::Hash => 400,
             Reason::Unkept => 408,
@@ -55,6 +57,7 @@ impl fmt::Display for Reason {
             Reason::Unscanned => f.write_str("the virus scanner is not there"),
             Reason::Hash => f.write_str("the file is not the one that was offered"),
             Reason::Unkept => f.write_str("the file could not be kept"),
+            Reason::Share => f.write_str("today's share is used up"),
         }
     }
 }

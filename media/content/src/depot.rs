@@ -9,6 +9,7 @@ use futures_util::{Stream, TryStreamExt, pin_mut};
 use crate::control::{Control, Reason, Verdict};
 use crate::info;
 use crate::link::{Grant, Links};
+use crate::quota::Quota;
 use crate::shelf::{Entry, Id, Shelf, ShelfError, State, Upload};
 
 const DAY: u64 = 86_400;
@@ -31,6 +32,7 @@ pub struct Depot {
     pub shelf: Arc<Shelf>,
     pub links: Links,
     pub control: Control,
+    pub quota: Quota,
     pub keep_days: u32,
     /// Where links begin, with a slash at the end; empty: nobody said how clients find us.
     pub base: String,
@@ -38,6 +40,7 @@ pub struct Depot {
 
 /// A file that comes from elsewhere than an upload.
 pub struct Incoming {
+    /// Whose share it counts for.
     pub owner: String,
     pub name: String,
     pub media_type: String,
@@ -51,7 +54,7 @@ impl Depot {
 
     /// The file that a document of ours links to.
     pub fn linked(&self, document: &[u8], unix: u64) -> Option<Id> {
-        let url = info::link(document)?;
+        let url = info::linked(document)?.url;
         let link = url.strip_prefix(&self.base).filter(|_| self.is_known())?;
         let (path, query) = link.split_once('?')?;
         let id: Id = path.strip_suffix("/file")?.parse().ok()?;
@@ -75,7 +78,7 @@ impl Depot {
         // Days since 1970 fit for millions of years.
         let id = Id { day: (unix / DAY) as u32, number: number.to_be_bytes() };
         let mut upload = self.shelf.begin(id, entry).await?;
-        if let Err(unkept) = fill(&mut upload, bytes).await {
+        if let Err(unkept) = self.fill(&mut upload, id.day, bytes).await {
             // Nobody goes on with it.
             upload.close(State::Refused(unkept.to_string())).await?;
             return Err(unkept);
@@ -95,14 +98,22 @@ impl Depot {
             }
         }
     }
-}
 
-async fn fill(upload: &mut Upload, bytes: impl Stream<Item = Result<Bytes, String>>) -> Result<(), Unkept> {
-    pin_mut!(bytes);
-    while let Some(piece) = bytes.try_next().await.map_err(Unkept::File)? {
-        upload.push(piece).await?;
+    async fn fill(
+        &self,
+        upload: &mut Upload,
+        day: u32,
+        bytes: impl Stream<Item = Result<Bytes, String>>,
+    ) -> Result<(), Unkept> {
+        pin_mut!(bytes);
+        while let Some(piece) = bytes.try_next().await.map_err(Unkept::File)? {
+            if !self.quota.take(&upload.entry.owner, day, piece.len() as u64) {
+                return Err(Unkept::Refused(Reason::Share));
+            }
+            upload.push(piece).await?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -118,6 +129,7 @@ mod tests {
             shelf: Shelf::new(Arc::new(InMemory::new()), 1 << 20),
             links: Links::new(&[7; 32]),
             control: Control::new(&["video/*".into()], 1 << 20, None, false),
+            quota: Quota::new(20),
             keep_days: 7,
             base: "https://files.test/content/".into(),
         };
@@ -133,5 +145,8 @@ mod tests {
         assert!(matches!(refused, Err(Unkept::Refused(Reason::Type(_)))));
         let broken = stream::iter([Ok(Bytes::from_static(b"hel")), Err("gone".into())]);
         assert!(matches!(depot.keep(file("image/png"), 1_795_780_000, 7, broken).await, Err(Unkept::File(_))));
+        let long = stream::iter([Ok(Bytes::from_static(b"thirteen more"))]);
+        let refused = depot.keep(file("image/png"), 1_795_780_000, 8, long).await;
+        assert!(matches!(refused, Err(Unkept::Refused(Reason::Share))));
     }
 }

@@ -40,11 +40,29 @@ pub fn file(entry: &Entry, size: u64, file: &str, thumbnail: &str) -> Vec<u8> {
     out
 }
 
-/// The link to the file itself in such a document.
-pub fn link(document: &[u8]) -> Option<String> {
+/// What such a document says of the file itself; empty and 0: nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Linked {
+    pub url: String,
+    pub name: String,
+    pub media_type: String,
+    pub size: u64,
+    /// As it is written there: an xs:dateTime.
+    pub until: String,
+}
+
+pub fn linked(document: &[u8]) -> Option<Linked> {
     let document = Document::parse(document).ok()?;
     let file = document.root.all(FILE, "file-info").find(|info| info.attribute("type") == Some("file"))?;
-    Some(file.child(FILE, "data")?.attribute("url")?.to_owned())
+    let text = |name| file.child(FILE, name).map(|e| e.text()).unwrap_or_default().trim().to_owned();
+    let data = file.child(FILE, "data")?;
+    Some(Linked {
+        url: data.attribute("url")?.to_owned(),
+        name: text("file-name"),
+        media_type: text("content-type"),
+        size: text("file-size").parse().unwrap_or(0),
+        until: data.attribute("until").unwrap_or_default().to_owned(),
+    })
 }
 
 /// How far an upload came (`received` bytes, at least one), and where the rest goes.
@@ -109,8 +127,15 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("<file xmlns=\"urn:gsma:params:xml:ns:rcs:rcs:fthttp\">"));
-        assert_eq!(link(text.as_bytes()).as_deref(), Some("https://x/f?a=1&sig=2"));
-        assert_eq!(link(b"<file/>"), None);
+        let told = Linked {
+            url: "https://x/f?a=1&sig=2".into(),
+            name: "a & b.jpg".into(),
+            media_type: "image/jpeg".into(),
+            size: 345,
+            until: "2026-11-27T11:46:40Z".into(),
+        };
+        assert_eq!(linked(text.as_bytes()), Some(told));
+        assert_eq!(linked(b"<file/>"), None);
     }
 
     #[test]

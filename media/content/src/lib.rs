@@ -17,6 +17,7 @@ pub mod icap;
 pub mod info;
 pub mod link;
 pub mod place;
+pub mod quota;
 pub mod scanner;
 pub mod shelf;
 

@@ -57,6 +57,8 @@ pub trait Party: LocalEnd {
 pub struct Handset {
     pub key: Box<[u8]>,
     pub bridge: Arc<Bridge>,
+    /// Takes what it was called for in an envelope alone.
+    pub enveloped: bool,
 }
 
 /// What the agent works with.
@@ -243,7 +245,7 @@ impl Agent {
             let Some(outlet) = agent.outlet() else { return };
             match ready {
                 Ok(()) => {
-                    party.begun(&Handset { key, bridge });
+                    party.begun(&Handset { key, bridge, enveloped: false });
                     outlet.answer(transaction, 200, &|w| accepted(w, &contact, &body));
                     agent.note(&call_id, NoteEvent::SessionAnchored);
                 }

@@ -234,7 +234,11 @@ impl Pager {
         if file.promised.size.is_some_and(|size| size > taker.depot.shelf.max_file()) {
             return Verdict::Pass;
         }
-        let party = Taken::new(taker.clone(), away::ends(request, aor), file.clone());
+        let sender = match &request.caller {
+            Caller::User(user) => Some(&**user),
+            Caller::Trusted | Caller::Foreign => None,
+        };
+        let party = Taken::new(taker.clone(), away::ends(request, aor), sender, file.clone());
         let invited = Invited {
             terms: taken::terms(&taker.depot, file),
             user: taken::USER.to_owned(),

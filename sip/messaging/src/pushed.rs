@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{Stream, TryStreamExt};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use media_content::depot::Depot;
 use media_content::{Id, State, info};
 use media_msrp::assembly::Whole;
@@ -81,36 +82,41 @@ impl Pusher {
             format!("file-selector:name:\"{}\" type:{media_type} size:{size} hash:sha-1:{hash}", quoted(&entry.name));
         let transfer = format!("file-transfer-id:{}", String::from_utf8_lossy(&hex16(rand::random())));
         let more = vec!["sendonly".to_owned(), selector, transfer, "file-disposition:attachment".to_owned()];
-        self.hand_over(aor, message, more, media_type, Some("attachment"), read()).await
+        self.hand_over(aor, message, more, (media_type, Some("attachment")), read()).await
     }
 
     /// In an envelope, as chats have it: the phone may take nothing else.
     async fn push_chat(&self, aor: &Aor, message: &Message<'_>) -> Result<(), u16> {
         let content_type = message.value(HeaderName::ContentType).unwrap_or_default();
-        let enveloped = MediaType::parse(content_type).is_some_and(|t| t.is(CPIM_TYPE));
-        let mut envelope = Vec::new();
-        if !enveloped {
+        let body = if MediaType::parse(content_type).is_some_and(|t| t.is(CPIM_TYPE)) {
+            Bytes::copy_from_slice(message.body())
+        } else {
             let content_type = std::str::from_utf8(content_type).map_err(|_| 415u16)?;
-            let (from, to) = (address(sender(message)), format!("sip:{aor}"));
-            let mut draft = Draft::new(&mut envelope);
-            draft.address("From", &Address::new("", &from)).address("To", &Address::new("", &to));
-            draft.text("DateTime", &sip_cpim::date_time((self.agent.parts.unix)()));
-            draft.content(content_type, [], message.body());
-        }
-        let body = if enveloped { message.body() } else { &envelope };
-        let whole = futures_util::stream::iter([Ok(body)]);
-        self.hand_over(aor, message, Vec::new(), CPIM_TYPE, None, whole).await
+            self.envelope(aor, message, (content_type, None), message.body()).into()
+        };
+        self.hand_over(aor, message, Vec::new(), (CPIM_TYPE, None), stream::iter([Ok(body)])).await
     }
 
-    /// A session for one thing to send. `more`: further attributes of its section.
+    /// The beginning of a message in CPIM, as if the sender had sent it so. `what`: type and disposition.
+    fn envelope(&self, aor: &Aor, message: &Message<'_>, what: (&str, Option<&str>), content: &[u8]) -> Vec<u8> {
+        let (from, to) = (address(sender(message)), format!("sip:{aor}"));
+        let mut out = Vec::new();
+        let mut draft = Draft::new(&mut out);
+        draft.address("From", &Address::new("", &from)).address("To", &Address::new("", &to));
+        draft.text("DateTime", &sip_cpim::date_time((self.agent.parts.unix)()));
+        draft.content(what.0, what.1.map(|disposition| ("Content-Disposition", disposition)), content);
+        out
+    }
+
+    /// A session for one thing to send. `more`: further attributes of its section; `what`: type and disposition of the thing, which
+    /// goes in an envelope to a phone that takes it no other way.
     async fn hand_over(
         &self,
         aor: &Aor,
         message: &Message<'_>,
         more: Vec<String>,
-        media_type: &str,
-        disposition: Option<&str>,
-        bytes: impl Stream<Item = Result<impl AsRef<[u8]>, String>>,
+        what: (&str, Option<&str>),
+        bytes: impl Stream<Item = Result<Bytes, String>>,
     ) -> Result<(), u16> {
         let (begun, handset) = oneshot::channel();
         let (done, fate) = oneshot::channel();
@@ -126,12 +132,19 @@ impl Pusher {
             party,
             subject: String::new(),
             referred_by: Box::default(),
-            accepts: media_type.into(),
+            accepts: what.0.into(),
+            wrapped: true,
         };
         self.agent.call(call).await?;
         let handset = handset.await.map_err(|_| 481u16)?;
         let switch = &self.agent.parts.switch;
-        let sent = switch.send_long(&handset.bridge, media_type, disposition, bytes).await;
+        let sent = if handset.enveloped {
+            let envelope = Ok(self.envelope(aor, message, what, b"").into());
+            let whole = stream::iter([envelope]).chain(bytes);
+            switch.send_long(&handset.bridge, CPIM_TYPE, None, whole).await
+        } else {
+            switch.send_long(&handset.bridge, what.0, what.1, bytes).await
+        };
         let fate = match sent {
             // Who has answered it all and reports nothing has it.
             Ok(()) => tokio::time::timeout(REPORT_WAIT, fate).await.map_or(200, |fate| fate.unwrap_or(481)),

@@ -9,9 +9,9 @@ use media_msrp::assembly::Whole;
 use media_msrp::{Answered, Held, Inspector, Judged, Judgement, LocalEnd, Withheld};
 use parking_lot::Mutex;
 use sip_cpim::{Address, CPIM_TYPE, Draft, Fate, Outcome};
-use sip_ims::answer;
 use sip_ims::ports::MessageQueue;
 use sip_ims::service::Reach;
+use sip_ims::{User, answer};
 use sip_proto::Transport;
 use sip_proto::endpoint::hex16;
 use sip_proto::features::Union;
@@ -110,13 +110,19 @@ pub struct Taken {
     ends: Ends,
     /// Gone once it has come: a session is for one file.
     file: Mutex<Option<OfferedFile>>,
+    /// A URI.
+    sender: String,
+    /// Whose share the file counts for.
     owner: String,
 }
 
 impl Taken {
-    pub fn new(taker: Arc<Taker>, ends: Ends, file: OfferedFile) -> Arc<Taken> {
-        let owner = address(ends.asserted.as_deref().unwrap_or(&ends.from));
-        Arc::new(Taken { taker, ends, file: Mutex::new(Some(file)), owner })
+    /// `user`: the sender, where it is one of ours. All users of another domain have the share of one.
+    pub fn new(taker: Arc<Taker>, ends: Ends, user: Option<&User>, file: OfferedFile) -> Arc<Taken> {
+        let sender = address(ends.asserted.as_deref().unwrap_or(&ends.from));
+        let domain = || format!("@{}", sender.rsplit('@').next().unwrap_or_default());
+        let owner = user.map_or_else(domain, |user| user.id.to_string());
+        Arc::new(Taken { taker, ends, file: Mutex::new(Some(file)), sender, owner })
     }
 
     async fn take(&self, held: Arc<Held>) -> Result<(), Reason> {
@@ -172,7 +178,7 @@ impl Taken {
     }
 
     fn withheld(&self, why: &Reason) -> Withheld {
-        self.taker.control.withheld("file", &self.owner, self.ends.aor.as_str(), why);
+        self.taker.control.withheld("file", &self.sender, self.ends.aor.as_str(), why);
         Withheld { status: why.status(), notice: None }
     }
 }
@@ -182,10 +188,15 @@ const MAX_NAME: usize = 255;
 
 impl Inspector for Taken {
     fn admits(&self, _content_type: &[u8], size: Option<u64>) -> Result<(), Withheld> {
-        let most = self.max_size();
-        match size {
-            Some(size) if size > most => Err(self.withheld(&Reason::Size(most))),
-            _ => Ok(()),
+        let (most, size) = (self.max_size(), size.unwrap_or(0));
+        // Days since 1970 fit for millions of years.
+        let today = ((self.taker.unix)() / 86_400) as u32;
+        if size > most {
+            Err(self.withheld(&Reason::Size(most)))
+        } else if !self.taker.depot.quota.has_room(&self.owner, today, size) {
+            Err(self.withheld(&Reason::Share))
+        } else {
+            Ok(())
         }
     }
 

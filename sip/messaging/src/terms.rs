@@ -8,6 +8,7 @@ use media_msrp::{Address, Bridge, Fingerprint, PHONE, Peer, Switch};
 use media_sdp::file::FileSelector;
 use media_sdp::message::{Anchored, Messages, Own, Setup, write, write_refusal};
 use media_sdp::{MAX_SDP, Sdp, Section};
+use sip_cpim::CPIM_TYPE;
 use sip_proto::Message;
 
 use crate::agent::AgentParts;
@@ -127,6 +128,11 @@ impl Offered {
     /// Whether messages of this type may be sent to it.
     pub fn accepts(&self, media_type: &[u8]) -> bool {
         Messages::accepts_wrapped(&self.accept_types, media_type)
+    }
+
+    /// Whether they may be in an envelope.
+    pub fn accepts_wrapped(&self, media_type: &[u8]) -> bool {
+        self.accepts(CPIM_TYPE.as_bytes()) && Messages::accepts_wrapped(&self.accept_wrapped_types, media_type)
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Call {
     pub referred_by: Box<[u8]>,
     /// What the phone must be willing to take.
     pub accepts: Box<str>,
+    /// In an envelope will do.
+    pub wrapped: bool,
 }
 
 /// Phones of one user that are asked.
@@ -91,9 +93,11 @@ impl Agent {
         let (Ok(request), Ok(response)) = (Message::parse(request), Message::parse(response)) else { return false };
         let Ok(dialog) = Dialog::uac(&request, &response) else { return false };
         self.acknowledge(&dialog, request.cseq().map_or(1, |c| c.number), hop);
-        let answer = Offered::read(&self.parts.switch, &response)
-            .ok()
-            .filter(|o| o.peer.is_some() && o.accepts(call.accepts.as_bytes()));
+        let bare = |o: &Offered| o.accepts(call.accepts.as_bytes());
+        let wrapped = |o: &Offered| call.wrapped && o.accepts_wrapped(call.accepts.as_bytes());
+        let answer =
+            Offered::read(&self.parts.switch, &response).ok().filter(|o| o.peer.is_some() && (bare(o) || wrapped(o)));
+        let enveloped = answer.as_ref().is_some_and(|o| !bare(o));
         let session = Session {
             hop,
             contact: contact.into(),
@@ -115,7 +119,7 @@ impl Agent {
         let connect = !crate::terms::Described::is_active(&self.parts.switch, &response);
         self.inspect(bridge, [format!("<sip:{}>", call.to).as_bytes(), call.from.as_bytes()], by_web);
         self.parts.switch.describe(bridge, PHONE, Peer { connect, ..peer });
-        call.party.clone().begun(&Handset { key, bridge: bridge.clone() });
+        call.party.clone().begun(&Handset { key, bridge: bridge.clone(), enveloped });
         true
     }
 

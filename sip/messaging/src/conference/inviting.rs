@@ -123,6 +123,7 @@ async fn call(room: &Arc<Room>, aor: Aor, by: &Who) -> u16 {
         subject: room.subject(),
         referred_by: format!("<{}>", by.uri).into_bytes().into(),
         accepts: CPIM_TYPE.into(),
+        wrapped: false,
     };
     match room.rooms().parts.agent.call(call).await {
         Ok(()) => 200,
