@@ -21,7 +21,23 @@ fn main() -> Result<(), Failure> {
     match arguments.first().map(String::as_str) {
         Some("switch") => switch(number("switch", 1) as usize),
         Some("splice") => splice(number("splice", 0) as u16),
-        _ => drive(number("--bytes", 1 << 30), number("--messages", 50_000), number("--sessions", 50_000) as usize),
+        _ => {
+            let only = arguments.iter().position(|a| a == "--only").and_then(|at| arguments.get(at + 1)).cloned();
+            let wanted = |part: &str| only.as_ref().is_none_or(|only| only == part);
+            println!("| what | switch | plain splice | bar |");
+            println!("|---|---|---|---|");
+            if wanted("file") {
+                file(number("--bytes", 1 << 30))?;
+            }
+            if wanted("short") {
+                let each = short(number("--messages", 50_000))?;
+                println!("| CPU for a short message (SEND in and out, both 200s) | {each:.1} us | - | 30 us |");
+            }
+            if wanted("idle") {
+                quiet(number("--sessions", 50_000) as usize)?;
+            }
+            Ok(())
+        }
     }
 }
 
@@ -128,12 +144,19 @@ impl End {
     fn bind(subject: &Subject, session: usize, side: Side, source: Ipv4Addr) -> Result<End, Failure> {
         let io = connect_from(source, subject.port)?;
         io.set_nodelay(true)?;
-        let theirs = subject.sessions[session][side as usize].clone();
-        let mut end = End { io, ours: peer(session, side), theirs, unread: VecDeque::new() };
-        let greeting = end.head("hello000", "greet000", None);
-        end.io.write_all(format!("{greeting}-------hello000$\r\n").as_bytes())?;
-        end.until("-------hello000$\r\n")?;
+        let mut end = End { io, ours: String::new(), theirs: String::new(), unread: VecDeque::new() };
+        end.join(subject, session, side)?;
         Ok(end)
+    }
+
+    /// Binds its connection to a session, beside those that it has.
+    fn join(&mut self, subject: &Subject, session: usize, side: Side) -> Result<(), Failure> {
+        self.theirs.clone_from(&subject.sessions[session][side as usize]);
+        self.ours = peer(session, side);
+        let greeting = self.head("hello000", "greet000", None);
+        self.io.write_all(format!("{greeting}-------hello000$\r\n").as_bytes())?;
+        self.until("-------hello000$\r\n")?;
+        Ok(())
     }
 
     fn head(&self, id: &str, message: &str, range: Option<&str>) -> String {
@@ -165,7 +188,7 @@ fn connect_from(source: Ipv4Addr, port: u16) -> Result<TcpStream, Failure> {
     Ok(socket.into())
 }
 
-fn drive(bytes: u64, messages: u64, sessions: usize) -> Result<(), Failure> {
+fn file(bytes: u64) -> Result<(), Failure> {
     let (mut relayed, mut spliced) = (Vec::new(), Vec::new());
     let mut grown = 0;
     for _ in 0..3 {
@@ -179,18 +202,34 @@ fn drive(bytes: u64, messages: u64, sessions: usize) -> Result<(), Failure> {
         rates[rates.len() / 2]
     };
     let (relayed, spliced) = (median(&mut relayed), median(&mut spliced));
-    println!("| what | switch | plain splice | bar |");
-    println!("|---|---|---|---|");
     println!(
         "| {} MiB through one session | {relayed:.0} MiB/s, {:.0}% | {spliced:.0} MiB/s | 80% |",
         bytes >> 20,
         100.0 * relayed / spliced
     );
     println!("| resident memory more at its height | {} KiB | - | flat |", grown >> 10);
-    println!("| CPU for a short message (SEND in and out, both 200s) | {:.1} us | - | 30 us |", short(messages)?);
-    let each = idle(sessions)?;
-    println!("| resident memory for each of {sessions} idle sessions | {:.1} KiB | - | 12 KiB |", each / 1024.0);
     Ok(())
+}
+
+/// So many idle sessions, or as many as there are descriptors for; and all of them on shared connections.
+fn quiet(sessions: usize) -> Result<(), Failure> {
+    // Two connections for each, and some for all.
+    let fit = descriptors()?.saturating_sub(100) / 2 - WARM;
+    let alone = sessions.min(fit);
+    let shared = (sessions + WARM).div_ceil(fit + WARM);
+    for (sessions, shared) in [(alone, 1), (sessions, shared)].into_iter().take(1 + usize::from(shared > 1)) {
+        let each = idle(sessions, shared)? / 1024.0;
+        let on = if shared == 1 { "each on its own connections".into() } else { format!("{shared} on a connection") };
+        println!("| resident memory for each of {sessions} idle sessions, {on} | {each:.1} KiB | - | 12 KiB |");
+    }
+    Ok(())
+}
+
+/// Of this process, and so of the switch.
+fn descriptors() -> Result<usize, Failure> {
+    let limits = std::fs::read_to_string("/proc/self/limits")?;
+    let line = limits.lines().find_map(|l| l.strip_prefix("Max open files")).ok_or("no limit")?;
+    Ok(line.split_whitespace().next().ok_or("no limit")?.parse().unwrap_or(usize::MAX))
 }
 
 /// MiB a second, and by how much resident memory grew.
@@ -280,20 +319,32 @@ fn short(messages: u64) -> Result<f64, Failure> {
     Ok((subject.cpu()? - before).as_secs_f64() * 1e6 / messages as f64)
 }
 
-/// Bytes of resident memory for each session that is connected on both sides and silent.
-fn idle(sessions: usize) -> Result<f64, Failure> {
-    const WARM: usize = 200;
+/// Sessions that are there before the count begins.
+const WARM: usize = 200;
+
+/// Bytes of resident memory for each session that is connected on both sides and silent; so many share a connection
+/// (RFC 4975 §5.4).
+fn idle(sessions: usize, shared: usize) -> Result<f64, Failure> {
     let subject = Subject::start("switch", sessions + WARM, sessions + WARM)?;
-    // A source for every 10,000, so that ports suffice.
-    let open = |n: usize| -> Result<[End; 2], Failure> {
-        let source = Ipv4Addr::new(127, 0, 1, 1 + (n / 10_000) as u8);
-        Ok([End::bind(&subject, n, Side::Caller, source)?, End::bind(&subject, n, Side::Callee, source)?])
+    let mut ends = Vec::<[End; 2]>::new();
+    let mut open = |n: usize| -> Result<(), Failure> {
+        match ends.last_mut().filter(|_| !n.is_multiple_of(shared)) {
+            Some([caller, callee]) => {
+                caller.join(&subject, n, Side::Caller)?;
+                callee.join(&subject, n, Side::Callee)
+            }
+            None => {
+                // A source for every 10,000, so that ports suffice.
+                let source = Ipv4Addr::new(127, 0, 1, 1 + (n / 10_000) as u8);
+                let bind = |side| End::bind(&subject, n, side, source);
+                ends.push([bind(Side::Caller)?, bind(Side::Callee)?]);
+                Ok(())
+            }
+        }
     };
-    let mut ends: Vec<[End; 2]> = (0..WARM).map(open).collect::<Result<_, _>>()?;
+    (0..WARM).try_for_each(&mut open)?;
     let before = subject.resident()?;
-    for n in WARM..WARM + sessions {
-        ends.push(open(n)?);
-    }
+    (WARM..WARM + sessions).try_for_each(&mut open)?;
     // What connecting took is given back.
     std::thread::sleep(Duration::from_secs(2));
     Ok((subject.resident()?.saturating_sub(before)) as f64 / sessions as f64)
