@@ -5,45 +5,16 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use isthmus::store::follow::Follower;
-use isthmus::store::{Engine, OpenError, Store, StoreConfig, open_users};
+use isthmus::store::{Engine, OpenError, Store, open_users};
 use sip_ims::ports::*;
 use sip_ims::{Aor, CallSettings, DigestSecrets, Directory, Role, User};
 use sip_proto::{Flow, FlowId, Transport};
 
-#[path = "harness/postgres.rs"]
-mod postgres;
+#[path = "harness/stores.rs"]
+#[macro_use]
+mod stores;
 
-/// An empty store that can be opened again and again.
-struct Subject {
-    config: StoreConfig,
-    _folder: Option<tempfile::TempDir>,
-    _postgres: Option<postgres::Postgres>,
-}
-
-impl Subject {
-    fn sqlite() -> Subject {
-        let folder = tempfile::tempdir().unwrap();
-        // A name that a URL would have to escape.
-        Subject { config: StoreConfig::sqlite(folder.path().join("da ta%?#")), _folder: Some(folder), _postgres: None }
-    }
-
-    fn postgres() -> Subject {
-        let postgres = postgres::Postgres::start();
-        Subject { config: StoreConfig::postgres(postgres.url()), _folder: None, _postgres: Some(postgres) }
-    }
-
-    fn open(&self) -> Store {
-        Store::open(&self.config).unwrap()
-    }
-}
-
-/// One test for each engine.
-macro_rules! on_both_engines {
-    ($($name:ident)*) => {
-        mod sqlite { $(#[test] fn $name() { super::$name(super::Subject::sqlite()) })* }
-        mod on_postgres { $(#[test] fn $name() { super::$name(super::Subject::postgres()) })* }
-    };
-}
+use stores::{Subject, channel_done, wait};
 
 on_both_engines! {
     several_processes_may_make_a_new_store_at_once
@@ -602,7 +573,7 @@ fn a_killed_postgres_is_found_again_and_nothing_acknowledged_is_lost() {
     let bob: Aor = "bob@example.com".parse().unwrap();
     wait(|done| store.messages().put(message("bob@example.com", 1), done)).unwrap();
     put(&store, &full_row());
-    let server = subject._postgres.as_mut().unwrap();
+    let server = subject.postgres.as_mut().unwrap();
     server.kill();
     // The killed server's workers end by themselves, each in its own time: one may still take a last order.
     let taken = std::iter::repeat_with(|| wait(|done| store.messages().put(message("bob@example.com", 2), done)))
@@ -630,18 +601,6 @@ fn a_killed_postgres_is_found_again_and_nothing_acknowledged_is_lost() {
         found.contains(&"late@example.com".to_owned()) && found.contains(&"next@example.com".to_owned()),
         "{found:?}"
     );
-}
-
-fn wait<T: Send + 'static>(call: impl FnOnce(Done<T>)) -> Result<T, StoreError> {
-    let (done, result) = channel_done();
-    call(done);
-    result.recv().expect("every call is answered")
-}
-
-fn channel_done<T: Send + 'static>() -> (Done<T>, mpsc::Receiver<Result<T, StoreError>>) {
-    let (sender, receiver) = mpsc::channel();
-    // The test may have stopped listening.
-    (Box::new(move |result| drop(sender.send(result))), receiver)
 }
 
 fn write(store: &Store, change: BindingChange<'_>) {
@@ -700,5 +659,6 @@ fn user(id: &str, number: Option<&str>) -> User {
         jid: None,
         roles: vec![Role::Customer],
         call_settings: CallSettings::default(),
+        history_days: 0,
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use crate::connection::Connection;
 use crate::held::Custody;
 use crate::local::Local;
+use crate::tap::Tap;
 use crate::tls::Fingerprint;
 
 /// The two ends of a session, as an index: 0 or 1.
@@ -57,6 +58,8 @@ pub(crate) struct Leg {
     pub(crate) local: Option<Box<Local>>,
     /// Set once what this peer sends is to be judged before anybody gets it.
     pub(crate) custody: OnceLock<Box<Custody>>,
+    /// Set once somebody listens to what this peer sends.
+    pub(crate) tap: OnceLock<Box<Tap>>,
 }
 
 #[derive(Default)]

@@ -82,6 +82,10 @@ pub struct Held {
 }
 
 impl Held {
+    pub fn message_id(&self) -> &[u8] {
+        &self.message_id
+    }
+
     pub fn content_type(&self) -> &[u8] {
         &self.content_type
     }
@@ -319,11 +323,11 @@ async fn judge(
                 Counts::add(&switch.counts().received, 1);
                 switch.arrived(&bridge, side, &held).await;
             }
-            Judgement::Passes => {
-                if let Err(status) = switch.pass_on(&bridge, side, &held).await {
-                    switch.failed(held.about(&bridge, side), status);
-                }
-            }
+            Judgement::Passes => match (switch.pass_on(&bridge, side, &held).await, bridge.leg(side).tap.get()) {
+                (Ok(()), Some(tap)) => tap.passed(&held).await,
+                (Ok(()), None) => {}
+                (Err(status), _) => switch.failed(held.about(&bridge, side), status),
+            },
             Judgement::Refused(Withheld { status, notice }) => {
                 switch.failed(held.about(&bridge, side), status);
                 switch.withhold(&bridge, side, &held, notice).await;

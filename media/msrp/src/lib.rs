@@ -5,7 +5,7 @@
 //! order ([`lane`]): these are values that know no socket and no clock. On top of them the [`Switch`] anchors sessions: each
 //! has two legs, over TCP, TLS or WebSocket, and what one peer sends is passed on to the other while it comes. A session may end in this
 //! process instead ([`LocalEnd`]): its messages are put together ([`assembly`]). What a side sends may be held until somebody has judged
-//! it ([`Inspector`]).
+//! it ([`Inspector`]), or heard as it goes on ([`Listener`]).
 //!
 //! What it does not: session descriptions (media-sdp), and the calls that carry them (sip-messaging).
 //!
@@ -26,6 +26,7 @@ pub mod reader;
 mod relay;
 mod spool;
 mod switch;
+mod tap;
 mod tls;
 pub mod uri;
 mod websocket;
@@ -38,6 +39,7 @@ pub use held::{Held, Inspector, Judged, Judgement, Withheld};
 pub use local::{Answered, LocalEnd, Outgoing, PHONE};
 pub use relay::{Denied, Gatekeeper};
 pub use switch::{Address, Certificates, Config, Full, Switch};
+pub use tap::Listener;
 pub use tls::{Fingerprint, TlsError};
 pub use uri::MsrpUri;
 pub use websocket::{SUB_PROTOCOL, offers_msrp};

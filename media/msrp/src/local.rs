@@ -168,6 +168,7 @@ impl Leg {
             changed: tokio::sync::Notify::new(),
             local,
             custody: std::sync::OnceLock::new(),
+            tap: std::sync::OnceLock::new(),
         }
     }
 }

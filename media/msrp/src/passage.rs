@@ -376,6 +376,10 @@ impl Inbound<'_> {
             Ok(Some(Far::Local) | None) => return Err(481),
             Err(_) => return Err(408),
         };
+        if let Some(tap) = bridge.leg(side).tap.get() {
+            let content_type = head.value(Name::ContentType).unwrap_or_default();
+            tap.begin(&Told { message_id: head.message_id(), content_type, range });
+        }
         let (headers, content) = lines(head);
         Ok(Relay {
             bridge: bridge.clone(),
@@ -681,6 +685,12 @@ impl Relay {
             Ok(())
         });
         sent.await?;
+        if let Some(tap) = bridge.leg(*side).tap.get() {
+            tap.piece(body);
+            if let Some(flag) = end {
+                tap.end(flag);
+            }
+        }
         *position = last + 1;
         let counts = switch.counts();
         Counts::add(&counts.bytes, body.len() as u64);
@@ -695,6 +705,9 @@ impl Relay {
 
     /// Ends the chunk that is on the wire: no more of this message comes.
     async fn give_up(&self) {
+        if let Some(tap) = self.bridge.leg(self.side).tap.get() {
+            tap.end(Flag::Aborted);
+        }
         // A target that is gone needs no end.
         let _ = self.target.write(|lane, out| lane.end(Instant::now(), out, self.owner, Flag::Aborted)).await;
     }
