@@ -33,6 +33,9 @@ pub struct UserEntry {
     pub roles: Vec<Role>,
     #[serde(default)]
     pub call_settings: CallEntry,
+    /// 0 to 36,500: for how long the user's messages are kept for them; 0: not at all.
+    #[serde(default)]
+    pub history_days: u32,
 }
 
 fn customer() -> Vec<Role> {
@@ -103,6 +106,9 @@ impl UserEntry {
             Some(number) => Some(number.parse::<Msisdn>().map_err(|e| ("msisdn", e.to_string()))?),
             None => None,
         };
+        if self.history_days > MAX_HISTORY_DAYS {
+            return Err(("history_days", format!("{} is not between 0 and {MAX_HISTORY_DAYS}", self.history_days)));
+        }
         Ok(User {
             id: self.id.as_str().into(),
             aor,
@@ -112,6 +118,7 @@ impl UserEntry {
             jid: address("jid", self.jid.as_deref())?,
             roles: self.roles.clone(),
             call_settings: self.call_settings.settings()?,
+            history_days: self.history_days,
         })
     }
 
@@ -144,6 +151,8 @@ impl UserEntry {
     }
 }
 
+/// A hundred years.
+const MAX_HISTORY_DAYS: u32 = 36_500;
 /// Longest password, in bytes.
 pub const MAX_PASSWORD: usize = 256;
 

@@ -209,6 +209,7 @@ type Steps = [(i64, &'static str, &'static str)];
 const SQLITE: &Steps = &[
     (1, "first", include_str!("migrations/sqlite/0001_first.sql")),
     (2, "registration", include_str!("migrations/sqlite/0002_registration.sql")),
+    (3, "history", include_str!("migrations/sqlite/0003_history.sql")),
 ];
 const SQLITE_BINDINGS: &Steps = &[(1, "first", include_str!("migrations/sqlite_bindings/0001_first.sql"))];
 const SQLITE_SMS: &Steps = &[
@@ -222,4 +223,5 @@ const POSTGRES: &Steps = &[
     (4, "registration", include_str!("migrations/postgres/0004_registration.sql")),
     (5, "presence", include_str!("migrations/postgres/0005_presence.sql")),
     (6, "sms_scheduled", include_str!("migrations/postgres/0006_sms_scheduled.sql")),
+    (7, "history", include_str!("migrations/postgres/0007_history.sql")),
 ];

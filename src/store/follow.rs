@@ -105,6 +105,7 @@ mod tests {
             jid: None,
             roles: Vec::new(),
             call_settings: CallSettings::default(),
+            history_days: 0,
         }
     }
 

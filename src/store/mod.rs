@@ -1,7 +1,7 @@
 //! The stores behind the ports of `sip-ims`: SQL, one text for two engines.
 //!
 //! * [`binding`]: bindings, and what presence keeps, written in groups behind memory; logs in SQLite files of their own, or tables of PostgreSQL.
-//! * [`sql`]: users, waiting messages, documents and the charging log: one writer with group commit, one reader.
+//! * [`sql`]: users, waiting messages, histories, documents and the charging log: one writer with group commit, one reader.
 //! * [`sms`]: the queue of short messages.
 //! * [`follow`]: keeps the directory in step with what any process provisions.
 //!
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use gw_sms::registry::Registrations;
+use sip_ims::history::HistoryStore;
 use sip_ims::ports::{BindingStore, ChargingLog, Documents, MessageQueue, StateStore, StoreError, UserStore};
 
 pub mod binding;
@@ -111,6 +112,10 @@ impl Store {
     }
 
     pub fn messages(&self) -> Arc<dyn MessageQueue> {
+        self.sql.clone()
+    }
+
+    pub fn history(&self) -> Arc<dyn HistoryStore> {
         self.sql.clone()
     }
 

@@ -12,6 +12,7 @@
 pub mod authenticate;
 pub mod criteria;
 pub mod gate;
+pub mod history;
 pub mod home;
 pub mod identity;
 pub mod media;

@@ -34,6 +34,13 @@ pub struct User {
     pub roles: Vec<Role>,
     #[serde(default)]
     pub call_settings: CallSettings,
+    /// Days for which the user's own messages are kept for them to read again; 0: not at all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub history_days: u32,
+}
+
+fn is_zero(days: &u32) -> bool {
+    *days == 0
 }
 
 /// What a user may do beyond being a user.
@@ -205,6 +212,7 @@ pub(crate) mod tests {
             jid: None,
             roles: vec![Role::Customer],
             call_settings: CallSettings::default(),
+            history_days: 0,
         }
     }
 
@@ -212,6 +220,7 @@ pub(crate) mod tests {
     fn a_user_survives_its_stored_form() {
         let mut alice = user("alice", Some("+819012345678"));
         alice.call_settings.forward_busy = Some("sip:bob@localhost".into());
+        alice.history_days = 30;
         alice.secrets.aka = Some(AkaKeys { k: [1; 16], opc: [2; 16], amf: [0x80, 0], only: false });
         let text = serde_json::to_string(&alice).unwrap();
         assert_eq!(serde_json::from_str::<User>(&text).unwrap(), alice);

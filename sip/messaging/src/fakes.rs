@@ -41,6 +41,7 @@ pub fn user(id: &str, number: Option<&str>) -> Arc<User> {
         jid: None,
         roles: Vec::new(),
         call_settings: CallSettings::default(),
+        history_days: 0,
     })
 }
 

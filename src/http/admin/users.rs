@@ -95,6 +95,7 @@ fn shown(user: &User) -> Value {
         "jid": user.jid.as_deref(),
         "roles": user.roles,
         "call_settings": user.call_settings,
+        "history_days": user.history_days,
         "aka": user.secrets.aka.is_some(),
     })
 }

@@ -1,4 +1,4 @@
-//! Users, waiting messages, documents and the charging log, in SQL that both engines read.
+//! Users, waiting messages, histories, documents and the charging log, in SQL that both engines read.
 //!
 //! Two threads, each with one connection: the [writer](lane) takes what is queued into one transaction and acknowledges it all after the
 //! commit is on disk; the reader answers beside it. A caller that was acknowledged reads what it wrote.
@@ -12,6 +12,7 @@ use lane::Lane;
 
 mod charging;
 mod documents;
+mod history;
 mod lane;
 mod messages;
 mod registrations;

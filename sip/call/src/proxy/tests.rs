@@ -97,6 +97,7 @@ fn bench(world: World, users: Vec<User>) -> Bench {
         chronicle: world.clone(),
         media: None,
         gate: None,
+        archive: None,
         record_route: true,
         seals: Seals::new(&[5; 32]),
         penalise: Arc::new(|_, _| {}),
@@ -214,6 +215,7 @@ fn user(id: &str, settings: CallSettings) -> User {
         jid: None,
         roles: Vec::new(),
         call_settings: settings,
+        history_days: 0,
     }
 }
 

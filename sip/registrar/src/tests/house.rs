@@ -244,6 +244,7 @@ impl House {
                 jid: None,
                 roles: Vec::new(),
                 call_settings: CallSettings::default(),
+                history_days: 0,
             });
         }
         let authenticator = digest.then(|| {
