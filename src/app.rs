@@ -19,13 +19,14 @@ use rustls::pki_types::pem::PemObject;
 use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
 use sip_ims::criteria::Filters;
 use sip_ims::gate::Gate;
+use sip_ims::history::Archive;
 use sip_ims::media::Media;
 use sip_ims::ports::{Bus, BusError, StoreError};
 use sip_ims::service::{Chronicle, Outlet as _, Service};
 use sip_ims::subscriptions::Subscriptions;
 use sip_ims::vectors::HomeVectors;
 use sip_ims::{Directory, Home};
-use sip_messaging::{Courier, CourierParts, Pager};
+use sip_messaging::{Courier, CourierParts, History, Pager};
 use sip_net::{Bound, Resolver, ResolverConfig, StartError, TlsError};
 use sip_presence::Presence;
 use sip_presence::xcap_diff::XcapDiff;
@@ -57,7 +58,7 @@ use crate::telemetry::metrics::Family;
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Capture, Marks, Metrics, Tap, Timed, redact, sources};
 use crate::xcap::{Xcap, changes};
-use crate::{cdr, control, presence, provision};
+use crate::{cdr, control, history, presence, provision};
 use removed::Removed;
 use settings::{carrier_config, ip_sm_gw_config, pager_config, registrar_config};
 use signals::{Live, Signals, until_stopped};
@@ -186,8 +187,22 @@ pub fn run(
         ends: msrp.as_ref().map(|m| Ends { switch: m.switch.clone(), doors: m.told, anchor: m.anchor.clone() }),
         shared,
     };
-    let Services { sip, home, registrar, presence, abroad, diff, digest, pager, courier, ip_sm_gw, names, wake } =
-        open_sip(&config, &pems, &store, around, runtime.handle())?;
+    let services = open_sip(&config, &pems, &store, around, runtime.handle())?;
+    let Services {
+        sip,
+        home,
+        registrar,
+        presence,
+        abroad,
+        diff,
+        digest,
+        pager,
+        history,
+        courier,
+        ip_sm_gw,
+        names,
+        wake,
+    } = services;
     let local = sip.carriers.local_addrs().to_vec();
     if trace.is_on() || capture.is_some() {
         sip.driver.watch(Arc::new(Tap::new(trace.clone(), capture, local.clone())));
@@ -237,6 +252,7 @@ pub fn run(
         .merge(sessions.unwrap_or_default())
         .merge(http::smsgw::router(sms.push.clone()))
         .merge(http::xcap::open(&xcap, digest.clone(), &config.xcap, &metrics))
+        .merge(http::history::open(history.clone(), digest.clone(), &config.history))
         .merge(http::content::open(&config, depot, digest, &metrics, runtime.handle()))
         .merge(developers(&config, &store, registry.clone(), &sms, &metrics)?);
     let admin = http::admin::Admin {
@@ -276,6 +292,7 @@ pub fn run(
     let removed = Removed {
         registrar: registrar.clone(),
         xcap: removed_documents,
+        history,
         domain: config.domain.clone(),
         runtime: runtime.handle().clone(),
     };
@@ -428,6 +445,7 @@ struct Services {
     diff: Option<Arc<XcapDiff>>,
     digest: Option<Arc<Digest>>,
     pager: Arc<Pager>,
+    history: Arc<History>,
     courier: Courier,
     ip_sm_gw: Option<(Arc<IpSmGw>, Inbox)>,
     names: Arc<Located>,
@@ -525,7 +543,11 @@ fn open_sip(
     services.splice(1..1, diff.clone().map(|d| d as Arc<dyn Service>));
     let around = (home.clone(), directory.clone(), pager.clone());
     let control = control::open(config, around, &shared.scanner, &metrics, runtime);
+    let around = (home.clone(), directory.clone());
+    let history = history::open(config, store, around, &metrics, runtime);
+    pager.remember_in(history.clone());
     let chat = ends.map(|ends| {
+        ends.anchor.remember_in(history.clone());
         let parts = chat::Parts {
             home: home.clone(),
             location: registrar.clone(),
@@ -556,6 +578,7 @@ fn open_sip(
         chronicle: chronicle.clone(),
         media,
         gate: control.concerns_messages().then(|| control.clone() as Arc<dyn Gate>),
+        archive: Some(history.clone() as Arc<dyn Archive>),
         names: names.clone(),
         secret: secrets::random(),
         cluster_secret: secret,
@@ -599,7 +622,21 @@ fn open_sip(
         },
     );
     let ip_sm_gw = gateway.zip(gateway_inbox);
-    Ok(Services { sip: stack, home, registrar, presence, abroad, diff, digest, pager, courier, ip_sm_gw, names, wake })
+    Ok(Services {
+        sip: stack,
+        home,
+        registrar,
+        presence,
+        abroad,
+        diff,
+        digest,
+        pager,
+        history,
+        courier,
+        ip_sm_gw,
+        names,
+        wake,
+    })
 }
 
 /// Bindings and subscriptions run out by the second.

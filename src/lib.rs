@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod config;
 mod control;
 pub mod ctl;
+mod history;
 pub mod http;
 pub mod msrp;
 pub mod names;

@@ -9,6 +9,7 @@ use sip_call::{Access, BackToBack, Joints, Names, Proxy, ProxyParts, Seals, Spen
 use sip_ims::authenticate::Authenticator;
 use sip_ims::criteria::Filters;
 use sip_ims::gate::Gate;
+use sip_ims::history::Archive;
 use sip_ims::media::Media;
 use sip_ims::service::{Chronicle, Location, Service};
 use sip_ims::{Directory, Home};
@@ -39,6 +40,7 @@ pub struct SipParts {
     pub chronicle: Arc<dyn Chronicle>,
     pub media: Option<Arc<dyn Media>>,
     pub gate: Option<Arc<dyn Gate>>,
+    pub archive: Option<Arc<dyn Archive>>,
     pub names: Arc<dyn Names>,
     /// Of this process.
     pub secret: [u8; 16],
@@ -112,6 +114,7 @@ impl Sip {
             chronicle: parts.chronicle,
             media: parts.media,
             gate: parts.gate,
+            archive: parts.archive,
             record_route: config.record_route,
             seals: Seals::new(&parts.cluster_secret),
             penalise: Arc::new(move |flow, points| neighbours.penalise(flow, points)),

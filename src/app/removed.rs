@@ -3,18 +3,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sip_ims::Aor;
+use sip_ims::history::HistoryPart;
 use sip_ims::ports::UserChange;
+use sip_ims::{Aor, answer};
+use sip_messaging::History;
 use sip_registrar::Registrar;
 use tokio::runtime::Handle;
 
 use super::unix_now;
 use crate::xcap::Xcap;
 
-/// A user who was removed is registered no longer, and keeps no documents.
+/// A user who was removed is registered no longer, and keeps no documents and no history.
 pub(super) struct Removed {
     pub registrar: Arc<Registrar>,
     pub xcap: Arc<Xcap>,
+    pub history: Arc<History>,
     pub domain: String,
     pub runtime: Handle,
 }
@@ -32,8 +35,13 @@ impl Removed {
             && let Ok(aor) = Aor::from_parts(change.id.as_bytes(), self.domain.as_bytes())
         {
             self.registrar.deregister(Instant::now(), unix_now(), aor.as_str());
-            let xcap = self.xcap.clone();
+            let (xcap, history) = (self.xcap.clone(), self.history.clone());
             self.runtime.spawn(async move {
+                let (done, removed) = answer();
+                history.store().remove(HistoryPart::of(aor.clone()), done);
+                if let Err(error) = removed.await {
+                    tracing::warn!(%error, "the history of a user who was removed is left");
+                }
                 if let Err(error) = xcap.forget(&aor).await {
                     tracing::warn!(%error, "documents of a user who was removed are left");
                 }

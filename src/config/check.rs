@@ -58,6 +58,9 @@ impl Config {
         within("registrar.max_contacts", reg.max_contacts as u64, 1, 256);
         within("messaging.expiry", self.messaging.expiry, 60, 31_536_000);
         within("messaging.per_user", self.messaging.per_user as u64, 1, 100_000);
+        within("history.max_days", u64::from(self.history.max_days), 0, 36_500);
+        within("history.max_messages", u64::from(self.history.max_messages), 100, 1_000_000);
+        within("history.rate", u64::from(self.history.rate), 1, 10_000);
         let presence = &self.presence;
         within("presence.min_expires", u64::from(presence.min_expires), 1, 3_600);
         let (min, max) = (u64::from(presence.min_expires), u64::from(presence.max_expires));
@@ -207,15 +210,15 @@ impl Config {
                 say(key, format!("\"{url}\" does not start with https:// or http://"));
             }
         }
-        let token = &self.admin.token;
-        if !token.is_empty() && (token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic())) {
-            say("admin.token", "must be at least 16 printable characters without blanks".to_owned());
         let icap = &self.content.icap;
         if !icap.is_empty()
             && let Err(why) = Icap::new(icap)
         {
             say("content.icap", format!("\"{icap}\" is {why}"));
         }
+        let token = &self.admin.token;
+        if !token.is_empty() && (token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic())) {
+            say("admin.token", "must be at least 16 printable characters without blanks".to_owned());
         }
         for domain in self.xmpp.route.keys().filter(|d| !is_host_name(d)) {
             say(&format!("xmpp.route.{domain:?}"), "is not a host name".to_owned());

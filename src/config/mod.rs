@@ -22,7 +22,7 @@ pub use doors::{
 };
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};
 pub use presence::{Capabilities, CapabilitiesFrom, Presence, Watchers};
-pub use sip::{Acknowledge, Auth, DigestAlgorithm, Flood, Messaging, Registrar, Sip, SmsOverIp};
+pub use sip::{Acknowledge, Auth, DigestAlgorithm, Flood, History, Messaging, Registrar, Sip, SmsOverIp};
 pub use spans::Spans;
 pub use values::{Door, Peers, Ports, Size, TrustedPeer};
 pub use xcap::Xcap;
@@ -38,6 +38,7 @@ pub struct Config {
     pub sip: Sip,
     pub registrar: Registrar,
     pub messaging: Messaging,
+    pub history: History,
     pub presence: Presence,
     pub capabilities: Capabilities,
     pub xcap: Xcap,
@@ -71,6 +72,7 @@ impl Default for Config {
             sip: Sip::default(),
             registrar: Registrar::default(),
             messaging: Messaging::default(),
+            history: History::default(),
             presence: Presence::default(),
             capabilities: Capabilities::default(),
             xcap: Xcap::default(),

@@ -1,4 +1,4 @@
-//! `[sip]`, `[registrar]`, `[messaging]`, `[sms_over_ip]`: signalling.
+//! `[sip]`, `[registrar]`, `[messaging]`, `[history]`, `[sms_over_ip]`: signalling.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -161,6 +161,24 @@ pub struct Messaging {
 impl Default for Messaging {
     fn default() -> Messaging {
         Messaging { expiry: 7 * 86_400, per_user: 1_000, chats: true }
+    }
+}
+
+/// `[history]`: what users of ours say and are told, kept for those who have `history_days`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct History {
+    /// Days for which anything is kept, whatever users have; 0 to 36,500; 0: nothing is.
+    pub max_days: u32,
+    /// Messages of one user, 100 to 1,000,000; the oldest go first.
+    pub max_messages: u32,
+    /// Requests a second of one user, 1 to 10,000; four times as many at once.
+    pub rate: u32,
+}
+
+impl Default for History {
+    fn default() -> History {
+        History { max_days: 365, max_messages: 10_000, rate: 20 }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sip_ims::authenticate::Authenticator;
 use sip_ims::criteria::Filters;
 use sip_ims::gate::{Admission, Gate};
+use sip_ims::history::Archive;
 use sip_ims::media::{Media, Passing};
 use sip_ims::service::{Caller, Chronicle, Location, Note, NoteEvent, Request, Service, Step, Transaction, Verdict};
 use sip_ims::{Aor, Directory, Home, Msisdn, User};
@@ -83,6 +84,8 @@ pub struct ProxyParts {
     pub media: Option<Arc<dyn Media>>,
     /// Judges what messages hold, if anything does.
     pub gate: Option<Arc<dyn Gate>>,
+    /// Hears of messages that were delivered, if anything does.
+    pub archive: Option<Arc<dyn Archive>>,
     pub record_route: bool,
     pub seals: Seals,
     /// Told of wrong credentials and malformed requests: the flow and how many points.

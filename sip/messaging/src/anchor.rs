@@ -19,9 +19,10 @@ use sip_ims::media::{Media, Passing};
 use sip_ims::service::{Chronicle, Note, NoteEvent};
 use sip_proto::headers::MediaType;
 use sip_proto::uri::Uri;
-use sip_proto::{HeaderName, Message, Method, derived, multipart};
+use sip_proto::{HeaderName, Message, Method, derived, multipart, privacy};
 
 use crate::control::ContentControl;
+use crate::history::{self, History};
 
 /// A BYE that nobody answers ends the session all the same.
 const BYE_WAIT: Duration = Duration::from_secs(3);
@@ -48,6 +49,7 @@ pub struct Anchor {
     chronicle: Arc<dyn Chronicle>,
     calls: Mutex<HashMap<Key, Call>>,
     control: OnceLock<Arc<ContentControl>>,
+    history: OnceLock<Arc<History>>,
 }
 
 /// A dialog, or the INVITE that is to become one: Call-ID and the caller's tag.
@@ -60,6 +62,10 @@ struct Key {
 struct Call {
     /// Addresses: of the caller, and of whom it called.
     ends: [Box<[u8]>; 2],
+    /// Of the INVITE: whom it was really for. Empty: it came without an offer.
+    uri: Box<[u8]>,
+    /// The caller wants to stay unknown.
+    hidden: bool,
     /// Set by the first answer in a 2xx.
     callee: Option<Box<[u8]>>,
     streams: Vec<Option<Stream>>,
@@ -93,12 +99,24 @@ struct Offer {
 
 impl Anchor {
     pub fn new(config: AnchorConfig, switch: Arc<Switch>, chronicle: Arc<dyn Chronicle>) -> Arc<Anchor> {
-        Arc::new(Anchor { config, switch, chronicle, calls: Mutex::default(), control: OnceLock::new() })
+        Arc::new(Anchor {
+            config,
+            switch,
+            chronicle,
+            calls: Mutex::default(),
+            control: OnceLock::new(),
+            history: OnceLock::new(),
+        })
     }
 
     /// Has what passes through judged, as far as the operator wants it. Once.
     pub fn control_by(&self, control: Arc<ContentControl>) {
         let _ = self.control.set(control);
+    }
+
+    /// Has what is said kept for those who want to read it again. Once.
+    pub fn remember_in(&self, history: Arc<History>) {
+        let _ = self.history.set(history);
     }
 
     /// Sessions in a call, answered or not.
@@ -267,7 +285,7 @@ impl Anchor {
         }
         let Some(stream) = slot else { return Decision::Keep };
         stream.ws[sender as usize] = by_ws;
-        self.inspect(&call.ends, stream, FileSelector::of(sdp, section).as_ref());
+        self.listen_in(&call.ends, (&call.uri, call.hidden), stream, FileSelector::of(sdp, section).as_ref());
         let ws = stream.ws[sender.other() as usize] || towards_ws;
         stream.offer = Some(Offer {
             path: own_path(&self.switch, messages.path).into(),
@@ -306,7 +324,7 @@ impl Anchor {
             connect: !by_ws && !matches!(messages.setup, Some(Setup::Active | Setup::HoldConn)),
             fingerprint: messages.fingerprint.and_then(Fingerprint::parse),
         };
-        self.inspect(&call.ends, stream, FileSelector::of(sdp, section).as_ref());
+        self.listen_in(&call.ends, (&call.uri, call.hidden), stream, FileSelector::of(sdp, section).as_ref());
         let setup = stream.offer.as_ref().and_then(|o| o.setup);
         if let Some(offer) = &stream.offer {
             // RFC 4975 §5.4: the offerer connects, unless it asked for the contrary.
@@ -326,13 +344,26 @@ impl Anchor {
 }
 
 impl Anchor {
-    /// Has judged what comes by WebSocket or from another domain. Before anything of it can come.
-    fn inspect(&self, ends: &[Box<[u8]>; 2], stream: &Stream, file: Option<&FileSelector<'_>>) {
-        let Some(control) = self.control.get() else { return };
+    /// Has judged what comes by WebSocket or from another domain, and kept what users want to read again. Before anything of it can
+    /// come. `to`: whom the INVITE was for, and whether its sender wants to stay unknown.
+    fn listen_in(&self, ends: &[Box<[u8]>; 2], to: (&[u8], bool), stream: &Stream, file: Option<&FileSelector<'_>>) {
+        let bridge = &stream.bridge;
         for side in [Side::Caller, Side::Callee] {
-            let ends = [&*ends[side as usize], &*ends[side.other() as usize]];
-            if let Some(inspector) = control.of_session(ends, stream.ws[side as usize], file) {
-                self.switch.inspect(&stream.bridge, side, inspector);
+            let judged = [&*ends[side as usize], &*ends[side.other() as usize]];
+            let inspector = self.control.get().and_then(|c| c.of_session(judged, stream.ws[side as usize], file));
+            if let Some(inspector) = inspector {
+                self.switch.inspect(bridge, side, inspector);
+            }
+            // Files are not kept here. What To says is its sender's own affair.
+            let (addressee, hidden) = to;
+            let Some(history) = self.history.get().filter(|_| file.is_none() && !addressee.is_empty()) else {
+                continue;
+            };
+            let address = |of: Side| if of == Side::Caller { &*ends[0] } else { addressee };
+            let sides = [side, side.other()];
+            let hidden = sides.map(|of| hidden && of == Side::Caller);
+            if let Some(listener) = history.overhear(sides.map(address), hidden, bridge.name().as_bytes()) {
+                self.switch.overhear(bridge, side, listener, history::MAX_CONTENT);
             }
         }
     }
@@ -343,6 +374,8 @@ impl Call {
         let of = |name| message.value(name).unwrap_or_default().into();
         Call {
             ends: [of(HeaderName::From), of(HeaderName::To)],
+            uri: if message.is_request() { message.request_uri().into() } else { Box::default() },
+            hidden: privacy::asked(message).hides_identity(),
             callee: None,
             streams: Vec::new(),
             offered: None,

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::agent::Party;
 use crate::config::Config;
+use crate::history::History;
 use crate::letter::{self, Ends, Letter, NotKept};
 use crate::notice::Notice;
 use crate::pager::{Order, status_of};
@@ -68,6 +69,7 @@ pub struct Away {
     queue: Arc<dyn MessageQueue>,
     orders: mpsc::UnboundedSender<Order>,
     numbers: AtomicU32,
+    history: Option<Arc<History>>,
 }
 
 impl Away {
@@ -77,8 +79,9 @@ impl Away {
         config: &Config,
         queue: Arc<dyn MessageQueue>,
         orders: mpsc::UnboundedSender<Order>,
+        history: Option<Arc<History>>,
     ) -> Away {
-        Away { ends: ends(request, aor), config: config.clone(), queue, orders, numbers: AtomicU32::new(1) }
+        Away { ends: ends(request, aor), config: config.clone(), queue, orders, numbers: AtomicU32::new(1), history }
     }
 
     async fn keep(&self, message: Whole) -> u16 {
@@ -99,6 +102,7 @@ impl Away {
         self.queue.put(queued, done);
         match kept.await {
             Ok(_) => {
+                self.remember(&message).await;
                 let (aor, call_id) = (self.ends.aor.clone(), self.ends.call_id.clone());
                 // A courier that is gone will find it at the next start.
                 let _ = self.orders.send(Order::KeptOfSession { aor, call_id, stored });
@@ -113,6 +117,19 @@ impl Away {
                 }
             }
         }
+    }
+}
+
+impl Away {
+    async fn remember(&self, message: &Whole) {
+        let Some(history) = &self.history else { return };
+        let Ends { from, asserted, call_id, aor, .. } = &self.ends;
+        let to = format!("sip:{aor}");
+        let entries = history.of_session(from, asserted.as_deref(), &to, call_id, message);
+        let (done, written) = answer();
+        history.write(entries, move || done(Ok(())));
+        // It was counted, whichever way it went.
+        let _ = written.await;
     }
 }
 

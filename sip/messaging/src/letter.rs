@@ -82,29 +82,28 @@ pub fn says_displayed(message: &Message<'_>) -> bool {
 
 /// The same for the same message sent again: by its Message-ID if it has one (RFC 5438 §6.3), else by Call-ID and CSeq. What it
 /// says is in it: a client that repeats them for another text loses nothing.
-fn key(message: &Message<'_>) -> [u8; 16] {
-    let mut hash = Sha256::new();
-    if let Some(cpim) = cpim(message)
-        && let Some(id) = cpim.message_id()
-    {
-        let from = message.value(HeaderName::From).and_then(NameAddr::parse).map_or(&b""[..], |a| a.addr);
-        for part in [b"imdn", from, id.as_bytes(), cpim.content] {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        return first_half(hash);
+pub fn key(message: &Message<'_>) -> [u8; 16] {
+    let from = message.value(HeaderName::From).and_then(NameAddr::parse).map_or(&b""[..], |a| a.addr);
+    if let Some(key) = cpim(message).and_then(|cpim| named(from, &cpim)) {
+        return key;
     }
     let tag = message.value(HeaderName::From).and_then(derived::tag).unwrap_or_default();
-    for part in [message.call_id().unwrap_or_default(), tag] {
+    let number = message.cseq().map_or(0, |c| c.number).to_be_bytes();
+    hashed(&[message.call_id().unwrap_or_default(), tag, &number, message.body()])
+}
+
+/// The key of a message that has a Message-ID. `from`: the URI of its sender.
+pub fn named(from: &[u8], cpim: &Cpim<'_>) -> Option<[u8; 16]> {
+    Some(hashed(&[b"imdn", from, cpim.message_id()?.as_bytes(), cpim.content]))
+}
+
+/// Each part behind its length, so that no two lists of parts are the same bytes.
+pub fn hashed(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    hash.update(message.cseq().map_or(0, |c| c.number).to_be_bytes());
-    hash.update(message.body());
-    first_half(hash)
-}
-
-fn first_half(hash: Sha256) -> [u8; 16] {
     let mut key = [0; 16];
     key.copy_from_slice(&hash.finalize()[..16]);
     key

@@ -1,5 +1,5 @@
 //! Messages: pager mode (RFC 3428) for users who are away, kept durably and delivered in order when they come back; sessions that
-//! pass through ([`Anchor`]); what of both does not pass ([`ContentControl`]); sessions that end here: chats with users who are away, and chat rooms ([`Agent`], [`Conferences`]).
+//! pass through ([`Anchor`]); what of both does not pass ([`ContentControl`]), and what is kept for users to read again ([`History`]); sessions that end here: chats with users who are away, and chat rooms ([`Agent`], [`Conferences`]).
 //!
 //! A MESSAGE to somebody who is there is the proxy's business. One that reached nobody comes to the [`Pager`], which
 //! writes it to the store and has it answered with 202 once the commit is on disk. The [`Courier`] delivers: one message
@@ -18,6 +18,7 @@ mod control;
 mod counts;
 mod courier;
 mod hashing;
+mod history;
 mod late;
 mod letter;
 mod notice;
@@ -44,4 +45,5 @@ pub use control::pieces::types as content_types;
 pub use control::{Audit, ContentControl, ControlParts, Policy, Whose, Withheld};
 pub use counts::Counts;
 pub use courier::{Courier, CourierParts};
+pub use history::{History, HistoryCounts, HistoryParts};
 pub use pager::{Inbox, Pager};

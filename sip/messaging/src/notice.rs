@@ -1,6 +1,5 @@
 //! What the sender of a kept message hears of it from us (RFC 5438 §8), and notifications that wait together (§8.3).
 
-use sha2::{Digest, Sha256};
 use sip_cpim::{Address, CPIM_TYPE, Cpim, Draft, Fate, IMDN_TYPE, Imdn, Outcome};
 use sip_proto::build::{Request, Writer};
 use sip_proto::headers::{Date, NameAddr, list};
@@ -8,7 +7,7 @@ use sip_proto::multipart;
 use sip_proto::uri::Uri;
 use sip_proto::{HeaderName, Method};
 
-use crate::letter::Letter;
+use crate::letter::{Letter, hashed};
 
 /// A notification on its way to the sender of a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,7 +49,7 @@ impl Notice {
         };
         let mut document = Vec::new();
         imdn.write(&mut document);
-        let key = key(&[sender, letter.to(), id.as_bytes(), &[fate as u8, outcome as u8]]);
+        let key = hashed(&[b"notice", sender, letter.to(), id.as_bytes(), &[fate as u8, outcome as u8]]);
         let mut body = Vec::new();
         let mut draft = Draft::new(&mut body);
         if let Some(recipient) = &recipient {
@@ -91,7 +90,7 @@ pub fn together(letters: &[Letter<'_>], unix: u64) -> Option<Vec<u8>> {
     let (first, letter) = (envelopes.first()?, letters.first()?);
     let documents: Vec<&[u8]> = envelopes.iter().map(|e| e.content).collect();
     let ids: Vec<&[u8]> = letters.iter().map(Letter::call_id).collect();
-    let key = key(&ids);
+    let key = hashed(&ids);
     let boundary = multipart::Boundary::choose(u64::from_be_bytes(*key.first_chunk()?), &documents);
     let mut parts = Vec::new();
     let mut writer = multipart::Writer::new(boundary, &mut parts);
@@ -157,18 +156,6 @@ pub fn reachable(values: &[u8]) -> Option<&[u8]> {
     let uri = Uri::parse(address.addr).filter(Uri::is_sip)?;
     let nobody = uri.host().len() >= 7 && uri.host()[uri.host().len() - 7..].eq_ignore_ascii_case(b"invalid");
     (uri.user().is_some() && !nobody).then_some(address.addr)
-}
-
-fn key(parts: &[&[u8]]) -> [u8; 16] {
-    let mut hash = Sha256::new();
-    hash.update(b"notice");
-    for part in parts {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    let mut key = [0; 16];
-    key.copy_from_slice(&hash.finalize()[..16]);
-    key
 }
 
 fn hex(key: &[u8; 16]) -> String {

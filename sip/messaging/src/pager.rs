@@ -20,6 +20,7 @@ use crate::away::{self, Away};
 use crate::config::Config;
 use crate::control::ContentControl;
 use crate::counts::Counts;
+use crate::history::History;
 use crate::late::Late;
 use crate::letter::{self, Letter, NotKept};
 use crate::notice::Notice;
@@ -43,6 +44,7 @@ pub struct Pager {
     sessions: OnceLock<Arc<Agent>>,
     taker: OnceLock<Arc<Taker>>,
     pusher: Arc<OnceLock<Pusher>>,
+    history: OnceLock<Arc<History>>,
 }
 
 /// What the pager leaves for the [`Courier`](crate::Courier) to do. Ends when the pager is dropped.
@@ -117,6 +119,7 @@ impl Pager {
                 sessions: OnceLock::new(),
                 taker: OnceLock::new(),
                 pusher,
+                history: OnceLock::new(),
             }),
             inbox,
         )
@@ -137,6 +140,11 @@ impl Pager {
             config: self.config.clone(),
             unix: self.unix.clone(),
         }));
+    }
+
+    /// Has what is kept for its addressee kept for those too who want to read it again. Once.
+    pub fn remember_in(&self, history: Arc<History>) {
+        let _ = self.history.set(history);
     }
 
     /// Tells a user something in the name of this server: now, or when they are back. `aor`: one that somebody has.
@@ -203,7 +211,8 @@ impl Pager {
         if offered.more {
             return Verdict::Pass;
         }
-        let party = Arc::new(Away::new(request, aor, &self.config, self.queue.clone(), self.orders.clone()));
+        let (queue, orders, history) = (self.queue.clone(), self.orders.clone(), self.history.get().cloned());
+        let party = Arc::new(Away::new(request, aor, &self.config, queue, orders, history));
         let invited = Invited {
             party,
             terms: away::terms(&self.config),
@@ -366,8 +375,17 @@ impl Pager {
             self.late.open(step.now, transaction);
         }
         let promise = Promise(Some((put, self.orders.clone())));
-        // The completion may run inside this call, with the shard locked: so it only leaves an order.
-        self.queue.put(queued, Box::new(move |result| promise.settle(result)));
+        let history = self
+            .history
+            .get()
+            .map(|history| (history.clone(), history.of_message(message, &request.caller, request.profile.as_ref())));
+        // The completions may run inside this call, with the shard locked: so they only leave an order.
+        let kept = move |result: Result<MessageId, StoreError>| match history.filter(|_| result.is_ok()) {
+            // What is answered with 202 is in the histories too.
+            Some((history, entries)) => history.write(entries, move || promise.settle(result)),
+            None => promise.settle(result),
+        };
+        self.queue.put(queued, Box::new(kept));
         Verdict::Taken
     }
 }

@@ -95,6 +95,7 @@ impl Proxy {
     fn settle(&mut self, step: &mut Step<'_>, slot: Slot, server: ServerId, message: &Message<'_>, from: Neighbour) {
         let Some(fork) = self.forks.get(slot) else { return };
         let (invite, to, in_books) = (fork.invite, fork.asker(), fork.in_books);
+        self.remember(step, slot, message.method());
         self.pass_back(step, server, message, from, to);
         let event = match message.method() {
             _ if in_books => return,
@@ -104,6 +105,17 @@ impl Proxy {
             _ => return,
         };
         self.note(message, event, message.status());
+    }
+
+    /// A MESSAGE was delivered. Before the answer goes back: then it is forgotten.
+    fn remember(&self, step: &Step<'_>, slot: Slot, method: Method) {
+        let Some(archive) = self.parts.archive.as_ref().filter(|_| method == Method::Message) else { return };
+        let Some(fork) = self.forks.get(slot).filter(|fork| !fork.in_books) else { return };
+        if archive.wants(&fork.caller, fork.profile.as_ref())
+            && let Some(Ok(request)) = step.endpoint.original(fork.server).map(Message::parse)
+        {
+            archive.said(&request, &fork.caller, fork.profile.as_ref());
+        }
     }
 
     /// Goes on where a fork has nothing left to wait for: the next group, or the end.
