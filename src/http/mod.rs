@@ -9,6 +9,7 @@ pub mod content;
 pub mod digest;
 pub mod etag;
 pub mod guard;
+pub mod history;
 pub mod oauth2;
 pub mod openapi;
 pub mod problem;

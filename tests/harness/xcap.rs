@@ -35,6 +35,12 @@ impl Client {
         Client { root: format!("http://127.0.0.1:{}/xcap-root/", server.http), arguments: Vec::new() }
     }
 
+    /// Of another door, at this path.
+    pub fn below(mut self, path: &str) -> Client {
+        self.root = self.root.replace("xcap-root", path);
+        self
+    }
+
     /// With further arguments for curl.
     pub fn with(mut self, arguments: &[&str]) -> Client {
         self.arguments.extend(arguments.iter().map(|a| (*a).to_owned()));
