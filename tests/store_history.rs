@@ -1,8 +1,9 @@
 //! What the store of histories promises, on both engines.
 
-use sip_ims::Aor;
+use isthmus::store::open_users;
 use sip_ims::history::{HistoryEntry, HistoryId, HistoryPart};
 use sip_ims::ports::StoreError;
+use sip_ims::{Aor, CallSettings, DigestSecrets, User};
 
 #[path = "harness/stores.rs"]
 #[macro_use]
@@ -14,6 +15,7 @@ on_both_engines! {
     a_history_is_read_in_pages_from_its_end
     a_message_is_once_in_a_history_which_has_a_cap
     parts_of_a_history_are_forgotten
+    a_history_goes_with_its_owner
 }
 
 fn a_history_is_read_in_pages_from_its_end(subject: Subject) {
@@ -84,6 +86,28 @@ fn parts_of_a_history_are_forgotten(subject: Subject) {
     assert_eq!(numbers(&left()), [8, 7, 6]);
     assert_eq!((forget(all.clone()), forget(all.clone())), (3, 0));
     assert_eq!(wait(|done| history.page(HistoryPart::of(aor("bob")), None, 100, done)).unwrap().len(), 4);
+}
+
+fn a_history_goes_with_its_owner(subject: Subject) {
+    let history = subject.open().history();
+    let users = open_users(&subject.config).unwrap();
+    let user = User {
+        id: "alice".into(),
+        aor: aor("alice"),
+        secrets: DigestSecrets::of_password("alice", "example.com", b"x"),
+        msisdn: None,
+        email: None,
+        jid: None,
+        roles: Vec::new(),
+        call_settings: CallSettings::default(),
+        history_days: 1,
+    };
+    wait(|done| users.put(vec![user], done)).unwrap();
+    wait(|done| history.put(vec![said("alice", 1, 10), said("bob", 1, 10)], None, done)).unwrap();
+    // By another process than the server, which may not be there.
+    assert!(wait(|done| users.remove("alice", done)).unwrap());
+    let of = |user: &str| wait(|done| history.page(HistoryPart::of(aor(user)), None, 9, done)).unwrap().len();
+    assert_eq!((of("alice"), of("bob")), (0, 1));
 }
 
 fn aor(user: &str) -> Aor {

@@ -203,7 +203,7 @@ pub trait UserStore: Send + Sync {
     /// Adds or replaces users, all or none. `Conflict` when an address or number belongs to someone else.
     fn put(&self, users: Vec<User>, done: Done<()>);
 
-    /// `false` if there was no such user.
+    /// With the user's [history](crate::history). `false` if there was no such user.
     fn remove(&self, id: &str, done: Done<bool>);
 
     /// The changes after `sequence`, oldest first, at most `limit`: with 0, every user there is. A replaced user appears

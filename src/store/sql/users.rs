@@ -26,6 +26,11 @@ impl UserStore for SqlStore {
         let id = id.to_owned();
         self.writer.submit(id.len(), done, async move |c: &mut AnyConnection| {
             let sequence = next_sequence(c, "account").await?;
+            // Whoever gets the name next has said none of it.
+            query("DELETE FROM history WHERE owner = (SELECT aor FROM account WHERE id = $1)")
+                .bind(id.as_str())
+                .execute(&mut *c)
+                .await?;
             let gone = query(
                 "UPDATE account SET sequence = $2, aor = '', msisdn = '', profile = '' WHERE id = $1 AND profile <> ''",
             )
