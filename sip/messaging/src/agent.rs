@@ -228,7 +228,7 @@ impl Agent {
             contact: contact.clone().into(),
             terms: invited.terms,
             secure: offered.secure,
-            unacked: Some(Unacked::new(step.now, response, hop)),
+            unacked: None,
             offering: offered.peer.is_none(),
             bridge: bridge.clone(),
             party: invited.party.clone(),
@@ -245,6 +245,9 @@ impl Agent {
             let Some(outlet) = agent.outlet() else { return };
             match ready {
                 Ok(()) => {
+                    if let Some(session) = agent.sessions.lock().get_mut(&key) {
+                        session.unacked = Some(Unacked::new(Instant::now(), response, hop));
+                    }
                     party.begun(&Handset { key, bridge, enveloped: false });
                     outlet.answer(transaction, 200, &|w| accepted(w, &contact, &body));
                     agent.note(&call_id, NoteEvent::SessionAnchored);
