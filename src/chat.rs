@@ -11,12 +11,12 @@ use sip_ims::ports::{Documents, StoreError};
 use sip_ims::service::{Chronicle, Location, NextHops, Outlet, Service};
 use sip_messaging::{
     Agent, AgentParts, Anchor, AnchorConfig, ConferenceConfig, ConferenceCounts, ConferenceParts, Conferences,
-    ContentControl, Pager, Sessions,
+    ContentControl, Pager, Sessions, Strangers,
 };
 use tokio::runtime::Handle;
 
 use crate::app::unix_now;
-use crate::config::{Auth, Config};
+use crate::config::{self, Auth, Config};
 use crate::http::digest::{Digest, Unproven};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Family;
@@ -82,6 +82,11 @@ impl Chat {
                 members: conference.max_members,
                 max_message: conference.max_message.0 as usize,
                 keep: conference.keep,
+                strangers: match conference.strangers {
+                    config::Strangers::Nobody => Strangers::Nobody,
+                    config::Strangers::Invited => Strangers::Invited,
+                    config::Strangers::Anybody => Strangers::Anybody,
+                },
             },
             ConferenceParts {
                 agent: agent.clone(),

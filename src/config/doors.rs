@@ -91,6 +91,18 @@ pub struct Conference {
     pub max_message: Size,
     /// Seconds that an empty room is kept, 60 to 315,360,000.
     pub keep: u64,
+    pub strangers: Strangers,
+}
+
+/// Users of other domains who come into rooms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strangers {
+    Nobody,
+    /// Whom somebody in the room has asked in.
+    Invited,
+    /// Into every room that is open to our users.
+    Anybody,
 }
 
 impl Default for Conference {
@@ -102,6 +114,7 @@ impl Default for Conference {
             max_members: 100,
             max_message: Size::kib(256),
             keep: 30 * 86_400,
+            strangers: Strangers::Invited,
         }
     }
 }

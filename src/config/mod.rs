@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 pub use doors::{
     Admin, Billing, CertificateFiles, Conference, Content, Control, Http, Media, Msrp, Oauth2, S3, Smpp, SmppBind,
-    SmppEsme, SmppLink, SmppTimers, Sms, Tls, Webhooks, WhenUnscanned, Whose, Xmpp, XmppRoute,
+    SmppEsme, SmppLink, SmppTimers, Sms, Strangers, Tls, Webhooks, WhenUnscanned, Whose, Xmpp, XmppRoute,
 };
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};
 pub use presence::{Capabilities, CapabilitiesFrom, Presence, Watchers};

@@ -25,7 +25,7 @@ use crate::terms::{Described, Offered, Terms};
 
 mod calling;
 
-pub use calling::Call;
+pub use calling::{Call, Callee};
 
 /// First pause before a 2xx is sent again, and the longest (RFC 3261 §13.3.1.4).
 const T1: Duration = Duration::from_millis(500);

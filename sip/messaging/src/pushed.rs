@@ -19,7 +19,7 @@ use sip_proto::transport::LONGEST_DATAGRAM_REQUEST;
 use sip_proto::{HeaderName, Message};
 use tokio::sync::oneshot;
 
-use crate::agent::{Agent, Call, Handset, Party};
+use crate::agent::{Agent, Call, Callee, Handset, Party};
 use crate::control::address;
 use crate::hashing::sha1;
 use crate::taken::Phones;
@@ -124,7 +124,7 @@ impl Pusher {
         let from = message.value(HeaderName::PAssertedIdentity).unwrap_or_else(|| sender(message));
         let from = NameAddr::parse(from).map_or(from, |a| a.addr);
         let call = Call {
-            to: aor.clone(),
+            to: Callee::User(aor.clone()),
             from: format!("<{}>", String::from_utf8_lossy(from)),
             user: USER.to_owned(),
             features: "",

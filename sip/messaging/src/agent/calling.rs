@@ -1,23 +1,34 @@
-//! INVITEs of our own, to every phone of a user: the first to accept has the session (RFC 3261 §13.2).
+//! INVITEs of our own, to every phone of a user of ours, or to somebody of another domain: the first to accept has the session
+//! (RFC 3261 §13.2).
 
 use std::sync::Arc;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use media_msrp::{Bridge, LocalEnd, PHONE, Peer};
 use sip_ims::Aor;
-use sip_ims::service::Outcome;
+use sip_ims::service::{Outcome, Outlet};
 use sip_proto::build::{Request, Writer};
 use sip_proto::dialog::Dialog;
 use sip_proto::endpoint::hex16;
+use sip_proto::headers::{NameAddr, list};
 use sip_proto::{HeaderName, Hop, Message, Method, Transport};
 use tokio::sync::oneshot;
 
 use super::{Agent, Handset, Party, Session, key_of};
 use crate::terms::{Offered, Terms};
 
-/// A session that we ask a user for.
+/// Whom we call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Callee {
+    /// One of ours: every phone.
+    User(Aor),
+    /// Somebody of another domain, by URI: its proxies know the phones.
+    Foreign(Box<str>),
+}
+
+/// A session that we ask somebody for.
 pub struct Call {
-    pub to: Aor,
+    pub to: Callee,
     /// Who asks: an address with angle brackets, without a tag.
     pub from: String,
     /// User part of our Contact.
@@ -34,8 +45,27 @@ pub struct Call {
     pub wrapped: bool,
 }
 
+/// One way to a phone.
+struct Way {
+    uri: Box<[u8]>,
+    /// Route values to go through; may be empty.
+    route: Box<[u8]>,
+    /// Tried one after the other (RFC 3263 §4.3).
+    hops: Vec<Hop>,
+}
+
+/// An INVITE that was sent, and what it came to.
+struct Asked {
+    hop: Hop,
+    contact: Vec<u8>,
+    request: Vec<u8>,
+    outcome: Outcome,
+}
+
 /// Phones of one user that are asked.
 const MAX_PHONES: usize = 8;
+/// Addresses that are tried for one of them.
+const MAX_HOPS: usize = 4;
 /// Bytes of a Via of ours.
 const VIA_ROOM: usize = 128;
 
@@ -54,25 +84,20 @@ impl Agent {
         let bridge = self.parts.switch.open_local(&call_id, door, end, call.terms.max_size).map_err(|_| 503u16)?;
         let body = self.parts.describe(&bridge, &offered, &call.terms);
         let tag = text(&hex16(rand::random()));
-        let mut asked = FuturesUnordered::new();
-        for (uri, path, hop) in ways {
-            let contact = self.contact_over(&hop, &call.user, call.features);
-            let request = write(&call, [&uri, &path], [&call_id, &tag], &contact, &body);
-            let (ended, outcome) = oneshot::channel();
-            outlet.request(hop, request.clone(), Box::new(move |outcome| _ = ended.send(outcome)));
-            asked.push(async move { (hop, contact, request, outcome.await.unwrap_or(Outcome::Unreachable)) });
-        }
+        let mut calls: FuturesUnordered<_> =
+            ways.into_iter().map(|way| self.ask(&*outlet, &call, way, [&call_id, &tag], &body)).collect();
         let mut best = 480;
         let mut taken = false;
-        while let Some((hop, contact, request, outcome)) = asked.next().await {
-            let Outcome::Response { status, bytes } = outcome else { continue };
+        while let Some(asked) = calls.next().await {
+            let Some(asked) = asked else { continue };
+            let Outcome::Response { status, .. } = asked.outcome else { continue };
             if !(200..300).contains(&status) {
                 best = if status >= 600 { status } else { best.min(status).max(300) };
                 continue;
             }
-            let accepted = self.accepted(&call, &bridge, hop, contact, [&request, &bytes], taken);
-            taken |= accepted;
+            taken |= self.accepted(&call, &bridge, asked, taken).await;
         }
+        drop(calls);
         if taken {
             return Ok(());
         }
@@ -80,18 +105,36 @@ impl Agent {
         Err(best)
     }
 
+    /// Sends the INVITE by one hop after the other, until somebody answers. `None`: there is no hop.
+    async fn ask(&self, outlet: &dyn Outlet, call: &Call, way: Way, ids: [&str; 2], body: &[u8]) -> Option<Asked> {
+        let mut last = None;
+        for hop in way.hops {
+            let contact = self.contact_over(&hop, &call.user, call.features);
+            let request = write(call, [&way.uri, &way.route], ids, &contact, body);
+            let (ended, outcome) = oneshot::channel();
+            outlet.request(hop, request.clone(), Box::new(move |outcome| _ = ended.send(outcome)));
+            let outcome = outcome.await.unwrap_or(Outcome::Unreachable);
+            let failed =
+                matches!(outcome, Outcome::Timeout | Outcome::Unreachable | Outcome::Response { status: 503, .. });
+            last = Some(Asked { hop, contact, request, outcome });
+            if !failed {
+                break;
+            }
+        }
+        last
+    }
+
     /// A phone accepts. The second one to do so is thanked and hung up on.
-    fn accepted(
-        self: &Arc<Self>,
-        call: &Call,
-        bridge: &Arc<Bridge>,
-        hop: Hop,
-        contact: Vec<u8>,
-        [request, response]: [&[u8]; 2],
-        late: bool,
-    ) -> bool {
-        let (Ok(request), Ok(response)) = (Message::parse(request), Message::parse(response)) else { return false };
+    async fn accepted(self: &Arc<Self>, call: &Call, bridge: &Arc<Bridge>, asked: Asked, late: bool) -> bool {
+        let Asked { hop, contact, request, outcome: Outcome::Response { bytes, .. } } = &asked else { return false };
+        let (Ok(request), Ok(response)) = (Message::parse(request), Message::parse(bytes)) else { return false };
         let Ok(dialog) = Dialog::uac(&request, &response) else { return false };
+        let hop = match &call.to {
+            // By the way that it came, which may be the only one through a NAT.
+            Callee::User(_) => *hop,
+            // Whoever wants to stay on the path of the dialog has said so.
+            Callee::Foreign(_) => self.hops_of(dialog.next_hop()).await.first().copied().unwrap_or(*hop),
+        };
         self.acknowledge(&dialog, request.cseq().map_or(1, |c| c.number), hop);
         let bare = |o: &Offered| o.accepts(call.accepts.as_bytes());
         let wrapped = |o: &Offered| call.wrapped && o.accepts_wrapped(call.accepts.as_bytes());
@@ -100,7 +143,7 @@ impl Agent {
         let enveloped = answer.as_ref().is_some_and(|o| !bare(o));
         let session = Session {
             hop,
-            contact: contact.into(),
+            contact: contact.clone().into(),
             terms: call.terms.clone(),
             secure: self.parts.doors.plain.is_none(),
             unacked: None,
@@ -117,7 +160,7 @@ impl Agent {
         };
         self.sessions.lock().insert(key.clone(), session);
         let connect = !crate::terms::Described::is_active(&self.parts.switch, &response);
-        self.inspect(bridge, [format!("<sip:{}>", call.to).as_bytes(), call.from.as_bytes()], by_web);
+        self.inspect(bridge, [format!("<{}>", call.to.uri()).as_bytes(), call.from.as_bytes()], by_web);
         self.parts.switch.describe(bridge, PHONE, Peer { connect, ..peer });
         call.party.clone().begun(&Handset { key, bridge: bridge.clone(), enveloped });
         true
@@ -153,39 +196,60 @@ impl Agent {
         format!("<sip:{user}@{at};transport={}>{features}", transport.uri_token()).into_bytes()
     }
 
-    /// The phones of a user: contact, Path, and the way there.
-    async fn ways(&self, aor: &Aor) -> Vec<(Box<[u8]>, Box<[u8]>, Hop)> {
+    /// The phones of a user of ours; one way to somebody of another domain.
+    async fn ways(&self, to: &Callee) -> Vec<Way> {
         let mut found = Vec::<(Box<[u8]>, Box<[u8]>, Option<Hop>)>::new();
-        self.parts.location.each(aor.as_str(), (self.parts.unix)(), &mut |reach| {
-            if found.len() < MAX_PHONES {
-                found.push((reach.uri.into(), reach.path.into(), reach.hop));
-            }
-        });
-        let mut ways = Vec::with_capacity(found.len());
-        for (uri, path, hop) in found {
-            let hop = match hop {
-                Some(hop) => Some(hop),
-                None => {
-                    let (done, hops) = oneshot::channel();
-                    self.parts.next_hops.next_hops(&uri, Box::new(move |hops| _ = done.send(hops)));
-                    hops.await.ok().and_then(|hops| hops.first().copied())
+        match to {
+            Callee::User(aor) => self.parts.location.each(aor.as_str(), (self.parts.unix)(), &mut |reach| {
+                if found.len() < MAX_PHONES {
+                    found.push((reach.uri.into(), reach.path.into(), reach.hop));
                 }
+            }),
+            Callee::Foreign(uri) => found.push((uri.as_bytes().into(), Box::default(), None)),
+        }
+        let mut ways = Vec::with_capacity(found.len());
+        for (uri, route, hop) in found {
+            let first = list(&route).next().and_then(NameAddr::parse).map_or(&*uri, |first| first.addr);
+            let hops = match hop {
+                Some(hop) => vec![hop],
+                None => self.hops_of(first).await,
             };
-            ways.extend(hop.map(|hop| (uri, path, hop)));
+            if !hops.is_empty() {
+                ways.push(Way { uri, route, hops });
+            }
         }
         ways
     }
+
+    /// Where a URI leads (RFC 3263).
+    async fn hops_of(&self, uri: &[u8]) -> Vec<Hop> {
+        let (done, hops) = oneshot::channel();
+        self.parts.next_hops.next_hops(uri, Box::new(move |hops| _ = done.send(hops)));
+        let mut hops = hops.await.unwrap_or_default();
+        hops.truncate(MAX_HOPS);
+        hops
+    }
 }
 
-fn write(call: &Call, [uri, path]: [&[u8]; 2], [call_id, tag]: [&str; 2], contact: &[u8], body: &[u8]) -> Vec<u8> {
+impl Callee {
+    /// As a SIP URI.
+    pub fn uri(&self) -> String {
+        match self {
+            Callee::User(aor) => format!("sip:{aor}"),
+            Callee::Foreign(uri) => uri.to_string(),
+        }
+    }
+}
+
+fn write(call: &Call, [uri, route]: [&[u8]; 2], [call_id, tag]: [&str; 2], contact: &[u8], body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() + 1024 + VIA_ROOM);
     Request::new(Method::Invite, uri).write(&mut out, |w: &mut Writer<'_>| {
-        if !path.is_empty() {
-            w.text(HeaderName::Route, path);
+        if !route.is_empty() {
+            w.text(HeaderName::Route, route);
         }
         w.number(HeaderName::MaxForwards, 70);
         w.text(HeaderName::From, format!("{};tag={tag}", call.from).as_bytes());
-        w.text(HeaderName::To, format!("<sip:{}>", call.to).as_bytes());
+        w.text(HeaderName::To, format!("<{}>", call.to.uri()).as_bytes());
         w.text(HeaderName::CallId, call_id.as_bytes());
         w.cseq(1, Method::Invite);
         w.text(HeaderName::Contact, contact);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sip_cpim::CPIM_TYPE;
-use sip_ims::Aor;
 use sip_ims::notify::write_notify;
 use sip_ims::service::{Outcome, Request, Step, Verdict};
 use sip_proto::build::Writer;
@@ -16,6 +15,7 @@ use sip_proto::{HeaderName, Hop, Method};
 use tokio::sync::oneshot;
 
 use super::Who;
+use super::invitee::Invitee;
 use super::member::{Joining, Member};
 use super::room::Room;
 use crate::agent::{Call, reply};
@@ -49,10 +49,14 @@ fn refer_to(room: &Arc<Room>, step: &mut Step<'_>, request: &Request<'_>, sessio
         return Err(403);
     }
     let uri = order.refer_to.0.uri().filter(Uri::is_sip).ok_or(400u16)?;
-    let aor = room.rooms().parts.home.aor(&uri).ok_or(404u16)?;
+    let invitee = Invitee::of(&room.rooms().parts.home, uri.as_bytes()).ok_or(404u16)?;
     let leave = uri.params().get("method").is_some_and(|m| m.eq_ignore_ascii_case(b"BYE"));
-    if leave && !room.is_creator(&who) {
+    let allowed = if leave { room.is_creator(&who) } else { room.rooms().may_ask(&who, &invitee) };
+    if !allowed {
         return Err(403);
+    }
+    if !leave && !room.allow(&invitee.entity) {
+        return Err(486);
     }
     let tag = step.endpoint.local_tag(message.call_id().unwrap_or_default());
     let ear = match session {
@@ -71,17 +75,17 @@ fn refer_to(room: &Arc<Room>, step: &mut Step<'_>, request: &Request<'_>, sessio
     });
     let report = order.subscription.then(|| (Referral::start(Instant::now(), &order, PATIENCE).0, ear));
     if leave {
-        room.expel(&format!("sip:{aor}"));
+        let status = if room.expel(&invitee.entity) { 200 } else { 404 };
         if let Some((referral, ear)) = report {
             let room = room.clone();
             room.rooms().parts.runtime.clone().spawn(async move {
                 let ear = &mut { ear };
                 let referral = told(&room, ear, referral).await;
-                told(&room, ear, referral.progress(Instant::now(), 200, b"").0).await;
+                told(&room, ear, referral.progress(Instant::now(), status, b"").0).await;
             });
         }
     } else {
-        ask(room, aor, &who, report.map(|(referral, ear)| Report { referral, ear }));
+        ask(room, invitee, &who, report.map(|(referral, ear)| Report { referral, ear }));
     }
     Ok(())
 }
@@ -92,9 +96,8 @@ pub struct Report {
     ear: Ear,
 }
 
-/// Asks a user of ours into the room, and lets them in from now on.
-pub fn ask(room: &Arc<Room>, aor: Aor, by: &Who, report: Option<Report>) {
-    room.allow(&format!("sip:{aor}"));
+/// Asks somebody who is allowed in.
+pub fn ask(room: &Arc<Room>, invitee: Invitee, by: &Who, report: Option<Report>) {
     let (room, by) = (room.clone(), by.clone());
     let runtime = room.rooms().parts.runtime.clone();
     runtime.spawn(async move {
@@ -102,19 +105,20 @@ pub fn ask(room: &Arc<Room>, aor: Aor, by: &Who, report: Option<Report>) {
         if let Some(Report { referral, ear }) = report.take() {
             let mut ear = ear;
             let referral = told(&room, &mut ear, referral).await;
-            let status = call(&room, aor, &by).await;
+            let status = call(&room, invitee, &by).await;
             told(&room, &mut ear, referral.progress(Instant::now(), status, b"").0).await;
         } else {
-            call(&room, aor, &by).await;
+            call(&room, invitee, &by).await;
         }
     });
 }
 
-async fn call(room: &Arc<Room>, aor: Aor, by: &Who) -> u16 {
-    let who = Who { uri: format!("sip:{aor}").into(), display: "".into(), known: true };
+async fn call(room: &Arc<Room>, invitee: Invitee, by: &Who) -> u16 {
+    let Some(_place) = room.reserve() else { return 486 };
+    let who = Who { known: !invitee.is_foreign(), uri: invitee.entity, display: "".into() };
     let member = Member::new(room.clone(), who, b"", &Offered::default(), Joining::DialedOut, Vec::new());
     let call = Call {
-        to: aor,
+        to: invitee.callee,
         from: format!("<{}>", room.uri),
         user: room.id().to_owned(),
         features: ";isfocus",
@@ -159,13 +163,17 @@ async fn told(room: &Arc<Room>, ear: &mut Ear, referral: Referral) -> Referral {
 }
 
 impl Room {
-    /// Has a user leave, with every device, and not come back unasked.
-    fn expel(self: &Arc<Self>, uri: &str) {
-        let theirs: Vec<Arc<Member>> = {
+    /// Has a user leave, with every device, and not come back unasked. False: they were not there.
+    fn expel(self: &Arc<Self>, uri: &str) -> bool {
+        let (asked, theirs) = {
             let mut state = self.state.lock();
-            state.row.allowed.remove(uri);
-            state.members.iter().filter(|m| *m.who.uri == *uri).cloned().collect()
+            let theirs: Vec<Arc<Member>> = state.members.iter().filter(|m| *m.who.uri == *uri).cloned().collect();
+            (state.row.allowed.remove(uri), theirs)
         };
+        if asked {
+            self.save();
+        }
         theirs.iter().for_each(|m| m.hang_up());
+        !theirs.is_empty()
     }
 }

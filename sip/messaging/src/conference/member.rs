@@ -7,10 +7,10 @@ use media_msrp::assembly::Whole;
 use media_msrp::{Answered, LocalEnd, Outgoing};
 use media_sdp::message::Messages;
 use parking_lot::Mutex;
-use sip_ims::Aor;
 use sip_ims::service::{Request, Step, Verdict};
 use tokio::sync::mpsc;
 
+use super::invitee::Invitee;
 use super::room::Room;
 use super::{Who, inviting, nickname};
 use crate::agent::{Handset, Party};
@@ -42,7 +42,7 @@ pub struct Member {
     queue: mpsc::Sender<Outgoing>,
     waiting: Mutex<Option<mpsc::Receiver<Outgoing>>>,
     bytes: Arc<AtomicUsize>,
-    invite: Vec<Aor>,
+    invite: Vec<Invitee>,
 }
 
 impl Member {
@@ -53,7 +53,7 @@ impl Member {
         contact: &[u8],
         offered: &Offered,
         joining: Joining,
-        invite: Vec<Aor>,
+        invite: Vec<Invitee>,
     ) -> Arc<Member> {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
         let tokens = offered.chatroom.as_deref();
@@ -133,8 +133,8 @@ impl Party for Member {
             }
         });
         self.room.joined(&self);
-        for aor in &self.invite {
-            inviting::ask(&self.room, aor.clone(), &self.who, None);
+        for invitee in &self.invite {
+            inviting::ask(&self.room, invitee.clone(), &self.who, None);
         }
     }
 

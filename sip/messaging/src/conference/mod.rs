@@ -21,6 +21,7 @@ use crate::terms::Offered;
 
 mod counts;
 mod info;
+mod invitee;
 mod inviting;
 mod list;
 mod member;
@@ -32,6 +33,7 @@ mod watch;
 pub use counts::Counts;
 pub use list::read as read_list;
 
+use invitee::Invitee;
 use member::{Joining, Member};
 use room::Room;
 
@@ -48,6 +50,17 @@ pub struct ConferenceConfig {
     pub max_message: usize,
     /// Seconds that an empty room lasts.
     pub keep: u64,
+    pub strangers: Strangers,
+}
+
+/// Which users of other domains come in. One that a trusted node vouches for is no stranger.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strangers {
+    Nobody,
+    /// Whom somebody in the room has asked in.
+    Invited,
+    /// Into rooms that are open to our users, too.
+    Anybody,
 }
 
 /// What they work with.
@@ -210,15 +223,14 @@ impl Rooms {
             Some(body) => list::read(body).map_err(|_| 400u16)?,
             None => Vec::new(),
         };
-        let home = &self.parts.home;
-        let local = |uri: &String| Uri::parse(uri.as_bytes()).and_then(|u| home.aor(&u));
-        let asked: Vec<Aor> = wanted.iter().filter_map(local).collect();
+        let invitee = |uri: &String| Invitee::of(&self.parts.home, uri.as_bytes()).filter(|i| self.may_ask(&who, i));
+        let asked: Vec<Invitee> = wanted.iter().filter_map(invitee).collect();
         let id = format!("chat-{}", String::from_utf8_lossy(&media_msrp::write::letters::<21>(rand::random())));
         let subject = request.message.value(HeaderName::Subject).unwrap_or_default();
         let row = row::Row {
             creator: who.uri.to_string(),
             closed: !wanted.is_empty(),
-            allowed: asked.iter().map(|aor| format!("sip:{aor}")).collect(),
+            allowed: asked.iter().map(|invitee| invitee.entity.to_string()).collect(),
             subject: String::from_utf8_lossy(subject).chars().take(row::MAX_SUBJECT).collect(),
             nicknames: Default::default(),
             touched: step.unix,
@@ -239,7 +251,7 @@ impl Rooms {
         step: &mut Step<'_>,
         request: &Request<'_>,
         room: Arc<Room>,
-        invite: Vec<Aor>,
+        invite: Vec<Invitee>,
         new: bool,
     ) -> Result<(), u16> {
         let who = self.who(request)?;
@@ -278,6 +290,11 @@ impl Rooms {
             taken_by: None,
         };
         self.parts.agent.answer(step, request, None, &offered, invited)
+    }
+
+    /// A stranger does not have us call other strangers.
+    fn may_ask(&self, who: &Who, invitee: &Invitee) -> bool {
+        !invitee.is_foreign() || who.known && self.config.strangers != Strangers::Nobody
     }
 
     /// Who a request is from. `Err`: 433 for somebody who wants to stay unknown, which nobody in a room can (RFC 5079).

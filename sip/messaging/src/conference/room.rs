@@ -1,6 +1,6 @@
 //! One room: who is in it, and what becomes of what they say (RFC 7701 §6).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -13,9 +13,9 @@ use sip_cpim::{Address, CPIM_TYPE, Cpim};
 
 use super::info::{Endpoint, User};
 use super::member::{Joining, Member};
-use super::row::Row;
+use super::row::{MAX_ALLOWED, MAX_NICKNAMES, Row};
 use super::watch::Watch;
-use super::{Rooms, Who, entity, nickname};
+use super::{Rooms, Strangers, Who, entity, nickname};
 use crate::terms::Terms;
 
 pub struct Room {
@@ -29,6 +29,8 @@ pub struct Room {
 pub(super) struct State {
     pub row: Row,
     pub members: Vec<Arc<Member>>,
+    /// Of those who are being asked in.
+    reserved: usize,
     /// By dialog.
     pub watches: HashMap<Box<[u8]>, Watch>,
 }
@@ -36,7 +38,7 @@ pub(super) struct State {
 impl Room {
     pub fn new(rooms: Arc<Rooms>, id: &str, row: Row) -> Arc<Room> {
         let uri = format!("sip:{id}@{}", rooms.parts.home.domain());
-        let state = State { row, members: Vec::new(), watches: HashMap::new() };
+        let state = State { row, members: Vec::new(), reserved: 0, watches: HashMap::new() };
         Arc::new(Room { id: id.into(), uri: uri.into(), rooms, state: Mutex::new(state) })
     }
 
@@ -77,23 +79,50 @@ impl Room {
 
     pub fn lets_in(&self, who: &Who) -> bool {
         let row = &self.state.lock().row;
-        !row.closed && who.known || *row.creator == *who.uri || row.allowed.contains(&*who.uri)
+        let asked = *row.creator == *who.uri || row.allowed.contains(&*who.uri);
+        if who.known {
+            return asked || !row.closed;
+        }
+        match self.rooms.config.strangers {
+            Strangers::Nobody => false,
+            Strangers::Invited => asked,
+            Strangers::Anybody => asked || !row.closed,
+        }
     }
 
+    /// Nobody is who only says so.
     pub fn is_creator(&self, who: &Who) -> bool {
-        *self.state.lock().row.creator == *who.uri
+        who.known && *self.state.lock().row.creator == *who.uri
     }
 
     pub fn is_in(&self, who: &Who) -> bool {
         self.state.lock().members.iter().any(|m| m.who.uri == who.uri)
     }
 
-    /// Lets a user in from now on.
-    pub fn allow(self: &Arc<Self>, uri: &str) {
-        let new = self.state.lock().row.allowed.insert(uri.to_owned());
-        if new {
-            self.save();
+    /// Lets a user in from now on. False: too many are let in already.
+    pub fn allow(self: &Arc<Self>, uri: &str) -> bool {
+        {
+            let allowed = &mut self.state.lock().row.allowed;
+            if allowed.contains(uri) {
+                return true;
+            }
+            if allowed.len() >= MAX_ALLOWED {
+                return false;
+            }
+            allowed.insert(uri.to_owned());
         }
+        self.save();
+        true
+    }
+
+    /// Keeps a place for somebody who is being asked in. `None`: the room is full.
+    pub fn reserve(self: &Arc<Self>) -> Option<Reserved> {
+        let mut state = self.state.lock();
+        if state.members.len() + state.reserved >= self.rooms.config.members {
+            return None;
+        }
+        state.reserved += 1;
+        Some(Reserved(self.clone()))
     }
 
     pub fn joined(self: &Arc<Self>, member: &Arc<Member>) {
@@ -127,7 +156,7 @@ impl Room {
         }
     }
 
-    fn save(self: &Arc<Self>) {
+    pub(super) fn save(self: &Arc<Self>) {
         let room = self.clone();
         self.rooms.parts.runtime.spawn(async move { room.rooms.save(&room).await });
     }
@@ -208,7 +237,7 @@ impl Room {
     /// A member wants to be called so; an empty name takes the one they have away.
     pub fn nickname(self: &Arc<Self>, who: &Who, name: &str) -> u16 {
         {
-            let mut state = self.state.lock();
+            let state = &mut *self.state.lock();
             let names = &mut state.row.nicknames;
             let wanted = nickname::folded(name);
             let taken = names.iter().any(|(user, n)| **user != *who.uri && nickname::folded(n) == wanted);
@@ -218,6 +247,14 @@ impl Room {
                 return 425;
             } else {
                 names.insert(who.uri.to_string(), name.to_owned());
+                let bytes = |names: &BTreeMap<String, String>| names.iter().map(|(u, n)| u.len() + n.len()).sum::<usize>();
+                if bytes(names) > MAX_NICKNAMES {
+                    names.retain(|user, _| state.members.iter().any(|m| *m.who.uri == **user));
+                }
+                if bytes(names) > MAX_NICKNAMES {
+                    names.remove(&*who.uri);
+                    return 403;
+                }
             }
         }
         self.changed(&who.uri);
@@ -227,6 +264,15 @@ impl Room {
 
     fn changed(self: &Arc<Self>, user: &str) {
         self.tell(Instant::now(), user);
+    }
+}
+
+/// A place in a room, until it is dropped.
+pub struct Reserved(Arc<Room>);
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.0.state.lock().reserved -= 1;
     }
 }
 

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 /// Longest subject, in characters.
 pub const MAX_SUBJECT: usize = 256;
+/// Users who are let in by name. With [`MAX_NICKNAMES`] a row stays well below what a store takes.
+pub const MAX_ALLOWED: usize = 500;
+/// Bytes of all nicknames and whose they are. Beyond, only who is there keeps theirs.
+pub const MAX_NICKNAMES: usize = 256 * 1024;
 
 /// What outlives the process: everything but who is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
