@@ -3,130 +3,23 @@
 
 mod harness;
 
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::msrp::{Frame, Stream, dissected, told};
-use harness::sipp::Running;
-use harness::{DOMAIN, Peer, Server, Setup, Sipp, bind, eventually};
+use harness::chat::{Awaited, Participant, factory, with_list};
+use harness::msrp::{Frame, dissected, told};
+use harness::{DOMAIN, Server, Setup, Sipp, bind, eventually};
 
-const CLOSED: Duration = Duration::from_secs(5);
-
-struct House {
-    server: Server,
-    door: u16,
-}
-
-fn started(sections: &str) -> House {
+fn started(sections: &str) -> Server {
     let mut setup = Setup::with_users(&["alice", "bob", "carol"]).with_msrp();
     setup.sections = sections.to_owned();
-    let server = setup.start();
-    House { door: server.msrp[0], server }
-}
-
-/// A phone in a session that the server answers: SIPp for the call, a stream for the messages.
-struct Phone {
-    user: &'static str,
-    call_id: &'static str,
-    port: u16,
-    call: Option<Running>,
-    msrp: Stream,
-    to: String,
-    from: String,
-    room: String,
-}
-
-fn section(path: &str) -> String {
-    format!(
-        "m=message 9 TCP/MSRP *\na=accept-types:message/cpim\na=accept-wrapped-types:*\na=path:{path}\na=setup:active\n\
-         a=chatroom:nickname private-messages"
-    )
-}
-
-impl Phone {
-    /// Calls, connects, and says who it is.
-    fn calls(house: &House, user: &'static str, uri: &str, call_id: &'static str) -> Phone {
-        Phone::calls_with(house, user, uri, call_id, |sipp| sipp)
-    }
-
-    fn calls_with(
-        house: &House,
-        user: &'static str,
-        uri: &str,
-        call_id: &'static str,
-        more: impl FnOnce(Sipp) -> Sipp,
-    ) -> Phone {
-        let server = &house.server;
-        let port = server.ports.next();
-        let from = format!("msrp://127.0.0.1:9/{user}5s93;tcp");
-        let sipp = Sipp::new(server, "session", port).set("MEDIA", section(&from)).set("URI", uri);
-        let call = more(sipp).users(&[user]).options(&["-cid_str", call_id]).start();
-        let to = told(&call, "a=path:");
-        let contact = told(&call, "Contact: <");
-        let mut msrp = Stream::connect(house.door);
-        msrp.greet(&format!("{user}000"), [&to, &from]);
-        assert_eq!(msrp.next().what, "200 OK");
-        let room = contact.split(['>', ';']).next().unwrap().to_owned();
-        Phone { user, call_id, port, call: Some(call), msrp, to, from, room }
-    }
-
-    fn uri(&self) -> String {
-        format!("sip:{}@{DOMAIN}", self.user)
-    }
-
-    /// Sends, and gives the status; what else comes meanwhile is left aside for later.
-    fn says_as(&mut self, id: &str, from: &str, to: &str, text: &str) -> u16 {
-        let body = format!(
-            "From: <{from}>\r\nTo: <{to}>\r\nDateTime: 2026-04-04T12:16:49Z\r\n\r\nContent-Type: text/plain\r\n\r\n{text}"
-        );
-        let length = body.len();
-        let request = format!(
-            "MSRP {id} SEND\r\nTo-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: m{id}\r\nByte-Range: 1-{length}/{length}\r\n\
-             Content-Type: message/cpim\r\n\r\n{body}\r\n-------{id}$\r\n",
-            self.to, self.from
-        );
-        self.msrp.write(request.as_bytes());
-        self.msrp.next().status()
-    }
-
-    fn says(&mut self, id: &str, text: &str) -> u16 {
-        let (from, to) = (self.uri(), self.room.clone());
-        self.says_as(id, &from, &to, text)
-    }
-
-    /// The next message that comes, answered.
-    fn hears(&mut self) -> String {
-        let frame = self.msrp.next_answering();
-        assert_eq!(frame.what, "SEND", "{frame:?}");
-        frame.text()
-    }
-
-    fn nickname(&mut self, id: &str, name: &str) -> u16 {
-        let request = format!(
-            "MSRP {id} NICKNAME\r\nTo-Path: {}\r\nFrom-Path: {}\r\nUse-Nickname: \"{name}\"\r\n-------{id}$\r\n",
-            self.to, self.from
-        );
-        self.msrp.write(request.as_bytes());
-        self.msrp.next().status()
-    }
-
-    fn hangs_up(mut self) {
-        let peer = Peer::new(0);
-        peer.send(self.port, &peer.request("INFO", "sip:x", ["bob", "alice"], self.call_id, "", ""));
-        self.call.take().unwrap().succeed(1);
-        self.msrp.closed(CLOSED);
-    }
-}
-
-fn factory() -> String {
-    format!("sip:conference-factory@{DOMAIN}")
+    setup.start()
 }
 
 #[test]
 fn a_chat_with_somebody_away_is_kept_across_a_crash_and_delivered_in_order() {
-    let mut house = started("");
-    let mut alice = Phone::calls(&house, "alice", &format!("sip:bob@{DOMAIN}"), "away@story");
+    let mut server = started("");
+    let mut alice = Participant::joins(&server, "alice", &format!("sip:bob@{DOMAIN}"), "away@story");
     let bob = format!("sip:bob@{DOMAIN}");
     let from = alice.uri();
     for n in 1..=3 {
@@ -154,13 +47,13 @@ fn a_chat_with_somebody_away_is_kept_across_a_crash_and_delivered_in_order() {
     );
     alice.msrp.write(claim.as_bytes());
     assert_eq!(alice.msrp.next().what, "413 Stop Sending Message");
-    dissected(house.server.path(), &alice.msrp);
+    dissected(server.path(), &alice.msrp);
     // What was answered with 200 is on the disk.
-    house.server.restart();
+    server.restart();
     drop(alice.call.take());
-    let port = house.server.ports.next();
-    let phone = Sipp::new(&house.server, "take_messages", port).set("CODE", 200).calls(4).start();
-    bind(&house.server, "bob", port, "");
+    let port = server.ports.next();
+    let phone = Sipp::new(&server, "take_messages", port).set("CODE", 200).calls(4).start();
+    bind(&server, "bob", port, "");
     let seen = phone.succeed(4);
     let mut bodies: Vec<&str> = seen.received().iter().map(|m| m.trim_end().rsplit("\r\n").next().unwrap()).collect();
     bodies.dedup();
@@ -171,19 +64,19 @@ fn a_chat_with_somebody_away_is_kept_across_a_crash_and_delivered_in_order() {
 
 #[test]
 fn a_chat_with_somebody_away_ends_with_its_call() {
-    let house = started("");
-    let alice = Phone::calls(&house, "alice", &format!("sip:bob@{DOMAIN}"), "ends@story");
+    let server = started("");
+    let alice = Participant::joins(&server, "alice", &format!("sip:bob@{DOMAIN}"), "ends@story");
     alice.hangs_up();
-    assert_eq!(house.server.metric("isthmus_chat_sessions"), 0.0);
+    assert_eq!(server.metric("isthmus_chat_sessions"), 0.0);
 }
 
 #[test]
 fn a_room_passes_on_what_is_said_and_keeps_private_words_private() {
-    let house = started("");
-    let mut alice = Phone::calls(&house, "alice", &factory(), "alice@room");
+    let server = started("");
+    let mut alice = Participant::joins(&server, "alice", &factory(), "alice@room");
     let room = alice.room.clone();
-    let mut bob = Phone::calls(&house, "bob", &room, "bob@room");
-    let mut carol = Phone::calls(&house, "carol", &room, "carol@room");
+    let mut bob = Participant::joins(&server, "bob", &room, "bob@room");
+    let mut carol = Participant::joins(&server, "carol", &room, "carol@room");
     assert_eq!(alice.says("he11o000", "hello all"), 200);
     for phone in [&mut bob, &mut carol] {
         let heard = phone.hears();
@@ -207,7 +100,7 @@ fn a_room_passes_on_what_is_said_and_keeps_private_words_private() {
     let heard = alice.hears();
     assert!(heard.ends_with("still here"), "nothing of the private word came before: {heard}");
     for phone in [&alice, &bob] {
-        dissected(house.server.path(), &phone.msrp);
+        dissected(server.path(), &phone.msrp);
     }
     alice.hangs_up();
     bob.hangs_up();
@@ -215,14 +108,14 @@ fn a_room_passes_on_what_is_said_and_keeps_private_words_private() {
 
 #[test]
 fn a_room_outlives_the_server() {
-    let mut house = started("");
-    let mut alice = Phone::calls(&house, "alice", &factory(), "alice@lasting");
+    let mut server = started("");
+    let mut alice = Participant::joins(&server, "alice", &factory(), "alice@lasting");
     let room = alice.room.clone();
     // It is stored before its first INVITE is answered.
-    house.server.restart();
+    server.restart();
     drop(alice.call.take());
-    let mut bob = Phone::calls(&house, "bob", &room, "bob@lasting");
-    let mut alice = Phone::calls(&house, "alice", &room, "alice@again");
+    let mut bob = Participant::joins(&server, "bob", &room, "bob@lasting");
+    let mut alice = Participant::joins(&server, "alice", &room, "alice@again");
     assert_eq!(bob.says("back0000", "back again"), 200);
     assert!(alice.hears().ends_with("back again"));
     bob.hangs_up();
@@ -231,17 +124,17 @@ fn a_room_outlives_the_server() {
 
 #[test]
 fn who_watches_a_room_hears_who_comes_and_goes() {
-    let house = started("");
-    let mut alice = Phone::calls(&house, "alice", &factory(), "alice@watched");
+    let server = started("");
+    let mut alice = Participant::joins(&server, "alice", &factory(), "alice@watched");
     let room = alice.room.clone();
     let user = room.trim_start_matches("sip:").split('@').next().unwrap().to_owned();
-    let watcher = Sipp::new(&house.server, "watch", house.server.ports.next()).set("USER", user);
+    let watcher = Sipp::new(&server, "watch", server.ports.next()).set("USER", user);
     let watcher =
         watcher.set("EVENT", "conference").set("ACCEPT", "application/conference-info+xml").set("EXPIRES", 60);
     let watcher = watcher.users(&["alice"]).start();
     told(&watcher, "Event: conference");
     assert_eq!(alice.nickname("n1ck0000", "Dopey Donkey"), 200);
-    let bob = Phone::calls(&house, "bob", &room, "bob@watched");
+    let bob = Participant::joins(&server, "bob", &room, "bob@watched");
     let log = watcher.base.with_file_name(format!("{}.msg", watcher.base.file_name().unwrap().to_string_lossy()));
     let documents = || -> Vec<String> {
         let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
@@ -261,7 +154,7 @@ fn who_watches_a_room_hears_who_comes_and_goes() {
     assert!(all.iter().any(|d| d.contains("xcon:nickname=\"Dopey Donkey\"")), "{all:?}");
     let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/schema/conference-info.xsd");
     for (n, document) in all.iter().enumerate() {
-        let file = house.server.path().join(format!("info{n}.xml"));
+        let file = server.path().join(format!("info{n}.xml"));
         std::fs::write(&file, document).unwrap();
         let checked =
             Command::new("xmllint").args(["--noout", "--nonet", "--schema", schema]).arg(&file).output().unwrap();
@@ -270,61 +163,87 @@ fn who_watches_a_room_hears_who_comes_and_goes() {
     alice.hangs_up();
 }
 
-/// A phone that is asked in: takes the call, and is connected to.
-fn awaits(house: &House, user: &'static str) -> (Running, TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let path = format!("msrp://127.0.0.1:{port}/{user}9di4;tcp");
-    let media =
-        format!("m=message {port} TCP/MSRP *\na=accept-types:message/cpim\na=accept-wrapped-types:*\na=path:{path}");
-    let phone = house.server.ports.next();
-    let call = Sipp::new(&house.server, "session_answer", phone).set("MEDIA", media).start();
-    bind(&house.server, user, phone, "");
-    (call, listener, path)
+#[test]
+fn others_are_asked_in_by_a_list_and_by_refer() {
+    let server = started("");
+    let bob = Awaited::user(&server, "bob");
+    let bobs = format!("sip:bob@{DOMAIN}");
+    let mut alice =
+        Participant::joins_with(&server, "alice", &factory(), "alice@list", |sipp| with_list(sipp, &[&bobs]));
+    let mut bob = bob.comes();
+    let carol = Awaited::user(&server, "carol");
+    // Not everybody may come in, nor ask others in: it is a room by invitation.
+    refer(&server, "alice", &alice.room, &format!("sip:carol@{DOMAIN}"), "200 OK");
+    let mut carol = carol.comes();
+    assert_eq!(alice.says("he11o000", "welcome"), 200);
+    for phone in [&mut bob, &mut carol] {
+        assert!(phone.hears().ends_with("welcome"));
+        dissected(server.path(), &phone.msrp);
+    }
+    alice.hangs_up();
+}
+
+/// `user` has a room ask `whom` in, or out, and hears that it ended so.
+fn refer(server: &Server, user: &str, room: &str, whom: &str, end: &str) {
+    let sipp = Sipp::new(server, "refer", server.ports.next()).set("URI", room).set("WHOM", whom).set("FINAL", end);
+    sipp.users(&[user]).succeed();
 }
 
 #[test]
-fn others_are_asked_in_by_a_list_and_by_refer() {
-    let house = started("");
-    let (bobs_call, bobs, _) = awaits(&house, "bob");
-    let list = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<resource-lists xmlns=\"urn:ietf:params:xml:ns:resource-lists\"><list>\
-         <entry uri=\"sip:bob@{DOMAIN}\"/></list></resource-lists>"
-    );
-    let mut alice = Phone::calls_with(&house, "alice", &factory(), "alice@list", |sipp| {
-        sipp.set("CONTENT", "multipart/mixed;boundary=b0undary")
-            .set("BEFORE", "--b0undary\nContent-Type: application/sdp\n\n")
-            .set("AFTER", format!(
-                "\n--b0undary\nContent-Type: application/resource-lists+xml\nContent-Disposition: recipient-list\n\n{list}\n--b0undary--\n"
-            ))
-    });
-    let mut bob = Stream::accept(&bobs);
-    assert_eq!(bob.next_answering().body, None, "the one who connects says so first");
-    assert!(told(&bobs_call, "Contact: <sip:chat-").contains(">;isfocus"));
-    let (carols_call, carols, _) = awaits(&house, "carol");
-    // Not everybody may come in, nor ask others in: it is a room by invitation.
+fn who_opened_a_room_has_others_leave_it_for_good() {
+    let server = started("");
+    let [bob, carol] = ["bob", "carol"].map(|user| Awaited::user(&server, user));
+    let [bobs, carols] = ["bob", "carol"].map(|user| format!("sip:{user}@{DOMAIN}"));
+    let mut alice =
+        Participant::joins_with(&server, "alice", &factory(), "alice@host", |sipp| with_list(sipp, &[&bobs, &carols]));
+    let (bob, mut carol) = (bob.comes(), carol.comes());
     let room = alice.room.clone();
-    let refer = Sipp::new(&house.server, "refer", house.server.ports.next()).set("URI", &room).set("FINAL", "200 OK");
-    refer.users(&["alice"]).succeed();
-    let mut carol = Stream::accept(&carols);
-    assert_eq!(carol.next_answering().body, None);
-    assert_eq!(alice.says("he11o000", "welcome"), 200);
-    for stream in [&mut bob, &mut carol] {
-        let heard = stream.next_answering();
-        assert!(heard.text().ends_with("welcome"), "{heard:?}");
-        dissected(house.server.path(), stream);
-    }
+    // It is not for everybody in it to say.
+    let refused = Sipp::new(&server, "refer_refused", server.ports.next()).set("URI", &room).set("CODE", 403);
+    refused.set("WHOM", format!("{bobs};method=BYE")).users(&["carol"]).succeed();
+    refer(&server, "alice", &room, &format!("{bobs};method=BYE"), "200 OK");
+    bob.hung_up_on();
+    refer(&server, "alice", &room, &format!("{bobs};method=BYE"), "404 Not Found");
+    let back = Sipp::new(&server, "call_final", server.ports.next()).set("URI", &room).set("CODE", 403);
+    back.users(&["bob"]).succeed();
+    assert_eq!(alice.says("he11o000", "without bob"), 200);
+    assert!(carol.hears().ends_with("without bob"));
     alice.hangs_up();
-    drop((bobs_call, carols_call));
+}
+
+#[test]
+fn a_device_that_comes_again_takes_the_place_of_its_dead_session() {
+    let server = started("");
+    let port = server.ports.next();
+    let mut alice = Participant::joins_from(&server, port, "alice", &factory(), "alice@first", |sipp| sipp);
+    let mut bob = Participant::joins(&server, "bob", &alice.room, "bob@first");
+    let members = || server.metric("isthmus_chat_rooms{what=\"members\"}");
+    assert_eq!(members(), 2.0);
+    // The battery is out: no BYE, and nobody closes the connection.
+    drop(alice.call.take());
+    let mut again = Participant::joins_from(&server, port, "alice", &alice.room, "alice@second", |sipp| sipp);
+    alice.msrp.closed(Duration::from_secs(20));
+    assert_eq!(members(), 2.0);
+    assert_eq!(bob.says("once0000", "to one of you"), 200);
+    assert!(again.hears().ends_with("to one of you"));
+    // The other device of a user is no reason to go.
+    let mut tablet = Participant::joins(&server, "bob", &again.room, "bob@tablet");
+    assert_eq!(again.says("b0th0000", "to both of you"), 200);
+    for phone in [&mut bob, &mut tablet] {
+        assert!(phone.hears().ends_with("to both of you"));
+    }
+    assert_eq!(members(), 3.0);
+    [again, bob, tablet].into_iter().for_each(Participant::hangs_up);
+    assert_eq!(members(), 0.0);
 }
 
 #[test]
 fn one_who_takes_nothing_is_hung_up_on_and_holds_nobody_up() {
-    let house = started("[conference]\nmax_message = \"1 MiB\"\n");
-    let mut alice = Phone::calls(&house, "alice", &factory(), "alice@slow");
+    let server = started("[conference]\nmax_message = \"1 MiB\"\n");
+    let mut alice = Participant::joins(&server, "alice", &factory(), "alice@slow");
     let room = alice.room.clone();
-    let mut bob = Phone::calls(&house, "bob", &room, "bob@slow");
-    let _carol = Phone::calls(&house, "carol", &room, "carol@slow");
+    let mut bob = Participant::joins(&server, "bob", &room, "bob@slow");
+    let _carol = Participant::joins(&server, "carol", &room, "carol@slow");
     let text = "x".repeat(500_000);
     let mut said = 0;
     // Carol reads nothing: what waits for her is bounded, and bob hears everything all the while.
@@ -332,6 +251,6 @@ fn one_who_takes_nothing_is_hung_up_on_and_holds_nobody_up() {
         said += 1;
         assert_eq!(alice.says(&format!("f100d{said:03}"), &text), 200);
         assert!(bob.hears().ends_with(&text));
-        house.server.metric("isthmus_chat_rooms_total{kind=\"congested\"}") > 0.0
+        server.metric("isthmus_chat_rooms_total{kind=\"congested\"}") > 0.0
     });
 }

@@ -8,6 +8,7 @@
 
 pub mod baresip;
 pub mod browser;
+pub mod chat;
 pub mod clamd;
 pub mod developer;
 pub mod digest;

@@ -57,6 +57,8 @@ impl Sipp {
                 ("TYPE", "text/plain".into()),
                 ("NUMBER", " [call_number]".into()),
                 ("FINAL", "486 Busy Here".into()),
+                // Of a REFER.
+                ("WHOM", format!("sip:carol@{DOMAIN}")),
                 ("CONTENT", "application/sdp".into()),
                 ("BEFORE", String::new()),
                 ("AFTER", String::new()),
