@@ -169,7 +169,8 @@ pub fn run(
     let registry = Arc::new(Registry::default());
     let mut registrations = registry::Follower::new(store.registrations(), registry.clone());
     runtime.block_on(registrations.catch_up(|_| {}))?;
-    let cluster = Arc::new(Cluster::new(open_bus(&config, &runtime)?, config.node_name(), shared));
+    let bus = open_bus(&config, &runtime)?;
+    let cluster = Arc::new(Cluster::new(bus, config.node_name(), shared, &cluster_secret(&store)?));
     let authorities = authorities(&config)?;
     let msrp = Msrp::open(&config, &pems, &authorities, chronicle.clone(), &metrics, runtime.handle())?;
     let filters = registry.filters().clone();

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sip_ims::ports::{
-    Bus, BusError, Documents, Done, Expect, MessageId, MessageQueue, QueuedMessage, StoreError, Subscription,
+    Bus, BusError, Document, Documents, Done, Expect, MessageId, MessageQueue, QueuedMessage, StoreError, Subscription,
+    Version,
 };
-use sip_ims::service::Location;
+use sip_ims::service::{Location, Nodes};
 use sip_ims::{Aor, Home, answer};
 use sip_messaging::Pager;
 use sip_proto::{Hop, Transport};
@@ -20,17 +21,23 @@ use tokio::sync::Notify;
 use crate::app::unix_now;
 use crate::store::Store;
 
+mod roll;
+
+use roll::{BEAT, DEAD, Roll};
+
 /// This node among the others.
 pub struct Cluster {
     bus: Arc<dyn Bus>,
     node: String,
     /// The store is one that others write too.
     shared: bool,
+    roll: Arc<Roll>,
 }
 
 impl Cluster {
-    pub fn new(bus: Arc<dyn Bus>, node: String, shared: bool) -> Cluster {
-        Cluster { bus, node, shared }
+    /// `secret`: what all nodes share.
+    pub fn new(bus: Arc<dyn Bus>, node: String, shared: bool, secret: &[u8; 32]) -> Cluster {
+        Cluster { bus, roll: Arc::new(Roll::new(node.clone(), secret)), node, shared }
     }
 
     pub fn bus(&self) -> &Arc<dyn Bus> {
@@ -44,6 +51,11 @@ impl Cluster {
     /// The store is one that other nodes write too.
     pub fn is_shared(&self) -> bool {
         self.shared
+    }
+
+    /// The other nodes; `None` where there cannot be any.
+    pub fn nodes(&self) -> Option<Arc<dyn Nodes>> {
+        self.shared.then(|| self.roll.clone() as Arc<dyn Nodes>)
     }
 
     /// The queue, with other nodes told of each message that it keeps.
@@ -89,8 +101,9 @@ impl Cluster {
                 pager.kept_elsewhere(&aor, here);
             }),
         )?;
-        let nodes = Nodes { documents: store.documents(), registrar: registrar.clone(), read: None };
-        runtime.spawn(take_over(registrar, hint, nodes, self.node.clone(), takes_sip_at(home)));
+        let documents = store.documents();
+        let others = Others { documents, registrar: registrar.clone(), roll: self.roll.clone(), read: None };
+        runtime.spawn(take_over(registrar, hint, others, self.node.clone(), takes_sip_at(home)));
         Ok(vec![changed, kept])
     }
 }
@@ -99,17 +112,19 @@ impl Cluster {
 async fn take_over(
     registrar: Arc<Registrar>,
     hint: Arc<Notify>,
-    mut nodes: Nodes,
+    mut others: Others,
     node: String,
-    mut here: Option<String>,
+    here: Option<String>,
 ) {
+    let mut told = None::<Instant>;
     loop {
-        // Until it is told.
         if let Some(at) = &here
-            && nodes.tell(&node, at).await
+            && told.is_none_or(|told| told.elapsed() >= BEAT)
+            && others.tell(&node, at).await
         {
-            here = None;
+            told = Some(Instant::now());
         }
+        others.learn().await;
         let _ = tokio::time::timeout(BETWEEN, hint.notified()).await;
         let (done, changed) = answer();
         registrar.catch_up(Instant::now(), unix_now(), done);
@@ -118,25 +133,30 @@ async fn take_over(
             Err(StoreError::Closed) => return,
             Err(error) => tracing::warn!(%error, "other nodes' bindings not read"),
         }
-        nodes.learn().await;
         // Hints of a busy neighbour are gathered.
         tokio::time::sleep(GATHER).await;
     }
 }
 
-/// Where the nodes take SIP: a document each.
-struct Nodes {
+/// Where the nodes take SIP: a document each, which it writes as long as it lives.
+struct Others {
     documents: Arc<dyn Documents>,
     registrar: Arc<Registrar>,
+    roll: Arc<Roll>,
     read: Option<Instant>,
 }
 
-impl Nodes {
-    /// Whether the others can read now where this one is.
+impl Others {
+    /// Whether the others can read now where this one is, and that it lives.
     async fn tell(&self, node: &str, at: &str) -> bool {
         let (done, told) = answer();
         self.documents.put(NODES, node, Expect::Anything, at.as_bytes().to_vec(), done);
-        told.await.inspect_err(|error| tracing::warn!(%error, "other nodes are not told where this one is")).is_ok()
+        if let Err(error) = told.await {
+            tracing::warn!(%error, "other nodes are not told where this one is");
+            self.roll.excuse(Instant::now());
+            return false;
+        }
+        true
     }
 
     /// Once a second, and sooner when there is one that nobody has told of.
@@ -145,25 +165,43 @@ impl Nodes {
         if self.read.is_some_and(|at| at.elapsed() < pause) {
             return;
         }
+        // This process was stopped meanwhile, or waited for the store.
+        let late = self.read.is_some_and(|at| at.elapsed() > DEAD / 3);
         self.read = Some(Instant::now());
-        let mut after = String::new();
+        match self.all().await {
+            Ok(all) => {
+                all.iter().for_each(|(name, hop, _)| self.registrar.node_at(name, *hop));
+                self.roll.call(Instant::now(), all);
+            }
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                tracing::warn!(%error, "other nodes' addresses not read");
+                return self.roll.excuse(Instant::now());
+            }
+        }
+        if late {
+            self.roll.excuse(Instant::now());
+        }
+    }
+
+    async fn all(&self) -> Result<Vec<(String, Hop, Version)>, StoreError> {
+        let (mut all, mut after) = (Vec::new(), String::new());
         for _ in 0..MAX_PAGES {
             let (done, page) = answer();
             self.documents.list(NODES, &after, PAGE, done);
-            let page = match page.await {
-                Ok(page) => page,
-                Err(error) => return tracing::warn!(%error, "other nodes' addresses not read"),
-            };
-            for document in &page {
-                if let Some(hop) = std::str::from_utf8(&document.body).ok().and_then(hop_of) {
-                    self.registrar.node_at(&document.key, hop);
+            let page = page.await?;
+            let count = page.len();
+            for Document { key, version, body } in page {
+                after.clone_from(&key);
+                if let Some(hop) = std::str::from_utf8(&body).ok().and_then(hop_of) {
+                    all.push((key, hop, version));
                 }
             }
-            match page.last() {
-                Some(last) if page.len() == PAGE as usize => after.clone_from(&last.key),
-                _ => return,
+            if count < PAGE as usize {
+                break;
             }
         }
+        Ok(all)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Services are called under the lock of the shard that owns the transaction, so they decide at once; what takes time
 //! (a commit, a look-up elsewhere) is queued with a completion that answers later through an [`Outlet`].
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -195,6 +196,24 @@ pub struct Elsewhere {
     /// Where that node takes SIP.
     pub node: Hop,
     pub flow: Flow,
+}
+
+/// The nodes of a cluster, as one of them knows them.
+pub trait Nodes: Send + Sync {
+    /// The name of this one.
+    fn own(&self) -> &str;
+
+    /// Where another one takes SIP. `None`: it is dead, or not heard of yet.
+    fn at(&self, name: &str) -> Option<Hop>;
+
+    /// Whether another one takes SIP there, dead or alive.
+    fn has(&self, address: SocketAddr) -> bool;
+
+    /// Nothing has been heard of it for long. False as long as nobody has been heard at all.
+    fn is_dead(&self, name: &str) -> bool;
+
+    /// The Route value that leads a request with this Call-ID to a connection that another node holds.
+    fn way(&self, to: &Elsewhere, call_id: &[u8]) -> Vec<u8>;
 }
 
 /// One place where a user can be reached now, borrowed from the registrar.
