@@ -572,6 +572,7 @@ fn open_sip(
         home: home.clone(),
         directory: directory.clone(),
         location: registrar.clone(),
+        nodes: cluster.nodes(),
         authenticator: authenticator.clone(),
         services,
         filters,

@@ -11,7 +11,7 @@ use sip_ims::criteria::Filters;
 use sip_ims::gate::Gate;
 use sip_ims::history::Archive;
 use sip_ims::media::Media;
-use sip_ims::service::{Chronicle, Location, Service};
+use sip_ims::service::{Chronicle, Location, Nodes, Service};
 use sip_ims::{Directory, Home};
 use sip_net::driver::{Driver, DriverConfig, Sink};
 use sip_net::{Bound, Carriers, Handler, StartError};
@@ -32,6 +32,8 @@ pub struct SipParts {
     pub home: Arc<Home>,
     pub directory: Arc<Directory>,
     pub location: Arc<dyn Location>,
+    /// Where others share the store.
+    pub nodes: Option<Arc<dyn Nodes>>,
     /// `None`: everybody is who they say (`sip.auth = "none"`).
     pub authenticator: Option<Arc<Authenticator>>,
     pub services: Vec<Arc<dyn Service>>,
@@ -103,6 +105,7 @@ impl Sip {
             home: parts.home.clone(),
             directory: parts.directory,
             location: parts.location,
+            nodes: parts.nodes,
             names: parts.names,
             trusted: neighbours.clone(),
             access: parts.authenticator.map_or(Access::Open, Access::Digest),

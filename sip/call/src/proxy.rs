@@ -9,7 +9,9 @@ use sip_ims::criteria::Filters;
 use sip_ims::gate::{Admission, Gate};
 use sip_ims::history::Archive;
 use sip_ims::media::{Media, Passing};
-use sip_ims::service::{Caller, Chronicle, Location, Note, NoteEvent, Request, Service, Step, Transaction, Verdict};
+use sip_ims::service::{
+    Caller, Chronicle, Location, Nodes, Note, NoteEvent, Request, Service, Step, Transaction, Verdict,
+};
 use sip_ims::{Aor, Directory, Home, Msisdn, User};
 use sip_net::driver::TransactionUser;
 use sip_proto::build::Writer;
@@ -66,6 +68,8 @@ pub struct ProxyParts {
     pub home: Arc<Home>,
     pub directory: Arc<Directory>,
     pub location: Arc<dyn Location>,
+    /// Where others share the store.
+    pub nodes: Option<Arc<dyn Nodes>>,
     pub names: Arc<dyn Names>,
     pub trusted: Arc<dyn Trusted>,
     pub access: Access,
@@ -314,17 +318,17 @@ impl Proxy {
     fn dispatch(&mut self, step: &mut Step<'_>, request: Request<'_>, routed: &Routed<'_>, chain: Option<&Chain>) {
         let Request { message, flow, uri, caller, .. } = request;
         let parts = self.parts.clone();
-        let for_us =
-            routed.next.is_none() && (uri.is_sip() && parts.home.is_us(&uri) || parts.home.is_domain(uri.host()));
-        let for_us = for_us && !routed.from_node;
-        let (callee, profile) =
-            if routed.next.is_none() && !routed.from_node { self.callee(&uri) } else { (None, None) };
+        // In a dialog the address of another node means that one.
+        let goes_on = routed.next.is_some() || routed.from_node || !isc::begins(message) && self.is_at_a_node(&uri);
+        let for_us = !goes_on && (uri.is_sip() && parts.home.is_us(&uri) || parts.home.is_domain(uri.host()));
+        let (callee, profile) = if goes_on { (None, None) } else { self.callee(&uri) };
         let served = chain.filter(|_| matches!(caller, Caller::Trusted)).map(|chain| self.served_by(chain));
         let mut request = Request { message, flow, uri, caller: served.unwrap_or(caller.clone()), callee, profile };
         if parts.filters.any()
             && routed.next.is_none()
             && !routed.sealed
             && !routed.from_node
+            && !routed.handed_over
             && isc::is_triggering(message)
             && self.trigger(step, &request, routed, chain) == Verdict::Taken
         {
@@ -334,10 +338,18 @@ impl Proxy {
         let number = routed.next.is_none() && !routed.from_node && request.uri.scheme() == Scheme::Tel;
         if for_us || number || request.callee.is_some() {
             for service in &parts.services {
-                if service.request(step, &request) == Verdict::Taken {
-                    return;
+                match service.request(step, &request) {
+                    Verdict::Taken => return,
+                    Verdict::HandOver(node) => {
+                        request.caller = caller;
+                        return self.hand_over(step, request, routed, node);
+                    }
+                    Verdict::Pass | Verdict::Join => {}
                 }
             }
+        }
+        if routed.handed_over {
+            return self.refuse(step, &request, 480);
         }
         request.caller = caller;
         let local = for_us && request.callee.is_none();
@@ -346,6 +358,18 @@ impl Proxy {
         }
         if self.passable(step, &request) {
             self.proxy(step, request, routed);
+        }
+    }
+
+    /// Has another node answer. It vouches for the caller as we do.
+    fn hand_over(&mut self, step: &mut Step<'_>, request: Request<'_>, routed: &Routed<'_>, node: Hop) {
+        // It was thought to be ours by a node that did not know better: its sender tries again.
+        if routed.handed_over {
+            return self.refuse(step, &request, 480);
+        }
+        if self.passable(step, &request) {
+            let onward = Request { callee: None, profile: None, ..request };
+            self.start(step, onward, routed, one(Target::node(node)), None);
         }
     }
 
@@ -358,6 +382,11 @@ impl Proxy {
         routed: &Routed<'_>,
     ) -> Result<Caller, ()> {
         let parts = &self.parts;
+        if routed.handed_over {
+            // The other node has left in what it believes, and has taken away what it does not.
+            let vouched = message.line(HeaderName::PAssertedIdentity).is_some();
+            return Ok(if vouched { Caller::Trusted } else { Caller::Foreign });
+        }
         if routed.from_node || self.trusts(flow) {
             return Ok(Caller::Trusted);
         }
@@ -414,7 +443,11 @@ impl Proxy {
             };
             return (user.as_ref().map(|u| u.aor.clone()), user);
         }
-        let Some(aor) = parts.home.aor(uri) else { return (None, None) };
+        let at_a_node = || {
+            let user = uri.user().filter(|_| self.is_at_a_node(uri))?;
+            Aor::from_parts(user, parts.home.domain().as_bytes()).ok()
+        };
+        let Some(aor) = parts.home.aor(uri).or_else(at_a_node) else { return (None, None) };
         let user = uri.user().and_then(|u| parts.directory.by_parts(u, parts.home.domain().as_bytes()));
         // RFC 3261 §19.1.6: with `user=phone` the user part is what stands after tel:, a context with it.
         let user = user.or_else(|| {
@@ -425,6 +458,12 @@ impl Proxy {
             Some(user) => (Some(user.aor.clone()), Some(user)),
             None => (Some(aor), None),
         }
+    }
+
+    /// A user at the address of another node is one of our domain, as one at ours.
+    fn is_at_a_node(&self, uri: &Uri<'_>) -> bool {
+        let Some(nodes) = self.parts.nodes.as_ref().filter(|_| uri.is_sip()) else { return false };
+        uri.host_ip().is_some_and(|ip| nodes.has(SocketAddr::new(ip, uri.port_or_default())))
     }
 
     /// The user whose name is a local number, one that means something in our domain only (RFC 3966 §5.1.5).

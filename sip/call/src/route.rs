@@ -34,6 +34,8 @@ pub struct Routed<'a> {
     pub sealed: bool,
     /// Another node of the cluster sends this, to be sent on over `flow`.
     pub from_node: bool,
+    /// Another node has this one answer.
+    pub handed_over: bool,
     /// What the callee of this dialog is not to see.
     pub veil: Option<Veil>,
     /// An application server sends back what we sent there.
@@ -72,6 +74,8 @@ impl<'a> Routed<'a> {
                 routed.chain = routed.chain.or_else(|| Chain::read(seals, uri.user()?));
                 // The last entry of ours is the side that the request leaves by: only its flow counts.
                 let elsewhere = uri.user().and_then(|t| read_flow(t, Kind::Elsewhere, seals, call_id));
+                routed.handed_over |= elsewhere.is_some_and(|flow| flow.is_internal());
+                let elsewhere = elsewhere.filter(|flow| !flow.is_internal());
                 routed.from_node |= elsewhere.is_some();
                 routed.flow = elsewhere.or_else(|| read_flow(uri.user()?, Kind::Flow, seals, call_id));
                 routed.sealed |= uri.params().get("is").is_some_and(|s| s == seals.of_call(call_id));
@@ -89,6 +93,9 @@ impl<'a> Routed<'a> {
                     break;
                 }
             }
+        }
+        if routed.handed_over {
+            (routed.next, routed.strict) = (None, None);
         }
         routed
     }
@@ -191,7 +198,8 @@ fn read_flow(token: &[u8], kind: Kind, seals: &Seals, call_id: &[u8]) -> Option<
     })
 }
 
-/// A Route to the node that has a connection, to be sent on over it: `<sip:flow@host:port;transport=tcp;lr>`.
+/// A Route to the node that has a connection, to be sent on over it: `<sip:flow@host:port;transport=tcp;lr>`. With
+/// [`Flow::INTERNAL`] to a node that is to answer.
 pub fn write_route_elsewhere(out: &mut Vec<u8>, to: &Elsewhere, seals: &Seals, call_id: &[u8]) {
     out.extend_from_slice(b"<sip:");
     out.extend_from_slice(&write_flow(&to.flow, Kind::Elsewhere, seals, call_id));

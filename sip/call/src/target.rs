@@ -4,7 +4,7 @@ use sip_ims::service::{Elsewhere, Location, Reach};
 use sip_proto::features::{Disposition, Preferences};
 use sip_proto::headers::{NameAddr, Params, list};
 use sip_proto::uri::Uri;
-use sip_proto::{Hop, Message};
+use sip_proto::{Flow, Hop, Message};
 use smallvec::SmallVec;
 
 use crate::chain::Link;
@@ -69,6 +69,15 @@ impl Target {
     /// The application server that heads a Route list.
     pub fn server(path: Vec<u8>, link: Link) -> Target {
         Target { path: path.into(), link: Some(Box::new(link)), ..Target::bare() }
+    }
+
+    /// Another node, which is to answer.
+    pub fn node(node: Hop) -> Target {
+        Target { elsewhere: Some(Elsewhere { node, flow: Flow::INTERNAL }), ..Target::bare() }
+    }
+
+    pub fn is_node(&self) -> bool {
+        self.elsewhere.is_some_and(|elsewhere| elsewhere.flow.is_internal())
     }
 
     /// What the registrar showed of a binding.
@@ -232,7 +241,6 @@ fn grouped(each: impl FnOnce(&mut dyn FnMut(&Reach<'_>))) -> Groups {
 #[cfg(test)]
 mod tests {
     use sip_ims::User;
-    use sip_proto::Flow;
 
     use super::*;
 

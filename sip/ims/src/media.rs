@@ -21,4 +21,9 @@ pub trait Media: Send + Sync {
 
     /// A response to such a request goes back.
     fn response(&self, message: &Message<'_>) -> Passing;
+
+    /// An INVITE goes to another node, which is an end of its session: the media of its dialog do not come by here.
+    fn passes_by(&self, message: &Message<'_>) {
+        let _ = message;
+    }
 }

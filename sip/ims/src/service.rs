@@ -62,6 +62,8 @@ pub enum Verdict {
     /// To go on as another dialog, with ourselves between the two: the service acts as a back-to-back user agent
     /// (TS 23.218 §9.1.1.4). For an INVITE that begins a dialog, of a service that a filter or a Route names.
     Join,
+    /// To be answered by the node of the cluster that takes SIP there, which believes what we say of the caller.
+    HandOver(Hop),
 }
 
 /// A named piece of service logic (TS 23.218 calls the whole of them an application server).

@@ -79,6 +79,8 @@ struct Call {
     ending: Option<Instant>,
     /// When no connection was found any more.
     deserted: Option<Instant>,
+    /// Its descriptions stay as they are.
+    passes_by: bool,
 }
 
 /// One message section.
@@ -121,7 +123,7 @@ impl Anchor {
 
     /// Sessions in a call, answered or not.
     pub fn calls(&self) -> usize {
-        self.calls.lock().len()
+        self.calls.lock().values().filter(|call| !call.passes_by).count()
     }
 
     /// Ends what has ended without our seeing it. To be called every second.
@@ -135,7 +137,7 @@ impl Anchor {
             let ended = due(call.ending, BYE_WAIT)
                 || !call.answered && due(Some(call.since), ANSWER_WAIT)
                 || call.answered && due(call.deserted, DESERTED_WAIT);
-            if ended {
+            if ended && !call.passes_by {
                 over.push((key.clone(), std::mem::take(&mut call.streams)));
             }
             !ended
@@ -154,7 +156,7 @@ impl Anchor {
 
     fn end(&self, key: &Key) {
         let call = self.calls.lock().remove(key);
-        if let Some(call) = call {
+        if let Some(call) = call.filter(|call| !call.passes_by) {
             self.close(key, call.streams);
         }
     }
@@ -189,6 +191,9 @@ impl Anchor {
             return Passing::AsItIs;
         }
         let call = calls.entry(key.clone()).or_insert_with(|| Call::new(Instant::now(), message));
+        if call.passes_by {
+            return Passing::AsItIs;
+        }
         let decisions: Vec<Decision> = sdp
             .media()
             .iter()
@@ -384,6 +389,7 @@ impl Call {
             answered: false,
             ending: None,
             deserted: None,
+            passes_by: false,
         }
     }
 }
@@ -478,6 +484,13 @@ impl Media for Anchor {
                 said.map_or(Passing::AsItIs, |said| self.describe(message, key, asked.other(), said))
             }
             _ => Passing::AsItIs,
+        }
+    }
+
+    fn passes_by(&self, message: &Message<'_>) {
+        if let Some(key) = key_of(message, HeaderName::From) {
+            let mut calls = self.calls.lock();
+            calls.entry(key).or_insert_with(|| Call { passes_by: true, ..Call::new(Instant::now(), message) });
         }
     }
 }

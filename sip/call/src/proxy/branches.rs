@@ -176,7 +176,16 @@ impl Proxy {
         };
         let Proxy { parts, forks, edits, .. } = self;
         let Some(fork) = forks.get_mut(slot) else { return };
-        let body = parts.passing(message);
+        let handed_over = fork.attempts.get(index).is_some_and(|a| a.target.is_node());
+        let by_web = matches!(fork.source.transport, Transport::Ws | Transport::Wss);
+        let body = match &parts.media {
+            // A phone reaches that node as it reaches us; a browser sends its media where it came in.
+            Some(media) if handed_over && !by_web => {
+                media.passes_by(message);
+                None
+            }
+            _ => parts.passing(message),
+        };
         let link = fork.attempts.get(index).and_then(|a| a.target.link.clone());
         if link.is_some() {
             step.endpoint.wake(step.now + super::isc::SERVER_PATIENCE, NO_ANSWER_TOKEN | token_of(slot));
@@ -191,8 +200,9 @@ impl Proxy {
             trusted: matches!(fork.caller, Caller::Trusted),
             to,
             body: body.as_deref(),
-            // The far end of joined dialogs comes back to us, whatever it thinks of our Contact.
-            record_route: parts.record_route || body.is_some() || fork.source.is_internal(),
+            // The far end of joined dialogs comes back to us, whatever it thinks of our Contact; another node, because it knows
+            // no way of its own to the caller.
+            record_route: parts.record_route || body.is_some() || fork.source.is_internal() || handed_over,
             link: link.as_deref(),
             diverted: fork.diverted.as_ref().map(|(who, why)| (who.as_str(), *why)),
         };
@@ -269,6 +279,7 @@ impl Proxy {
                 }
                 480
             }
+            (true, false) if target.is_node() => 480,
             // RFC 5626 §5.3.1: the flow of a Route of ours is gone.
             (true, false) if over_flow => 430,
             // RFC 3261 §16.7 step 6: a 503 is not passed on.

@@ -71,6 +71,9 @@ impl Proxy {
         }
         // What the S-CSCF says of the caller goes on as it is.
         request.caller = Caller::Trusted;
+        if let Verdict::HandOver(node) = verdict {
+            return self.hand_over(step, request, routed, node);
+        }
         self.proxy(step, request, routed);
     }
 
@@ -118,9 +121,10 @@ impl Proxy {
             return self.invoke(step, request, &**service, 0);
         }
         for service in &parts.services {
-            if service.request(step, request) == Verdict::Taken {
+            let verdict = service.request(step, request);
+            if matches!(verdict, Verdict::Taken | Verdict::HandOver(_)) {
                 self.mark(request.message, NoteEvent::ServiceTook, service.name(), 0);
-                return Verdict::Taken;
+                return verdict;
             }
         }
         Verdict::Pass
@@ -197,6 +201,13 @@ impl Proxy {
                     Some(service) => match self.invoke(step, request, &**service, priority) {
                         Verdict::Pass => {}
                         Verdict::Taken => return Verdict::Taken,
+                        Verdict::HandOver(node) => {
+                            let Request { message, flow, uri, ref caller, .. } = *request;
+                            let caller = caller.clone();
+                            let onward = Request { message, flow, uri, caller, callee: None, profile: None };
+                            self.hand_over(step, onward, routed, node);
+                            return Verdict::Taken;
+                        }
                         Verdict::Join => {
                             if let Some(chain) = self.stretched(step, request, filter.order(), &stretch) {
                                 self.join(step, request, routed, Some(chain));

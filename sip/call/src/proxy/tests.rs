@@ -14,6 +14,7 @@ use sip_proto::{FlowId, Outbox, Transport};
 use super::*;
 
 mod joined;
+mod nodes;
 mod services;
 
 #[derive(Default)]
@@ -86,6 +87,7 @@ fn bench(world: World, users: Vec<User>) -> Bench {
         )),
         directory,
         location: world.clone(),
+        nodes: None,
         names: world.clone(),
         trusted: world.clone(),
         access: Access::Open,
