@@ -554,6 +554,7 @@ fn open_sip(
             location: registrar.clone(),
             next_hops: names.clone(),
             documents: store.documents(),
+            nodes: cluster.nodes(),
             chronicle: chronicle.clone(),
             metrics: &metrics,
             digest: digest.clone(),
@@ -591,10 +592,10 @@ fn open_sip(
         authenticator.attach(Arc::new(vectors), driver.clone());
     }
     abroad.attach(driver.clone());
-    control::attach(&control, &driver);
+    control.attach(control::again(&driver));
     registrar.attach(driver.clone());
     if let Some(chat) = &chat {
-        chat.attach(config, driver.clone(), &pager, shared.depot.zip(Some(control.clone())));
+        chat.attach(config, &driver, &pager, shared.depot.zip(Some(control.clone())));
     }
     registrar.join(sip_registrar::Ims { subscriptions: abroad.clone(), next_hops: names.clone(), unix: unix_now });
     if let Some(presence) = &presence {

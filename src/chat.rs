@@ -8,15 +8,17 @@ use media_content::depot::Depot;
 use media_msrp::{Denied, Gatekeeper, Switch};
 use sip_ims::Home;
 use sip_ims::ports::{Documents, StoreError};
-use sip_ims::service::{Chronicle, Location, NextHops, Outlet, Service};
+use sip_ims::service::{Chronicle, Location, NextHops, Nodes, Service};
 use sip_messaging::{
     Agent, AgentParts, Anchor, AnchorConfig, ConferenceConfig, ConferenceCounts, ConferenceParts, Conferences,
     ContentControl, Pager, Sessions, Strangers,
 };
+use sip_net::driver::Driver;
 use tokio::runtime::Handle;
 
 use crate::app::unix_now;
 use crate::config::{self, Auth, Config};
+use crate::control;
 use crate::http::digest::{Digest, Unproven};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Family;
@@ -35,6 +37,8 @@ pub struct Parts<'a> {
     pub location: Arc<dyn Location>,
     pub next_hops: Arc<dyn NextHops>,
     pub documents: Arc<dyn Documents>,
+    /// Where others share the store.
+    pub nodes: Option<Arc<dyn Nodes>>,
     pub chronicle: Arc<dyn Chronicle>,
     pub metrics: &'a Metrics,
     /// `None`: nobody proves who they are.
@@ -59,6 +63,7 @@ impl Chat {
             switch: ends.switch,
             location: parts.location,
             next_hops: parts.next_hops,
+            nodes: parts.nodes.clone(),
             chronicle: parts.chronicle,
             unix: Arc::new(unix_now),
             runtime: parts.runtime.clone(),
@@ -92,6 +97,7 @@ impl Chat {
                 agent: agent.clone(),
                 home: parts.home,
                 documents: parts.documents,
+                nodes: parts.nodes,
                 unix: Arc::new(unix_now),
                 runtime: parts.runtime.clone(),
             },
@@ -114,16 +120,16 @@ impl Chat {
     pub fn attach(
         &self,
         config: &Config,
-        outlet: Arc<dyn Outlet>,
+        driver: &Arc<Driver>,
         pager: &Pager,
         files: Option<(Arc<Depot>, Arc<ContentControl>)>,
     ) {
-        self.agent.attach(outlet);
+        self.agent.attach(driver.clone());
         if config.messaging.chats {
             pager.answer_by(self.agent.clone(), files.filter(|(depot, _)| depot.is_known()));
         }
         if let Some(conferences) = &self.conferences {
-            conferences.start();
+            conferences.start(control::again(driver));
         }
     }
 }
@@ -152,7 +158,7 @@ fn to_metrics(metrics: &Metrics, rooms: &Arc<Conferences>) {
     let r = rooms.clone();
     metrics.source(Family::counter("isthmus_chat_rooms_total", "What happened in chat rooms, by kind."), move |out| {
         type Of = fn(&ConferenceCounts) -> &AtomicU64;
-        let kinds: [(&str, Of); 8] = [
+        let kinds: [(&str, Of); 11] = [
             ("opened", |c| &c.opened),
             ("joined", |c| &c.joined),
             ("left", |c| &c.left),
@@ -161,6 +167,9 @@ fn to_metrics(metrics: &Metrics, rooms: &Arc<Conferences>) {
             ("private", |c| &c.private),
             ("copies", |c| &c.copies),
             ("congested", |c| &c.congested),
+            ("handed_over", |c| &c.handed_over),
+            ("taken_over", |c| &c.taken_over),
+            ("let_go", |c| &c.let_go),
         ];
         for (kind, of) in kinds {
             out.push(&[("kind", kind)], of(r.counts()).load(Relaxed) as f64);

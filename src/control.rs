@@ -8,7 +8,7 @@ use media_content::depot::Depot;
 use media_content::icap::Icap;
 use media_content::{Control, Engine, Scanner};
 use sip_ims::{Directory, Home};
-use sip_messaging::{ContentControl, ControlParts, Pager, Policy, Whose, Withheld};
+use sip_messaging::{Again, ContentControl, ControlParts, Pager, Policy, Whose, Withheld};
 use sip_net::driver::Driver;
 use tokio::runtime::Handle;
 
@@ -93,12 +93,12 @@ fn audit(withheld: &Withheld<'_>) {
     tracing::warn!(target: "audit", service, %user, %addressee, %why, "content was withheld");
 }
 
-/// Messages that were looked at are handed in again.
-pub fn attach(control: &ContentControl, driver: &Arc<Driver>) {
+/// Hands in again what had to wait.
+pub fn again(driver: &Arc<Driver>) -> Again {
     let driver = Arc::downgrade(driver);
-    control.attach(Arc::new(move |flow, bytes| {
+    Arc::new(move |flow, bytes| {
         if let Some(driver) = driver.upgrade() {
             driver.again(flow, bytes);
         }
-    }));
+    })
 }

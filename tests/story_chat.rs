@@ -148,6 +148,8 @@ fn who_watches_a_room_hears_who_comes_and_goes() {
     bob.hangs_up();
     let gone = format!("entity=\"sip:bob@{DOMAIN}\" state=\"deleted\"");
     eventually("bob's going is told", Duration::from_secs(20), || documents().iter().any(|d| d.contains(&gone)));
+    let again = Sipp::new(&server, "watch_refreshed", server.ports.next()).set("URI", &room).set("EVENT", "conference");
+    again.set("ACCEPT", "application/conference-info+xml").users(&["carol"]).succeed();
     let all = documents();
     assert!(all[0].contains("state=\"full\" version=\"1\"") && all[0].contains(&entity("alice")), "{}", all[0]);
     assert!(all[1..].iter().all(|d| d.contains("state=\"partial\"")), "{all:?}");

@@ -1,5 +1,7 @@
 //! Two servers on one PostgreSQL and one NATS: a phone registers at either, and either reaches it.
 
+#[path = "harness/cluster.rs"]
+mod cluster;
 mod harness;
 #[path = "harness/nats.rs"]
 #[allow(dead_code)] // Shared: other tests use the rest of it.
@@ -10,34 +12,15 @@ mod postgres;
 
 use std::time::Duration;
 
+use cluster::Cluster;
 use harness::presence::{document, hears, store};
 use harness::xcap::{Client, RULES, SERVICES, home};
 use harness::{DOMAIN, Peer, Phone, Server, Setup, Sipp, eventually, header, sipp::Outcome};
 
 const USERS: [&str; 4] = ["alice", "bob", "carol", "dave"];
 
-/// Two nodes; what they stand on ends after them.
-struct Cluster {
-    a: Server,
-    b: Server,
-    nats: nats::Nats,
-    _postgres: postgres::Postgres,
-}
-
-impl Cluster {
-    fn start() -> Cluster {
-        let (postgres, nats) = (postgres::Postgres::start(), nats::Nats::start());
-        let node = |name: &str| {
-            let mut setup = Setup::with_users(&USERS);
-            setup.sections = format!(
-                "[store]\nengine = \"postgres\"\nurl = \"{}\"\n[bus]\nengine = \"nats\"\nurl = \"{}\"\n[node]\nname = \"{name}\"\n",
-                postgres.url(),
-                nats.url()
-            );
-            setup.start()
-        };
-        Cluster { a: node("a"), b: node("b"), nats, _postgres: postgres }
-    }
+fn started() -> Cluster {
+    Cluster::start(|| Setup::with_users(&USERS))
 }
 
 fn register(server: &Server, user: &str, phone: u16, expires: u32) {
@@ -65,7 +48,7 @@ fn texts(seen: &Outcome) -> Vec<&str> {
 
 #[test]
 fn phone_registered_at_one_node_is_called_through_the_other() {
-    let Cluster { a, b, mut nats, _postgres } = Cluster::start();
+    let Cluster { a, b, mut nats, _postgres } = started();
     let phone = b.ports.next();
     register(&a, "bob", phone, 600);
     knows(&b, 1);
@@ -91,7 +74,7 @@ fn phone_registered_at_one_node_is_called_through_the_other() {
 
 #[test]
 fn phone_stays_reachable_when_the_node_it_registered_at_is_killed() {
-    let Cluster { mut a, b, nats: _nats, _postgres } = Cluster::start();
+    let Cluster { mut a, b, nats: _nats, _postgres } = started();
     let phone = b.ports.next();
     register(&a, "bob", phone, 600);
     knows(&b, 1);
@@ -109,7 +92,7 @@ fn phone_stays_reachable_when_the_node_it_registered_at_is_killed() {
 
 #[test]
 fn user_publishes_at_one_node_and_is_watched_at_the_other() {
-    let Cluster { mut a, b, nats: _nats, _postgres } = Cluster::start();
+    let Cluster { mut a, b, nats: _nats, _postgres } = started();
     let watcher = Sipp::new(&b, "watch", b.ports.next()).set("USER", "alice").users(&["bob"]).set("EVENT", "presence");
     let watcher = watcher.set("ACCEPT", "application/pidf+xml").limit(Duration::from_secs(120)).start();
     let hears = |what: &str, text: &str| {
@@ -167,7 +150,7 @@ fn watched(server: &Server, subscriptions: f64) {
 
 #[test]
 fn subscription_is_refreshed_told_and_ended_at_the_other_node() {
-    let Cluster { a, b, nats: _nats, _postgres } = Cluster::start();
+    let Cluster { a, b, nats: _nats, _postgres } = started();
     let sipp = Sipp::new(&a, "watch_moves", a.ports.next()).set("USER", "alice").users(&["bob"]);
     let sipp = sipp.set("EVENT", "presence").set("ACCEPT", "application/pidf+xml").set("OTHER", b.sip);
     let bob = sipp.set("NOTE", "moved").limit(Duration::from_secs(120)).start();
@@ -192,7 +175,7 @@ fn subscription_is_refreshed_told_and_ended_at_the_other_node() {
 
 #[test]
 fn subscriptions_of_a_node_that_has_died_go_to_the_other() {
-    let Cluster { mut a, b, nats: _nats, _postgres } = Cluster::start();
+    let Cluster { mut a, b, nats: _nats, _postgres } = started();
     let (bob, carol) = (watches(&a, "bob").start(), watches(&a, "carol").start());
     for watcher in [&bob, &carol] {
         hears(watcher, "that nobody is there", |m| m.contains("<basic>closed</basic>"));
@@ -219,7 +202,7 @@ fn subscriptions_of_a_node_that_has_died_go_to_the_other() {
 
 #[test]
 fn rules_stored_at_one_node_count_at_the_other_though_no_hint_comes() {
-    let Cluster { a, b, mut nats, _postgres } = Cluster::start();
+    let Cluster { a, b, mut nats, _postgres } = started();
     let watcher = Sipp::new(&b, "watch", b.ports.next()).set("USER", "alice").users(&["bob"]).set("EVENT", "presence");
     let watcher = watcher.set("ACCEPT", "application/pidf+xml").limit(Duration::from_secs(120)).start();
     hears(&watcher, "that nobody is there", |m| m.contains("<basic>closed</basic>"));
@@ -235,7 +218,7 @@ fn rules_stored_at_one_node_count_at_the_other_though_no_hint_comes() {
 
 #[test]
 fn document_written_at_one_node_counts_at_the_other() {
-    let Cluster { a, b, nats: _nats, _postgres } = Cluster::start();
+    let Cluster { a, b, nats: _nats, _postgres } = started();
     let (at_a, at_b) = (Client::of(&a, "alice"), Client::of(&b, "alice"));
     let index = home("pres-rules", "alice", "index");
     let rules = |handling: &str| {
@@ -276,7 +259,7 @@ fn document_written_at_one_node_counts_at_the_other() {
 
 #[test]
 fn kept_messages_are_delivered_once_whichever_node_kept_them() {
-    let Cluster { mut a, b, nats: _nats, _postgres } = Cluster::start();
+    let Cluster { mut a, b, nats: _nats, _postgres } = started();
     let (carols, daves) = (b.ports.next(), b.ports.next());
     keep(&a, "carol", "through a", 2);
     keep(&b, "carol", "through b", 2);
@@ -303,7 +286,7 @@ fn kept_messages_are_delivered_once_whichever_node_kept_them() {
 
 #[test]
 fn message_reaches_a_phone_that_is_connected_to_the_other_node() {
-    let Cluster { a, b, nats: _nats, _postgres } = Cluster::start();
+    let Cluster { a, b, nats: _nats, _postgres } = started();
     keep(&b, "bob", "while he was away", 1);
     let mut phone = Phone::start(&a, "bob", "tcp", 440);
     phone.wait_registered();
@@ -338,7 +321,7 @@ fn connected(
 
 #[test]
 fn phone_connected_to_one_node_is_called_through_the_other_and_both_speak() {
-    let Cluster { mut a, b, nats: _nats, _postgres } = Cluster::start();
+    let Cluster { mut a, b, nats: _nats, _postgres } = started();
     for (hers, his) in [(&b, &a), (&a, &b)] {
         connected(hers, his, "call", "answer", "");
         knows(hers, 0);
@@ -374,7 +357,7 @@ fn phone_connected_to_one_node_is_called_through_the_other_and_both_speak() {
 
 #[test]
 fn what_is_imported_at_one_node_takes_effect_at_all() {
-    let Cluster { a, b, nats: _nats, _postgres } = Cluster::start();
+    let Cluster { a, b, nats: _nats, _postgres } = started();
     std::fs::write(a.path().join("more.toml"), "[[user]]\nid = \"erin\"\npassword = \"wonderland\"\n").unwrap();
     let registers = |server: &Server| {
         // Not in the moment of her removal: a binding made then may stay known at the other node until it expires.
@@ -404,7 +387,7 @@ fn what_is_imported_at_one_node_takes_effect_at_all() {
 
 #[test]
 fn node_that_dies_while_it_delivers_is_replaced_and_nothing_is_lost() {
-    let Cluster { mut a, mut b, nats: _nats, _postgres } = Cluster::start();
+    let Cluster { mut a, mut b, nats: _nats, _postgres } = started();
     keep(&a, "carol", "waits", 3);
     let phone = Peer::new(b.ports.next());
     register(&b, "carol", phone.port, 600);

@@ -3,6 +3,7 @@
 //! What such a session is for stands behind [`Party`]; its messages are the business of [`media_msrp`].
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,14 @@ use parking_lot::Mutex;
 use sip_ims::Home;
 use sip_ims::notify::write_in_dialog;
 use sip_ims::service::{
-    Chronicle, Location, NextHops, Note, NoteEvent, Outcome, Outlet, Request, Service, Step, Transaction, Verdict,
+    Chronicle, Location, NextHops, Nodes, Note, NoteEvent, Outcome, Outlet, Request, Service, Step, Transaction,
+    Verdict,
 };
 use sip_proto::build::{Response, Writer};
 use sip_proto::dialog::{Dialog, DialogId};
 use sip_proto::endpoint::ServerId;
+use sip_proto::headers::NameAddr;
+use sip_proto::uri::Uri;
 use sip_proto::{Flow, HeaderName, Hop, Message, Method, Transport, derived};
 use tokio::runtime::Handle;
 
@@ -68,6 +72,8 @@ pub struct AgentParts {
     pub switch: Arc<Switch>,
     pub location: Arc<dyn Location>,
     pub next_hops: Arc<dyn NextHops>,
+    /// Where others share the store.
+    pub nodes: Option<Arc<dyn Nodes>>,
     pub chronicle: Arc<dyn Chronicle>,
     pub unix: Arc<dyn Fn() -> u64 + Send + Sync>,
     pub runtime: Handle,
@@ -196,7 +202,7 @@ impl Agent {
         let max = invited.terms.max_size;
         let bridge = self.parts.switch.open_local(&name, door, end, max).map_err(|_| 503u16)?;
         let ends = [HeaderName::From, HeaderName::To].map(|name| message.value(name).unwrap_or_default());
-        let by_web = offered.ws || matches!(request.flow.transport, Transport::Ws | Transport::Wss);
+        let by_web = offered.ws || came_by_web(request);
         match invited.taken_by {
             Some(taker) => self.parts.switch.take_by(&bridge, taker),
             None => self.inspect(&bridge, ends, by_web),
@@ -224,7 +230,7 @@ impl Agent {
             .write(&mut response, |w| accepted(w, &contact, &body));
         let key = key_of(&dialog.id());
         let session = Session {
-            hop: Hop::Flow(*request.flow),
+            hop: way_back(message, request.flow),
             contact: contact.clone().into(),
             terms: invited.terms,
             secure: offered.secure,
@@ -278,6 +284,7 @@ impl Agent {
     pub(crate) fn request_within(
         &self,
         key: &[u8],
+        hop: Hop,
         method: Method,
         more: impl FnOnce(&mut Writer<'_>),
         done: impl FnOnce(Outcome) + Send + 'static,
@@ -287,14 +294,13 @@ impl Agent {
             let session = sessions.get_mut(key);
             session.and_then(|s| {
                 let contact = s.contact.clone();
-                let written = write_in_dialog(&mut s.dialog, method, 512, |w| {
+                write_in_dialog(&mut s.dialog, method, 512, |w| {
                     w.text(HeaderName::Contact, &contact);
                     more(w);
-                });
-                Some((s.hop, written?))
+                })
             })
         };
-        if let (Some((hop, bytes)), Some(outlet)) = (made, self.outlet().cloned()) {
+        if let (Some(bytes), Some(outlet)) = (made, self.outlet().cloned()) {
             self.parts.runtime.spawn(async move { outlet.request(hop, bytes, Box::new(done)) });
         }
     }
@@ -316,7 +322,7 @@ impl Agent {
     }
 
     /// `<sip:user@host:port;transport=udp>;features`.
-    fn contact(&self, flow: &Flow, user: &str, features: &str) -> Vec<u8> {
+    pub(crate) fn contact(&self, flow: &Flow, user: &str, features: &str) -> Vec<u8> {
         let mut contact = b"<sip:".to_vec();
         contact.extend_from_slice(user.as_bytes());
         contact.push(b'@');
@@ -356,7 +362,9 @@ impl Agent {
             reply(step, request, 500, |_| {});
             return Verdict::Taken;
         }
-        session.hop = Hop::Flow(*request.flow);
+        if matches!(session.hop, Hop::Flow(_)) {
+            session.hop = Hop::Flow(*request.flow);
+        }
         match message.method() {
             Method::Bye => {
                 let session = sessions.remove(key);
@@ -501,6 +509,35 @@ pub(crate) fn reply(step: &mut Step<'_>, request: &Request<'_>, status: u16, mor
         }
         Err(_full) => step.reply(request.flow, message, status, None, |w| more(w)),
     }
+}
+
+/// Where our requests go in the dialog that this request begins. A proxy that sent it over TCP is sought where it says that it listens on
+/// that host: its connection may end before the dialog.
+pub(crate) fn way_back(message: &Message<'_>, flow: &Flow) -> Hop {
+    let proxy = message.list(HeaderName::RecordRoute).next().and_then(NameAddr::parse).and_then(|a| a.uri());
+    let listens = |uri: &Uri<'_>| {
+        let tcp = uri.transport().is_some_and(|t| t.eq_ignore_ascii_case(b"tcp"));
+        tcp && flow.transport == Transport::Tcp && uri.host_ip() == Some(flow.remote.ip())
+    };
+    match proxy.filter(listens) {
+        Some(uri) => {
+            Hop::Address { transport: Transport::Tcp, remote: SocketAddr::new(flow.remote.ip(), uri.port_or_default()) }
+        }
+        None => Hop::Flow(*flow),
+    }
+}
+
+/// Whether a browser sent it, to us or to a proxy on the way.
+fn came_by_web(request: &Request<'_>) -> bool {
+    let is_web = |value: &[u8]| {
+        let uri = NameAddr::parse(value).and_then(|a| a.uri());
+        uri.and_then(|uri| uri.transport()).and_then(Transport::from_token).is_some_and(is_web_socket)
+    };
+    is_web_socket(request.flow.transport) || request.message.list(HeaderName::RecordRoute).any(is_web)
+}
+
+pub(crate) fn is_web_socket(transport: Transport) -> bool {
+    matches!(transport, Transport::Ws | Transport::Wss)
 }
 
 /// What names a session: its dialog.

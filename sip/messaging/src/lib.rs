@@ -44,7 +44,7 @@ pub use conference::{
 };
 pub use config::{Config, Devices};
 pub use control::pieces::types as content_types;
-pub use control::{Audit, ContentControl, ControlParts, Policy, Whose, Withheld};
+pub use control::{Again, Audit, ContentControl, ControlParts, Policy, Whose, Withheld};
 pub use counts::Counts;
 pub use courier::{Courier, CourierParts};
 pub use history::{History, HistoryCounts, HistoryParts};

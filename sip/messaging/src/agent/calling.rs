@@ -11,10 +11,10 @@ use sip_proto::build::{Request, Writer};
 use sip_proto::dialog::Dialog;
 use sip_proto::endpoint::hex16;
 use sip_proto::headers::{NameAddr, list};
-use sip_proto::{HeaderName, Hop, Message, Method, Transport};
+use sip_proto::{HeaderName, Hop, Message, Method};
 use tokio::sync::oneshot;
 
-use super::{Agent, Handset, Party, Session, key_of};
+use super::{Agent, Handset, Party, Session, is_web_socket, key_of};
 use crate::terms::{Offered, Terms};
 
 /// Whom we call.
@@ -49,7 +49,7 @@ pub struct Call {
 struct Way {
     uri: Box<[u8]>,
     /// Route values to go through; may be empty.
-    route: Box<[u8]>,
+    route: Vec<u8>,
     /// Tried one after the other (RFC 3263 §4.3).
     hops: Vec<Hop>,
 }
@@ -73,13 +73,13 @@ impl Agent {
     /// Asks for a session. `Err`: the status that it came to.
     pub async fn call(self: &Arc<Self>, call: Call) -> Result<(), u16> {
         let outlet = self.outlet().cloned().ok_or(503u16)?;
-        let ways = self.ways(&call.to).await;
+        let call_id = format!("{}{}", text(&hex16(rand::random())), text(&hex16(rand::random())));
+        let ways = self.ways(&call.to, call_id.as_bytes()).await;
         if ways.is_empty() {
             return Err(480);
         }
         let offered = Offered { secure: self.parts.doors.plain.is_none(), ..Offered::default() };
         let door = self.parts.door(offered.secure).ok_or(503u16)?;
-        let call_id = format!("{}{}", text(&hex16(rand::random())), text(&hex16(rand::random())));
         let end: Arc<dyn LocalEnd> = call.party.clone();
         let bridge = self.parts.switch.open_local(&call_id, door, end, call.terms.max_size).map_err(|_| 503u16)?;
         let body = self.parts.describe(&bridge, &offered, &call.terms);
@@ -153,7 +153,7 @@ impl Agent {
             dialog,
         };
         let key = key_of(&session.dialog.id());
-        let by_web = answer.as_ref().is_some_and(|a| a.ws) || matches!(hop.transport(), Transport::Ws | Transport::Wss);
+        let by_web = answer.as_ref().is_some_and(|a| a.ws) || is_web_socket(hop.transport());
         let Some(peer) = answer.and_then(|a| a.peer).filter(|_| !late) else {
             self.refuse(session);
             return false;
@@ -197,15 +197,28 @@ impl Agent {
     }
 
     /// The phones of a user of ours; one way to somebody of another domain.
-    async fn ways(&self, to: &Callee) -> Vec<Way> {
-        let mut found = Vec::<(Box<[u8]>, Box<[u8]>, Option<Hop>)>::new();
+    async fn ways(&self, to: &Callee, call_id: &[u8]) -> Vec<Way> {
+        let mut found = Vec::<(Box<[u8]>, Vec<u8>, Option<Hop>)>::new();
         match to {
-            Callee::User(aor) => self.parts.location.each(aor.as_str(), (self.parts.unix)(), &mut |reach| {
-                if found.len() < MAX_PHONES {
-                    found.push((reach.uri.into(), reach.path.into(), reach.hop));
+            Callee::User(aor) => self.parts.location.each_anywhere(aor.as_str(), (self.parts.unix)(), &mut |reach| {
+                if found.len() == MAX_PHONES {
+                    return;
+                }
+                // The node that has its connection finds the rest of the way.
+                match (&self.parts.nodes, &reach.elsewhere) {
+                    (Some(nodes), Some(elsewhere)) => {
+                        let mut route = nodes.way(elsewhere, call_id);
+                        if !reach.path.is_empty() {
+                            route.extend_from_slice(b", ");
+                            route.extend_from_slice(reach.path);
+                        }
+                        found.push((reach.uri.into(), route, Some(elsewhere.node)));
+                    }
+                    (None, Some(_)) => {}
+                    (_, None) => found.push((reach.uri.into(), reach.path.to_vec(), reach.hop)),
                 }
             }),
-            Callee::Foreign(uri) => found.push((uri.as_bytes().into(), Box::default(), None)),
+            Callee::Foreign(uri) => found.push((uri.as_bytes().into(), Vec::new(), None)),
         }
         let mut ways = Vec::with_capacity(found.len());
         for (uri, route, hop) in found {

@@ -18,4 +18,10 @@ pub struct Counts {
     pub copies: AtomicU64,
     /// Members who could not keep up, and were hung up on.
     pub congested: AtomicU64,
+    /// Requests that another node answers.
+    pub handed_over: AtomicU64,
+    /// Rooms of other nodes that are dead.
+    pub taken_over: AtomicU64,
+    /// Rooms that another node has taken.
+    pub let_go: AtomicU64,
 }

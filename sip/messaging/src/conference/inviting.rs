@@ -24,10 +24,10 @@ use crate::terms::Offered;
 /// Seconds that an invited user has to answer.
 const PATIENCE: u32 = 180;
 
-/// Where the sender of a REFER hears how it went.
+/// Where the sender of a REFER hears how it went: by the way that it came, behind its answer.
 enum Ear {
     /// In the session that it came in.
-    Session(Box<[u8]>),
+    Session(Box<[u8]>, Hop),
     /// In a dialog of its own.
     Dialog(Box<Dialog>, Hop),
 }
@@ -60,7 +60,7 @@ fn refer_to(room: &Arc<Room>, step: &mut Step<'_>, request: &Request<'_>, sessio
     }
     let tag = step.endpoint.local_tag(message.call_id().unwrap_or_default());
     let ear = match session {
-        Some(key) => Ear::Session(key.into()),
+        Some(key) => Ear::Session(key.into(), Hop::Flow(*request.flow)),
         None => {
             let mut dialog = Dialog::uas(message, &tag).map_err(|_| 400u16)?;
             dialog.responded(message, 202);
@@ -68,7 +68,7 @@ fn refer_to(room: &Arc<Room>, step: &mut Step<'_>, request: &Request<'_>, sessio
         }
     };
     reply(step, request, 202, |w| {
-        w.text(HeaderName::Contact, &sip_ims::notify::contact(&room.rooms().parts.home, request.flow));
+        w.text(HeaderName::Contact, &room.contact(request.flow));
         if !order.subscription {
             w.text(HeaderName::ReferSub, b"false");
         }
@@ -148,7 +148,9 @@ async fn told(room: &Arc<Room>, ear: &mut Ear, referral: Referral) -> Referral {
     };
     let agent = &room.rooms().parts.agent;
     match ear {
-        Ear::Session(key) => agent.request_within(key, Method::Notify, more, move |outcome| _ = ended.send(outcome)),
+        Ear::Session(key, hop) => {
+            agent.request_within(key, *hop, Method::Notify, more, move |outcome| _ = ended.send(outcome));
+        }
         Ear::Dialog(dialog, hop) => {
             if let (Some(bytes), Some(outlet)) = (write_notify(dialog, 256, more), agent.outlet()) {
                 outlet.request(*hop, bytes, Box::new(move |outcome| _ = ended.send(outcome)));

@@ -2,14 +2,14 @@
 //! there (RFC 4575). What is said in a room goes to everybody in it; see [`room`].
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sip_cpim::CPIM_TYPE;
 use sip_ims::ports::{Document, Documents, Expect, StoreError};
-use sip_ims::service::{Caller, Request, Service, Step, Verdict};
+use sip_ims::service::{Caller, Nodes, Request, Service, Step, Verdict};
 use sip_ims::{Aor, Home, answer};
 use sip_proto::headers::{MediaType, NameAddr};
 use sip_proto::uri::Uri;
@@ -17,6 +17,7 @@ use sip_proto::{HeaderName, Message, Method, derived, multipart};
 use tokio::runtime::Handle;
 
 use crate::agent::{Agent, Invited, reply};
+use crate::control::Again;
 use crate::terms::Offered;
 
 mod counts;
@@ -26,6 +27,7 @@ mod inviting;
 mod list;
 mod member;
 mod nickname;
+mod place;
 mod room;
 mod row;
 mod watch;
@@ -35,7 +37,9 @@ pub use list::read as read_list;
 
 use invitee::Invitee;
 use member::{Joining, Member};
+use place::Places;
 use room::Room;
+use row::Row;
 
 /// What rooms are like.
 #[derive(Clone, Debug)]
@@ -68,11 +72,13 @@ pub struct ConferenceParts {
     pub agent: Arc<Agent>,
     pub home: Arc<Home>,
     pub documents: Arc<dyn Documents>,
+    /// Where others share the store.
+    pub nodes: Option<Arc<dyn Nodes>>,
     pub unix: Arc<dyn Fn() -> u64 + Send + Sync>,
     pub runtime: Handle,
 }
 
-/// Every room.
+/// Every room whose focus is here, and the way to the others.
 pub struct Conferences(Arc<Rooms>);
 
 /// The documents that hold rooms.
@@ -81,12 +87,16 @@ const COLLECTION: &str = "chat-room";
 const PAGE: u32 = 200;
 /// How often rooms that nobody uses are looked for.
 const CLEANING: Duration = Duration::from_secs(3600);
+/// Times that a room is written, or taken, when somebody else writes it too.
+const TRIES: usize = 3;
 
 pub(crate) struct Rooms {
     pub config: ConferenceConfig,
     pub parts: ConferenceParts,
     pub counts: Counts,
     rooms: Mutex<HashMap<Box<str>, Arc<Room>>>,
+    places: Places,
+    again: OnceLock<Again>,
 }
 
 /// Who somebody is in a room.
@@ -101,39 +111,35 @@ pub(crate) struct Who {
 
 impl Conferences {
     pub fn new(config: ConferenceConfig, parts: ConferenceParts) -> Conferences {
-        let counts = Counts::default();
-        Conferences(Arc::new(Rooms { config, parts, counts, rooms: Mutex::default() }))
+        let (counts, rooms, places) = (Counts::default(), Mutex::default(), Places::default());
+        Conferences(Arc::new(Rooms { config, parts, counts, rooms, places, again: OnceLock::new() }))
     }
 
-    /// Reads the rooms of the store. Before the first INVITE.
+    /// Reads the rooms of this node from the store. Before the first INVITE.
     pub async fn load(&self) -> Result<usize, StoreError> {
-        let mut after = String::new();
-        loop {
-            let (done, page) = answer();
-            self.0.parts.documents.list(COLLECTION, &after, PAGE, done);
-            let page = page.await?;
-            let Some(last) = page.last() else { break };
-            after = last.key.clone();
-            page.iter().for_each(|document| self.0.restore(document));
-        }
-        Ok(self.0.rooms.lock().len())
+        let rooms = &self.0;
+        rooms.each(|document| rooms.restore(&document)).await?;
+        Ok(self.rooms())
     }
 
-    /// Keeps time. Ends with the runtime.
-    pub fn start(&self) {
+    /// Keeps time, until the runtime ends. `again` hands in requests that had to wait.
+    pub fn start(&self, again: Again) {
+        let _ = self.0.again.set(again);
         let rooms = Arc::downgrade(&self.0);
         self.0.parts.runtime.spawn(async move {
             let mut second = tokio::time::interval(Duration::from_secs(1));
             second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             let mut cleaned = Instant::now();
+            let mut looked_at = String::new();
             loop {
                 second.tick().await;
                 let Some(rooms) = rooms.upgrade() else { return };
                 let now = Instant::now();
                 rooms.all().iter().for_each(|room| room.tick(now));
+                rooms.look_over(&mut looked_at).await;
                 if now >= cleaned + CLEANING {
                     cleaned = now;
-                    rooms.clean();
+                    rooms.clean().await;
                 }
             }
         });
@@ -162,46 +168,99 @@ impl Rooms {
         self.rooms.lock().get(id).cloned()
     }
 
+    /// Shows every stored room.
+    async fn each(&self, mut show: impl FnMut(Document)) -> Result<(), StoreError> {
+        let mut after = String::new();
+        loop {
+            let (done, page) = answer();
+            self.parts.documents.list(COLLECTION, &after, PAGE, done);
+            let page = page.await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.key.clone();
+            page.into_iter().for_each(&mut show);
+        }
+    }
+
     fn restore(self: &Arc<Self>, document: &Document) {
-        let Ok(row) = row::Row::read(&document.body) else {
+        let Ok(row) = Row::read(&document.body) else {
             return tracing::warn!(room = document.key, "a stored chat room does not read back");
         };
-        let room = Room::new(self.clone(), &document.key, row);
-        self.rooms.lock().insert(document.key.as_str().into(), room);
+        if row.node == self.node() {
+            self.enter(Room::new(self.clone(), &document.key, row, Some(document.version)));
+        }
     }
 
-    /// Forgets rooms that have been empty for long.
-    fn clean(&self) {
+    fn enter(&self, room: Arc<Room>) {
+        self.rooms.lock().insert(room.id().into(), room);
+    }
+
+    /// Forgets rooms that have been empty for long, those of nodes that are gone too.
+    async fn clean(self: &Arc<Self>) {
         let now = (self.parts.unix)();
-        let over: Vec<Arc<Room>> =
-            self.all().into_iter().filter(|r| r.size() == 0 && r.touched() + self.config.keep < now).collect();
-        for room in over {
-            self.rooms.lock().remove(room.id());
-            self.parts.documents.delete(COLLECTION, room.id(), Expect::Anything, Box::new(|_| {}));
+        let mut over = Vec::new();
+        let read = self.each(|document| {
+            if let Ok(row) = Row::read(&document.body)
+                && row.touched + self.config.keep / 2 < now
+            {
+                over.push((document.key, document.version, row));
+            }
+        });
+        if let Err(error) = read.await {
+            return tracing::warn!(%error, "stored chat rooms could not be looked over");
+        }
+        for (id, version, row) in over {
+            let room = self.get(&id);
+            let is_over = |touched| touched + self.config.keep < now;
+            match &room {
+                Some(room) if room.size() > 0 => {
+                    room.touch(now);
+                    self.save(room).await;
+                    continue;
+                }
+                Some(room) if !is_over(room.touched()) => continue,
+                None if !is_over(row.touched) || self.is_with_another(&row) => continue,
+                _ => {}
+            }
+            if let Some(room) = room {
+                self.rooms.lock().remove(&*id);
+                room.close();
+            }
+            self.parts.documents.delete(COLLECTION, &id, Expect::Version(version), Box::new(|_| {}));
         }
     }
 
-    /// Writes a room; `None` while the store fails, which is said in the log.
-    pub async fn save(&self, room: &Room) -> Option<()> {
-        let (done, saved) = answer();
-        self.parts.documents.put(COLLECTION, room.id(), Expect::Anything, room.row().write(), done);
-        match saved.await {
-            Ok(_) => Some(()),
-            Err(error) => {
-                tracing::warn!(%error, "a chat room could not be stored");
-                None
+    /// Writes a room; `None` while the store fails, which is said in the log, or when its focus is another node.
+    pub async fn save(self: &Arc<Self>, room: &Arc<Room>) -> Option<()> {
+        let mut stored = room.stored.lock().await;
+        for _ in 0..TRIES {
+            // Whoever let it go has no say in it.
+            if !self.get(room.id()).is_some_and(|known| Arc::ptr_eq(&known, room)) {
+                return None;
+            }
+            let expect = stored.map_or(Expect::Absent, Expect::Version);
+            let (done, saved) = answer();
+            self.parts.documents.put(COLLECTION, room.id(), expect, room.row().write(), done);
+            match saved.await {
+                Ok(version) => {
+                    *stored = Some(version);
+                    return Some(());
+                }
+                // Somebody else has written it, or we have and were not told.
+                Err(StoreError::Conflict) => *stored = self.still_ours(room).await?,
+                Err(error) => {
+                    tracing::warn!(%error, "a chat room could not be stored");
+                    return None;
+                }
             }
         }
+        None
     }
 
-    fn invited(self: &Arc<Self>, step: &mut Step<'_>, request: &Request<'_>, user: &str) -> Verdict {
-        let answered = if user == self.config.factory {
-            self.open(step, request)
-        } else {
-            match self.get(user) {
-                Some(room) => self.join(step, request, room, Vec::new(), false),
-                None => return Verdict::Pass,
-            }
+    /// `room`: `None` for the factory.
+    fn invited(self: &Arc<Self>, step: &mut Step<'_>, request: &Request<'_>, room: Option<Arc<Room>>) -> Verdict {
+        let answered = match room {
+            None => self.open(step, request),
+            Some(room) => self.join(step, request, room, Vec::new(), false),
         };
         if let Err(status) = answered {
             self.counts.refused.fetch_add(1, Relaxed);
@@ -225,9 +284,10 @@ impl Rooms {
         };
         let invitee = |uri: &String| Invitee::of(&self.parts.home, uri.as_bytes()).filter(|i| self.may_ask(&who, i));
         let asked: Vec<Invitee> = wanted.iter().filter_map(invitee).collect();
-        let id = format!("chat-{}", String::from_utf8_lossy(&media_msrp::write::letters::<21>(rand::random())));
+        let id = place::new_id();
         let subject = request.message.value(HeaderName::Subject).unwrap_or_default();
-        let row = row::Row {
+        let row = Row {
+            node: self.node().to_owned(),
             creator: who.uri.to_string(),
             closed: !wanted.is_empty(),
             allowed: asked.iter().map(|invitee| invitee.entity.to_string()).collect(),
@@ -235,8 +295,8 @@ impl Rooms {
             nicknames: Default::default(),
             touched: step.unix,
         };
-        let room = Room::new(self.clone(), &id, row);
-        self.rooms.lock().insert(id.as_str().into(), room.clone());
+        let room = Room::new(self.clone(), &id, row, None);
+        self.enter(room.clone());
         let joined = self.join(step, request, room, asked, true);
         if joined.is_err() {
             self.rooms.lock().remove(&*id);
@@ -343,19 +403,23 @@ impl Service for Conferences {
     }
 
     fn request(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict {
-        let Some(user) = request.callee.as_ref().map(|aor| aor.user().to_owned()) else { return Verdict::Pass };
+        let rooms = &self.0;
+        let Some(user) = request.callee.as_ref().map(Aor::user) else { return Verdict::Pass };
         let in_dialog = request.message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
-        match request.message.method() {
-            Method::Invite if !in_dialog => self.0.invited(step, request, &user),
-            Method::Subscribe => match self.0.get(&user) {
-                Some(room) => room.subscribe(step, request),
-                None => Verdict::Pass,
-            },
-            Method::Refer if !in_dialog => match self.0.get(&user) {
-                Some(room) => inviting::refer(&room, step, request, None),
-                None => Verdict::Pass,
-            },
-            _ => Verdict::Pass,
+        let method = request.message.method();
+        match method {
+            Method::Invite if !in_dialog && user == rooms.config.factory => return rooms.invited(step, request, None),
+            Method::Invite | Method::Refer if !in_dialog => {}
+            Method::Subscribe => {}
+            _ => return Verdict::Pass,
+        }
+        let Some(room) = rooms.get(user) else {
+            return if in_dialog { Verdict::Pass } else { rooms.seek(step, request, user) };
+        };
+        match method {
+            Method::Invite => rooms.invited(step, request, Some(room)),
+            Method::Refer => inviting::refer(&room, step, request, None),
+            _ => room.subscribe(step, request),
         }
     }
 

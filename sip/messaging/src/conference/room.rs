@@ -10,6 +10,8 @@ use media_msrp::assembly::Whole;
 use media_msrp::write::letters;
 use parking_lot::Mutex;
 use sip_cpim::{Address, CPIM_TYPE, Cpim};
+use sip_ims::ports::Version;
+use sip_proto::Flow;
 
 use super::info::{Endpoint, User};
 use super::member::{Joining, Member};
@@ -23,6 +25,8 @@ pub struct Room {
     /// `sip:chat-…@example.com`.
     pub uri: Box<str>,
     rooms: Arc<Rooms>,
+    /// Of its row; held while that is written. `None`: it has none yet.
+    pub(super) stored: tokio::sync::Mutex<Option<Version>>,
     pub(super) state: Mutex<State>,
 }
 
@@ -36,10 +40,10 @@ pub(super) struct State {
 }
 
 impl Room {
-    pub fn new(rooms: Arc<Rooms>, id: &str, row: Row) -> Arc<Room> {
+    pub fn new(rooms: Arc<Rooms>, id: &str, row: Row, stored: Option<Version>) -> Arc<Room> {
         let uri = format!("sip:{id}@{}", rooms.parts.home.domain());
         let state = State { row, members: Vec::new(), reserved: 0, watches: HashMap::new() };
-        Arc::new(Room { id: id.into(), uri: uri.into(), rooms, state: Mutex::new(state) })
+        Arc::new(Room { id: id.into(), uri: uri.into(), rooms, stored: stored.into(), state: Mutex::new(state) })
     }
 
     pub fn id(&self) -> &str {
@@ -56,6 +60,22 @@ impl Room {
 
     pub fn touched(&self) -> u64 {
         self.state.lock().row.touched
+    }
+
+    pub fn touch(&self, unix: u64) {
+        self.state.lock().row.touched = unix;
+    }
+
+    /// Our end of a dialog that came over this flow, as the value of Contact.
+    pub fn contact(&self, flow: &Flow) -> Vec<u8> {
+        self.rooms.parts.agent.contact(flow, &self.id, ";isfocus")
+    }
+
+    /// It is no more, or not here: everybody is hung up on.
+    pub fn close(self: &Arc<Self>) {
+        self.end_watches(Instant::now());
+        let members = self.state.lock().members.clone();
+        members.iter().for_each(|m| m.hang_up());
     }
 
     /// Sessions in it.
@@ -247,7 +267,8 @@ impl Room {
                 return 425;
             } else {
                 names.insert(who.uri.to_string(), name.to_owned());
-                let bytes = |names: &BTreeMap<String, String>| names.iter().map(|(u, n)| u.len() + n.len()).sum::<usize>();
+                let bytes =
+                    |names: &BTreeMap<String, String>| names.iter().map(|(u, n)| u.len() + n.len()).sum::<usize>();
                 if bytes(names) > MAX_NICKNAMES {
                     names.retain(|user, _| state.members.iter().any(|m| *m.who.uri == **user));
                 }

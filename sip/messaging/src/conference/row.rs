@@ -14,6 +14,9 @@ pub const MAX_NICKNAMES: usize = 256 * 1024;
 /// What outlives the process: everything but who is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
+    /// The node that is its focus; empty: none, or the only one.
+    #[serde(default)]
+    pub node: String,
     /// `sip:alice@example.com`.
     pub creator: String,
     /// Only its creator and those in `allowed` come in.

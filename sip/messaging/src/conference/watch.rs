@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sip_ims::notify::{accepts, contact, dialog_key, verdict, write_notify};
+use sip_ims::notify::{accepts, dialog_key, verdict, write_notify};
 use sip_ims::service::{Request, Step, Verdict};
 use sip_proto::build::Writer;
 use sip_proto::dialog::Dialog;
 use sip_proto::headers::{Event, delta_seconds};
-use sip_proto::subscription::{Grant, Notifier, NotifierEvent, NotifierStep};
-use sip_proto::{Flow, HeaderName, Hop, Message, derived, edit};
+use sip_proto::subscription::{EndReason, Grant, Notifier, NotifierEvent, NotifierStep};
+use sip_proto::{HeaderName, Hop, Message, derived, edit};
 
 use super::info::{self, Info, MEDIA_TYPE};
 use super::room::{Room, State};
-use crate::agent::reply;
+use crate::agent::{reply, way_back};
 
 /// RFC 4575 §3.4: an hour.
 const GRANT: Grant = Grant { min: 60, max: 86_400, default: 3600 };
@@ -29,7 +29,9 @@ const MAX_EVENT: usize = 256;
 pub struct Watch {
     dialog: Dialog,
     notifier: Notifier,
-    flow: Flow,
+    hop: Hop,
+    /// The way of the SUBSCRIBE: the NOTIFY behind its answer does not overtake it there.
+    first: Option<Hop>,
     contact: Vec<u8>,
     event: Box<[u8]>,
     /// Of the next document.
@@ -92,7 +94,10 @@ impl Room {
             let watch = state.watches.get_mut(&key).filter(|w| !w.notifier.is_terminated()).ok_or(481u16)?;
             watch.dialog.receive(message).map_err(|_| 500u16)?;
             watch.dialog.responded(message, 200);
-            (watch.flow, watch.full) = (*flow, true);
+            (watch.full, watch.first) = (true, Some(Hop::Flow(*flow)));
+            if matches!(watch.hop, Hop::Flow(_)) {
+                watch.hop = Hop::Flow(*flow);
+            }
             None
         } else {
             if state.watches.contains_key(&key) {
@@ -109,8 +114,9 @@ impl Room {
             let watch = Watch {
                 dialog,
                 notifier,
-                flow: *flow,
-                contact: contact(&self.rooms().parts.home, flow),
+                hop: way_back(message, flow),
+                first: Some(Hop::Flow(*flow)),
+                contact: self.contact(flow),
                 event: event.into(),
                 version: 0,
                 full: true,
@@ -144,6 +150,16 @@ impl Room {
             }
             notices.extend(self.step(&mut state, now, &key, NotifierEvent::Changed));
         }
+        drop(state);
+        self.send(notices);
+    }
+
+    /// Nobody is told any more: who wants to go on asks anew (RFC 6665 §4.1.3).
+    pub fn end_watches(self: &Arc<Self>, now: Instant) {
+        let mut state = self.state.lock();
+        let keys: Vec<Box<[u8]>> = state.watches.keys().cloned().collect();
+        let ended = NotifierEvent::Ended { reason: EndReason::Deactivated, retry_after: None };
+        let notices: Vec<Notice> = keys.iter().filter_map(|key| self.step(&mut state, now, key, ended)).collect();
         drop(state);
         self.send(notices);
     }
@@ -183,7 +199,7 @@ impl Room {
             w.text(HeaderName::Contact, &contact);
             w.body(MEDIA_TYPE, &body);
         })?;
-        Some(Notice { key: key.into(), hop: Hop::Flow(watch.flow), bytes })
+        Some(Notice { key: key.into(), hop: watch.first.take().unwrap_or(watch.hop), bytes })
     }
 
     /// The next document of a watcher, with which it is up to date.
