@@ -292,6 +292,7 @@ fn to_metrics(metrics: &Metrics, presence: &Arc<Presence>) {
             ("notified", &counts.notified),
             ("lost_watcher", &counts.lost_watchers),
             ("composed", &counts.composed),
+            ("packed", &counts.packed),
         ] {
             s.push(&[("kind", kind)], counter.load(Relaxed) as f64);
         }

@@ -246,6 +246,7 @@ fn user_decides_who_sees_what() {
     let entry = waiting.split("<watcher ").find(|e| e.contains(&about("dave"))).unwrap();
     assert!(entry.contains("status=\"pending\"") && entry.contains("event=\"subscribe\""), "{entry}");
 
+    at_rest(&server, 3);
     // She lets dave see that she is there and no more, and bob nothing at all.
     let some = "<pr:provide-services><pr:all-services/></pr:provide-services>";
     rules(
@@ -265,6 +266,25 @@ fn user_decides_who_sees_what() {
         };
         entries("dave").iter().any(|e| e.contains("event=\"approved\"") && e.contains("status=\"active\""))
             && entries("bob").iter().any(|e| e.contains("event=\"rejected\"") && e.contains("status=\"terminated\""))
+    });
+    // The two that are left, and then one of them as much as before and the other nothing.
+    at_rest(&server, 5);
+    let told = notifies(&carol).len();
+    Publish::of(&server, "alice").tag(&document("alice", "u", "open", more));
+    let both = hears(&dave, "of both", |m| basic(m) == ["open", "open"]);
+    assert!(state(&both).starts_with("active;") && !both.contains("secret"), "{both}");
+    assert_eq!(notifies(&carol).len(), told);
+    let again = watching(&server, "watch", "alice", "alice", true).start();
+    let all = hears(&again, "everybody", |m| m.contains("state=\"full\""));
+    assert!(all.contains(&about("carol")) && all.contains(&about("dave")) && !all.contains(&about("bob")), "{all}");
+}
+
+/// Waits until so many subscriptions have been packed since the start.
+fn at_rest(server: &Server, packed: u32) {
+    eventually(&format!("{packed} subscriptions are at rest"), SOON, || {
+        let (_, text) = server.admin("/metrics");
+        let found = text.lines().find_map(|l| l.strip_prefix("isthmus_presence_total{kind=\"packed\"} "));
+        found.and_then(|n| n.parse::<f64>().ok()) >= Some(f64::from(packed))
     });
 }
 

@@ -19,6 +19,8 @@ pub struct Counts {
     pub lost_watchers: AtomicU64,
     /// Documents composed.
     pub composed: AtomicU64,
+    /// Subscriptions packed because nothing happened to them.
+    pub packed: AtomicU64,
 }
 
 pub(crate) fn add(counter: &AtomicU64) {

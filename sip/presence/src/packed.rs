@@ -104,7 +104,8 @@ impl Packer {
             texts.extend_from_slice(text);
         }
         watch.dialog.write_row(&mut texts);
-        fold(&known(aor), &texts, &mut out).then(|| Packed(out.into()))
+        // Copied: an allocator may leave what shrinks where it is.
+        fold(&known(aor), &texts, &mut out).then(|| Packed(Box::from(&*out)))
     }
 
     /// `None` for what [`Packer::pack`] has not made for this presentity.

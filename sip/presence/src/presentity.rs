@@ -186,17 +186,20 @@ impl Presentity {
         })
     }
 
-    /// Nothing has happened for a while: forgets what can be made again, and packs the subscriptions that have nothing to do.
-    pub fn rest(&mut self, aor: &Aor, packer: &Packer) {
+    /// Nothing has happened for a while: forgets what can be made again, and packs the subscriptions that have nothing to do. Gives
+    /// their number.
+    pub fn rest(&mut self, aor: &Aor, packer: &Packer) -> u64 {
         if self.queued || self.changed.is_some() {
-            return;
+            return 0;
         }
+        let mut count = 0;
         let mut shown = self.content.as_mut().map(|c| std::mem::take(&mut c.shown)).unwrap_or_default();
         for (_, held) in &mut self.watches {
             if let Held::Awake(watch) = held
                 && let Some(packed) = packer.pack(aor, watch, &mut shown)
             {
                 *held = Held::Packed(packed);
+                count += 1;
             }
         }
         self.watches.shrink_to_fit();
@@ -206,6 +209,7 @@ impl Presentity {
         if !self.has_content() && self.content().shown.is_empty() && self.content().ready.is_empty() {
             self.content = None;
         }
+        count
     }
 
     /// No subscription refers to the permissions of before any more.

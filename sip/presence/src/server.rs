@@ -364,8 +364,9 @@ impl Shard {
         Some((presentity, Calendar(&mut self.calendar)))
     }
 
-    /// Lets those rest that nobody has looked at since the last time.
-    pub fn rest(&mut self, packer: &Packer) {
+    /// Lets those rest that nobody has looked at since the last time. Gives the number of subscriptions that were packed.
+    pub fn rest(&mut self, packer: &Packer) -> u64 {
+        let mut packed = 0;
         for aor in std::mem::take(&mut self.awake) {
             let Some(p) = self.presentities.get_mut(&aor) else { continue };
             if p.heat == Heat::Hot {
@@ -373,9 +374,10 @@ impl Shard {
                 self.awake.push(aor);
             } else {
                 p.heat = Heat::Cold;
-                p.rest(&aor, packer);
+                packed += p.rest(&aor, packer);
             }
         }
+        packed
     }
 
     /// Forgets a presentity of which nothing is left.
