@@ -554,6 +554,7 @@ fn open_sip(
             location: registrar.clone(),
             next_hops: names.clone(),
             documents: store.documents(),
+            history: history.clone(),
             nodes: cluster.nodes(),
             chronicle: chronicle.clone(),
             metrics: &metrics,

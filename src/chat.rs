@@ -11,7 +11,7 @@ use sip_ims::ports::{Documents, StoreError};
 use sip_ims::service::{Chronicle, Location, NextHops, Nodes, Service};
 use sip_messaging::{
     Agent, AgentParts, Anchor, AnchorConfig, ConferenceConfig, ConferenceCounts, ConferenceParts, Conferences,
-    ContentControl, Pager, Sessions, Strangers,
+    ContentControl, History, Pager, Sessions, Strangers,
 };
 use sip_net::driver::Driver;
 use tokio::runtime::Handle;
@@ -37,6 +37,7 @@ pub struct Parts<'a> {
     pub location: Arc<dyn Location>,
     pub next_hops: Arc<dyn NextHops>,
     pub documents: Arc<dyn Documents>,
+    pub history: Arc<History>,
     /// Where others share the store.
     pub nodes: Option<Arc<dyn Nodes>>,
     pub chronicle: Arc<dyn Chronicle>,
@@ -97,6 +98,7 @@ impl Chat {
                 agent: agent.clone(),
                 home: parts.home,
                 documents: parts.documents,
+                history: parts.history,
                 nodes: parts.nodes,
                 unix: Arc::new(unix_now),
                 runtime: parts.runtime.clone(),

@@ -24,7 +24,8 @@ fn a_history_is_read_in_pages_from_its_end(subject: Subject) {
     for (n, at) in [(1, 10), (2, 30), (3, 20), (4, 20), (5, 40)] {
         wait(|done| history.put(vec![said("alice", n, at), said("bob", n, at)], None, done)).unwrap();
     }
-    let full = HistoryEntry { outgoing: true, message_id: "m".into(), body: vec![0, 255], ..said("alice", 6, 50) };
+    let (message_id, speaker) = ("m".into(), "sip:carol@x".into());
+    let full = HistoryEntry { outgoing: true, message_id, speaker, body: vec![0, 255], ..said("alice", 6, 50) };
     wait(|done| history.put(vec![full.clone()], None, done)).unwrap();
     let all = HistoryPart::of(aor("alice"));
     let page =
@@ -119,6 +120,7 @@ fn said(owner: &str, n: u8, at: i64) -> HistoryEntry {
     HistoryEntry {
         owner: aor(owner),
         peer: format!("sip:peer{n}@x"),
+        speaker: String::new(),
         outgoing: false,
         at,
         key: [n; 16],

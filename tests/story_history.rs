@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use harness::chat::{Participant, factory};
 use harness::msrp::{Session, Stream};
 use harness::sipp::Running;
 use harness::xcap::Client;
@@ -220,6 +221,41 @@ fn what_is_said_in_sessions_is_kept_too() {
         eventually("all is there", SOON, || read(&server, user, "", TEXTS) == all);
         assert_eq!(read(&server, user, "", "[.messages[].direction]"), directions);
     }
+}
+
+#[test]
+fn what_is_said_in_rooms_is_kept_with_who_said_it() {
+    let server = setup().with_msrp().start();
+    let mut carol = Participant::joins(&server, "carol", &factory(), "carol@history");
+    let room = carol.room.clone();
+    let mut alice = Participant::joins(&server, "alice", &room, "alice@history");
+    let mut bob = Participant::joins(&server, "bob", &room, "bob@history");
+    // Of two devices of hers that hear it, one history.
+    let mut tablet = Participant::joins(&server, "alice", &room, "tablet@history");
+    assert_eq!(carol.says("c4r0l000", "hello all"), 200);
+    assert_eq!(bob.says("b0b00000", "hello carol"), 200);
+    for phone in [&mut alice, &mut tablet] {
+        assert!(phone.hears().ends_with("hello all") && phone.hears().ends_with("hello carol"));
+    }
+    // To one alone.
+    let (from, to) = (bob.uri(), alice.uri());
+    assert_eq!(bob.says_as("pr1vate0", &from, &to, "psst"), 200);
+    for phone in [&mut alice, &mut tablet] {
+        assert!(phone.hears().ends_with("psst"));
+    }
+    let all = r#"["psst","hello carol","hello all"]"#;
+    let (carol_uri, bob_uri) = (carol.uri(), bob.uri());
+    let id = room.strip_prefix("sip:").and_then(|r| r.split('@').next()).unwrap();
+    let told = "[.messages[] | [.direction, .peer, .speaker]]";
+    for (user, way, other) in [("alice", "in", &bob_uri), ("bob", "out", &to)] {
+        eventually("all is there", SOON, || read(&server, user, "", TEXTS) == all);
+        let of_room = |way: &str, speaker: &str| format!(r#"["{way}","sip:{id}@{DOMAIN}","{speaker}"]"#);
+        let (second, first) = (of_room(way, &bob_uri), of_room("in", &carol_uri));
+        assert_eq!(read(&server, user, "", told), format!(r#"[["{way}","{other}",null],{second},{first}]"#));
+        assert_eq!(read(&server, user, &format!("?peer={room}"), ".messages | length"), "2");
+    }
+    assert_eq!(read(&server, "carol", "", ".messages | length"), "0");
+    [carol, alice, bob, tablet].into_iter().for_each(Participant::hangs_up);
 }
 
 #[test]

@@ -170,7 +170,7 @@ impl Door {
 
 /// A message as clients read it.
 fn shown(id: HistoryId, entry: &HistoryEntry) -> Value {
-    let HistoryEntry { peer, outgoing, at, media_type, message_id, body, .. } = entry;
+    let HistoryEntry { peer, speaker, outgoing, at, media_type, message_id, body, .. } = entry;
     let mut told = json!({
         "id": id.0.to_string(),
         "time": time(*at),
@@ -178,8 +178,10 @@ fn shown(id: HistoryId, entry: &HistoryEntry) -> Value {
         "peer": peer,
         "content_type": media_type,
     });
-    if !message_id.is_empty() {
-        told["message_id"] = message_id.as_str().into();
+    for (key, text) in [("speaker", speaker), ("message_id", message_id)] {
+        if !text.is_empty() {
+            told[key] = text.as_str().into();
+        }
     }
     let essence = media_type.split(';').next().unwrap_or_default().trim();
     if let Some(file) = info::linked(body).filter(|_| essence.eq_ignore_ascii_case(FILE_TYPE)) {
@@ -271,6 +273,7 @@ mod tests {
         HistoryEntry {
             owner: "alice@example.com".parse().unwrap(),
             peer: "sip:bob@example.com".into(),
+            speaker: String::new(),
             outgoing: true,
             at: 1_795_780_000_042,
             key: [0; 16],

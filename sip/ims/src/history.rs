@@ -22,8 +22,10 @@ pub trait Archive: Send + Sync {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HistoryEntry {
     pub owner: Aor,
-    /// The other one: `sip:user@domain`, `tel:+…`, or whatever URI they had.
+    /// The other one: `sip:user@domain`, `tel:+…`, or whatever URI they had; or a chat room.
     pub peer: String,
+    /// Who said it to a room; empty: one of two who talk.
+    pub speaker: String,
     /// From the owner to the other.
     pub outgoing: bool,
     /// Milliseconds since 1970.
@@ -90,8 +92,8 @@ pub trait HistoryStore: Send + Sync {
 
 /// What a store says of an entry before it takes it.
 pub fn check(entry: &HistoryEntry) -> Result<(), StoreError> {
-    let HistoryEntry { owner, peer, media_type, message_id, body, .. } = entry;
-    let texts = [owner.as_str(), peer, media_type, message_id];
+    let HistoryEntry { owner, peer, speaker, media_type, message_id, body, .. } = entry;
+    let texts = [owner.as_str(), peer, speaker, media_type, message_id];
     if texts.iter().any(|text| text.contains('\0')) {
         return Err(StoreError::Text);
     }

@@ -1,9 +1,9 @@
 //! Histories: what users of ours say and hear, kept for those among them who want to read it again.
 //!
 //! A MESSAGE is kept once its addressee has taken it ([`Archive`]), or together with the message that waits for them; what is said
-//! in a session, once it has gone on ([`Listener`]). Envelopes are taken off; what only tells of other messages is not kept.
+//! in a session, once it has gone on ([`Listener`]); what is said in a room, with its way to those in it. Envelopes are taken off; what only tells of other messages is not kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -19,6 +19,7 @@ use sip_proto::headers::{NameAddr, list};
 use sip_proto::uri::{Scheme, Uri};
 use sip_proto::{HeaderName, Message, privacy};
 
+use crate::conference::Who;
 use crate::control::pieces::{decoded, essence};
 use crate::letter;
 
@@ -169,6 +170,33 @@ impl History {
         Some(Arc::new(Overheard { history: self.clone(), ends, from, call_id }))
     }
 
+    /// Keeps what somebody says in a room: for themself, and for each user who hears it.
+    pub(crate) fn said_in_room<'w>(
+        &self,
+        room: &str,
+        speaker: &Who,
+        heard_by: impl Iterator<Item = &'w Who>,
+        message: &Whole,
+    ) {
+        let Some(content) = Content::of(&message.content_type, &message.body) else { return };
+        let (key, said_by) = (self.key([speaker.uri.as_bytes(), room.as_bytes()], message), self.who(speaker));
+        let (at, mut owners) = ((self.parts.unix_ms)(), HashSet::new());
+        let mut entries = Vec::new();
+        let outgoing = std::iter::once((said_by.clone(), true));
+        for (side, outgoing) in outgoing.chain(heard_by.map(|who| (self.who(who), false))) {
+            let owner = side.user.as_deref().filter(|user| owners.insert(user.aor.clone()));
+            let entry = owner.and_then(|owner| self.entry(owner, (room, outgoing), key, at, &content));
+            entries.extend(entry.map(|entry| HistoryEntry { speaker: said_by.uri.clone(), ..entry }));
+        }
+        self.write(entries, || {});
+    }
+
+    /// Keeps what somebody in a room says to one other alone.
+    pub(crate) fn said_aside(&self, room: &str, [from, to]: [&Who; 2], message: &Whole) {
+        let words = self.of_words([from.uri.as_bytes(), room.as_bytes()], [self.who(from), self.who(to)], message);
+        self.write(words, || {});
+    }
+
     /// Queues entries; `done` runs when they are on disk, or will never be.
     pub(crate) fn write(&self, entries: Vec<HistoryEntry>, done: impl FnOnce() + Send + 'static) {
         if entries.is_empty() {
@@ -209,11 +237,15 @@ impl History {
 
     fn of_words(&self, [from, call_id]: [&[u8]; 2], ends: [Side; 2], message: &Whole) -> Vec<HistoryEntry> {
         let Some(content) = Content::of(&message.content_type, &message.body) else { return Vec::new() };
+        self.entries(ends, self.key([from, call_id], message), &content)
+    }
+
+    /// By what a message is known in a session.
+    fn key(&self, [from, session]: [&[u8]; 2], message: &Whole) -> [u8; 16] {
         let from = NameAddr::parse(from).map_or(from, |a| a.addr);
         let named = Cpim::parse(&message.body).ok().filter(|_| is_cpim(&message.content_type));
         let key = named.and_then(|cpim| letter::named(from, &cpim));
-        let key = key.unwrap_or_else(|| letter::hashed(&[call_id, from, &message.message_id, &message.body]));
-        self.entries(ends, key, &content)
+        key.unwrap_or_else(|| letter::hashed(&[session, from, &message.message_id, &message.body]))
     }
 
     fn entries(&self, [from, to]: [Side; 2], key: [u8; 16], content: &Content) -> Vec<HistoryEntry> {
@@ -221,21 +253,34 @@ impl History {
         [(&from, &to, true), (&to, &from, false)]
             .into_iter()
             .filter_map(|(owner, peer, outgoing)| {
-                let owner = owner.user.as_deref()?;
-                let days = self.days(Some(owner));
-                (days > 0).then(|| HistoryEntry {
-                    owner: owner.aor.clone(),
-                    peer: if peer.hidden { ANONYMOUS.to_owned() } else { peer.uri.clone() },
-                    outgoing,
-                    at: at as i64,
-                    key,
-                    media_type: content.media_type.clone(),
-                    message_id: content.message_id.clone(),
-                    body: content.body.clone(),
-                    expires_at: (at / 1_000 + u64::from(days) * DAY) as i64,
-                })
+                let peer = if peer.hidden { ANONYMOUS } else { &peer.uri };
+                self.entry(owner.user.as_deref()?, (peer, outgoing), key, at, content)
             })
             .collect()
+    }
+
+    /// What one user keeps, if they keep anything.
+    fn entry(
+        &self,
+        owner: &User,
+        (peer, outgoing): (&str, bool),
+        key: [u8; 16],
+        at: u64,
+        content: &Content,
+    ) -> Option<HistoryEntry> {
+        let days = self.days(Some(owner));
+        (days > 0).then(|| HistoryEntry {
+            owner: owner.aor.clone(),
+            peer: peer.to_owned(),
+            speaker: String::new(),
+            outgoing,
+            at: at as i64,
+            key,
+            media_type: content.media_type.clone(),
+            message_id: content.message_id.clone(),
+            body: content.body.clone(),
+            expires_at: (at / 1_000 + u64::from(days) * DAY) as i64,
+        })
     }
 
     /// For how long anything is kept for them.
@@ -246,6 +291,12 @@ impl History {
     /// The first of several identities of one user (RFC 3325 §9.1).
     fn believed(&self, identities: &[u8]) -> Side {
         self.side(list(identities).next().unwrap_or_default())
+    }
+
+    /// Somebody in a room. Whoever only says who they are writes into no history.
+    fn who(&self, who: &Who) -> Side {
+        let side = self.side(who.uri.as_bytes());
+        if who.known { side } else { Side { user: None, ..side } }
     }
 
     /// Who an address names.
@@ -263,7 +314,8 @@ impl History {
         if let Some(user) = &user {
             return Side::of(user);
         }
-        let aor = || Aor::from_parts(uri.user()?, uri.host()).ok();
+        // A room at one of our addresses is one of our domain.
+        let aor = || home.aor(&uri).or_else(|| Aor::from_parts(uri.user()?, uri.host()).ok());
         let uri = match uri.scheme() {
             Scheme::Tel => Msisdn::of(&uri).map(|number| format!("tel:{number}")),
             Scheme::Sip | Scheme::Sips => aor().map(|aor| format!("sip:{aor}")),

@@ -69,14 +69,15 @@ impl HistoryStore for SqlStore {
 
 async fn insert(connection: &mut AnyConnection, entry: &HistoryEntry) -> Result<(), sqlx::Error> {
     query(
-        "INSERT INTO history (owner, key, at, expires_at, peer, outgoing, media_type, message_id, body) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (owner, key) DO NOTHING",
+        "INSERT INTO history (owner, key, at, expires_at, peer, speaker, outgoing, media_type, message_id, body) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (owner, key) DO NOTHING",
     )
     .bind(entry.owner.as_str())
     .bind(entry.key.as_slice())
     .bind(entry.at)
     .bind(entry.expires_at)
     .bind(entry.peer.as_str())
+    .bind(entry.speaker.as_str())
     .bind(i64::from(entry.outgoing))
     .bind(entry.media_type.as_str())
     .bind(entry.message_id.as_str())
@@ -108,7 +109,7 @@ async fn page(
     let HistoryPart { owner, peer, since, until, id } = part;
     let (at, last) = before.map_or((i64::MAX, i64::MAX), |(at, id)| (at, id.0 as i64));
     let rows = query(
-        "SELECT id, key, at, expires_at, peer, outgoing, media_type, message_id, body FROM history \
+        "SELECT id, key, at, expires_at, peer, speaker, outgoing, media_type, message_id, body FROM history \
          WHERE owner = $1 AND at >= $2 AND at < $3 AND (at < $4 OR at = $4 AND id < $5) \
          AND ($6 = '' OR peer = $6) AND ($7 < 0 OR id = $7) ORDER BY at DESC, id DESC LIMIT $8",
     )
@@ -140,10 +141,11 @@ fn entry(owner: &Aor, row: &AnyRow) -> Result<Option<(HistoryId, HistoryEntry)>,
         at: row.try_get(2)?,
         expires_at: row.try_get(3)?,
         peer: row.try_get(4)?,
-        outgoing: row.try_get::<i64, _>(5)? != 0,
-        media_type: row.try_get(6)?,
-        message_id: row.try_get(7)?,
-        body: row.try_get(8)?,
+        speaker: row.try_get(5)?,
+        outgoing: row.try_get::<i64, _>(6)? != 0,
+        media_type: row.try_get(7)?,
+        message_id: row.try_get(8)?,
+        body: row.try_get(9)?,
     };
     Ok(Some((HistoryId(row.try_get::<i64, _>(0)? as u64), entry)))
 }

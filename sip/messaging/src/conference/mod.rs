@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 
 use crate::agent::{Agent, Invited, reply};
 use crate::control::Again;
+use crate::history::History;
 use crate::terms::Offered;
 
 mod counts;
@@ -72,6 +73,8 @@ pub struct ConferenceParts {
     pub agent: Arc<Agent>,
     pub home: Arc<Home>,
     pub documents: Arc<dyn Documents>,
+    /// Keeps what is said for those who want to read it again.
+    pub history: Arc<History>,
     /// Where others share the store.
     pub nodes: Option<Arc<dyn Nodes>>,
     pub unix: Arc<dyn Fn() -> u64 + Send + Sync>,

@@ -200,7 +200,7 @@ impl Room {
         };
         let body: Arc<[u8]> = message.body.as_slice().into();
         let content_type: Box<[u8]> = message.content_type.clone();
-        for member in recipients {
+        for member in &recipients {
             self.rooms.counts.copies.fetch_add(1, Relaxed);
             let message_id = letters::<16>(rand::random());
             let copy = Outgoing {
@@ -214,6 +214,13 @@ impl Room {
                 tracing::info!(room = self.id(), "a member of a chat room takes too little, and is hung up on");
                 member.hang_up();
             }
+        }
+        let history = &self.rooms.parts.history;
+        match recipients.first() {
+            Some(one) if !self.is(&to, &self.uri) => {
+                history.said_aside(&self.uri, [&sender.who, &one.who], message);
+            }
+            _ => history.said_in_room(&self.uri, &sender.who, recipients.iter().map(|m| &m.who), message),
         }
         200
     }

@@ -6,6 +6,7 @@ CREATE TABLE history (
     at         BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
     peer       TEXT   NOT NULL,
+    speaker    TEXT   NOT NULL,
     outgoing   BIGINT NOT NULL,
     media_type TEXT   NOT NULL,
     message_id TEXT   NOT NULL,
