@@ -54,7 +54,8 @@ pub fn quoted<'a>(challenge: &'a str, name: &str) -> &'a str {
 
 /// The challenges of a 401, in the server's order of preference.
 pub fn challenges(answer: &str) -> Vec<&str> {
-    answer.lines().filter_map(|l| l.strip_prefix("WWW-Authenticate: ")).collect()
+    let names = ["WWW-Authenticate: ", "Proxy-Authenticate: "];
+    answer.lines().filter_map(|l| names.iter().find_map(|name| l.strip_prefix(name))).collect()
 }
 
 /// The Authorization line that answers `challenge` to a REGISTER, computed with the hash `hashed` and claimed to be `named`.

@@ -309,7 +309,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn all_ok(&self, calls: Option<u32>) {
+    /// Every call must have gone as the scenario says.
+    pub fn all_ok(&self, calls: Option<u32>) {
         let expected = calls.map_or(self.counts.ok, u64::from);
         assert!(
             self.counts.ok == expected && self.counts.failed == 0 && self.ended == Some(0),
