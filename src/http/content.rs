@@ -29,7 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::Peer;
-use super::digest::{Digest, Unproven, challenged};
+use super::digest::{Digest, Refusal};
 use super::etag::{Conditions, Failed};
 use super::problem::Problem;
 use super::rate::Rates;
@@ -350,13 +350,7 @@ impl Content {
             None => String::new(),
             Some(digest) => {
                 let user = digest.user(peer, &parts.method, &parts.uri, &parts.headers);
-                user.map_err(|unproven| match unproven {
-                    Unproven::Guessing => later(),
-                    Unproven::Malformed => no(StatusCode::BAD_REQUEST, "the credentials cannot be read"),
-                    Unproven::Challenge(challenges) => Refusal::Unauthenticated(challenges),
-                })?
-                .id
-                .to_string()
+                user.map_err(|unproven| Refusal::of(unproven, later()))?.id.to_string()
             }
         };
         if self.rates.admits(&owner) { Ok(owner) } else { Err(later()) }
@@ -617,12 +611,6 @@ fn xml(media_type: &'static str, document: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, media_type)], document).into_response()
 }
 
-/// An answer other than the wanted one.
-enum Refusal {
-    Problem(Problem),
-    Unauthenticated(Vec<Vec<u8>>),
-}
-
 fn no(status: StatusCode, why: impl Into<String>) -> Refusal {
     Refusal::Problem(Problem::new(status, why))
 }
@@ -643,21 +631,5 @@ impl From<ShelfError> for Refusal {
             }
         };
         no(status, error.to_string())
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        match self {
-            Refusal::Problem(problem) => {
-                let wait = problem.status == StatusCode::SERVICE_UNAVAILABLE;
-                let mut response = problem.into_response();
-                if wait {
-                    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-                }
-                response
-            }
-            Refusal::Unauthenticated(challenges) => challenged(&challenges),
-        }
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use sip_ims::User;
-use sip_ims::authenticate::{Authenticator, Refusal};
+use sip_ims::authenticate::{self, Authenticator};
 
 use super::Peer;
+use super::problem::Problem;
 use super::rate::Guesses;
 use crate::app::unix_now;
 
@@ -54,10 +55,43 @@ impl Digest {
                 return Unproven::Guessing;
             }
             match refusal {
-                Refusal::Malformed => Unproven::Malformed,
+                authenticate::Refusal::Malformed => Unproven::Malformed,
                 _ => Unproven::Challenge(self.authenticator.http_challenges(&refusal, unix)),
             }
         })
+    }
+}
+
+/// An answer other than the wanted one, at a door where users prove themselves.
+pub enum Refusal {
+    Problem(Problem),
+    /// See [`challenged`].
+    Unauthenticated(Vec<Vec<u8>>),
+}
+
+impl Refusal {
+    /// `later`: what says that it is too much at once.
+    pub fn of(unproven: Unproven, later: Refusal) -> Refusal {
+        match unproven {
+            Unproven::Guessing => later,
+            Unproven::Malformed => Problem::new(StatusCode::BAD_REQUEST, "the credentials cannot be read").into(),
+            Unproven::Challenge(challenges) => Refusal::Unauthenticated(challenges),
+        }
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Refusal {
+        Refusal::Problem(problem)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        match self {
+            Refusal::Problem(problem) => problem.into_response(),
+            Refusal::Unauthenticated(challenges) => challenged(&challenges),
+        }
     }
 }
 

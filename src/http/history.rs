@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine;
@@ -18,7 +18,7 @@ use sip_ims::{Aor, answer};
 use sip_messaging::History;
 
 use super::Peer;
-use super::digest::{Digest, Unproven, challenged};
+use super::digest::{Digest, Refusal};
 use super::problem::Problem;
 use super::rate::Rates;
 use crate::config;
@@ -140,11 +140,7 @@ async fn forget_one(
 impl Door {
     fn owner(&self, peer: &Peer, request: &Request) -> Result<Aor, Refusal> {
         let user = self.digest.user(peer, request.method(), request.uri(), request.headers());
-        let user = user.map_err(|unproven| match unproven {
-            Unproven::Guessing => later(),
-            Unproven::Malformed => bad("the credentials cannot be read"),
-            Unproven::Challenge(challenges) => Refusal::Unauthenticated(challenges),
-        })?;
+        let user = user.map_err(|unproven| Refusal::of(unproven, later()))?;
         if self.rates.admits(&user.id) { Ok(user.aor.clone()) } else { Err(later()) }
     }
 
@@ -229,40 +225,12 @@ fn json(value: &Value) -> Response {
     (headers, value.to_string()).into_response()
 }
 
-/// An answer other than the wanted one.
-enum Refusal {
-    Problem(Problem),
-    Unauthenticated(Vec<Vec<u8>>),
-}
-
 fn bad(why: impl Into<String>) -> Refusal {
     Problem::new(StatusCode::BAD_REQUEST, why).into()
 }
 
 fn later() -> Refusal {
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "too much at once").into()
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Refusal {
-        Refusal::Problem(problem)
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        match self {
-            Refusal::Problem(problem) => {
-                let wait = problem.status == StatusCode::TOO_MANY_REQUESTS;
-                let mut response = problem.into_response();
-                if wait {
-                    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-                }
-                response
-            }
-            Refusal::Unauthenticated(challenges) => challenged(&challenges),
-        }
-    }
 }
 
 #[cfg(test)]
