@@ -163,7 +163,7 @@ impl History {
     ) -> Option<Arc<dyn Listener>> {
         let mut ends = addresses.map(|address| self.side(address));
         ends.iter_mut().zip(hidden).for_each(|(side, hidden)| side.hidden = hidden);
-        if !ends.iter().any(|side| self.days(side.user.as_deref()) > 0) {
+        if !self.is_wanted(&ends) {
             return None;
         }
         let (from, call_id) = (addresses[0].into(), call_id.into());
@@ -178,17 +178,25 @@ impl History {
         heard_by: impl Iterator<Item = &'w Who>,
         message: &Whole,
     ) {
-        let Some(content) = Content::of(&message.content_type, &message.body) else { return };
-        let (key, said_by) = (self.key([speaker.uri.as_bytes(), room.as_bytes()], message), self.who(speaker));
-        let (at, mut owners) = ((self.parts.unix_ms)(), HashSet::new());
-        let mut entries = Vec::new();
-        let outgoing = std::iter::once((said_by.clone(), true));
-        for (side, outgoing) in outgoing.chain(heard_by.map(|who| (self.who(who), false))) {
-            let owner = side.user.as_deref().filter(|user| owners.insert(user.aor.clone()));
-            let entry = owner.and_then(|owner| self.entry(owner, (room, outgoing), key, at, &content));
-            entries.extend(entry.map(|entry| HistoryEntry { speaker: said_by.uri.clone(), ..entry }));
+        let said_by = self.who(speaker);
+        let listeners = heard_by.map(|who| (self.who(who).user, false));
+        let mut seen = HashSet::new();
+        let owners: Vec<(Arc<User>, bool)> = std::iter::once((said_by.user.clone(), true))
+            .chain(listeners)
+            .filter_map(|(user, outgoing)| Some((user?, outgoing)))
+            .filter(|(user, _)| self.days(Some(user)) > 0 && seen.insert(user.aor.clone()))
+            .collect();
+        // In most rooms nobody wants that.
+        if owners.is_empty() {
+            return;
         }
-        self.write(entries, || {});
+        let Some(content) = Content::of(&message.content_type, &message.body) else { return };
+        let (key, at) = (self.key([speaker.uri.as_bytes(), room.as_bytes()], message), (self.parts.unix_ms)());
+        let entries = owners.iter().filter_map(|(owner, outgoing)| {
+            let entry = self.entry(owner, (room, *outgoing), key, at, &content)?;
+            Some(HistoryEntry { speaker: said_by.uri.clone(), ..entry })
+        });
+        self.write(entries.collect(), || {});
     }
 
     /// Keeps what somebody in a room says to one other alone.
@@ -236,6 +244,9 @@ impl History {
     }
 
     fn of_words(&self, [from, call_id]: [&[u8]; 2], ends: [Side; 2], message: &Whole) -> Vec<HistoryEntry> {
+        if !self.is_wanted(&ends) {
+            return Vec::new();
+        }
         let Some(content) = Content::of(&message.content_type, &message.body) else { return Vec::new() };
         self.entries(ends, self.key([from, call_id], message), &content)
     }
@@ -281,6 +292,11 @@ impl History {
             body: content.body.clone(),
             expires_at: (at / 1_000 + u64::from(days) * DAY) as i64,
         })
+    }
+
+    /// Whether either wants it kept.
+    fn is_wanted(&self, ends: &[Side; 2]) -> bool {
+        ends.iter().any(|side| self.days(side.user.as_deref()) > 0)
     }
 
     /// For how long anything is kept for them.
