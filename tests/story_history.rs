@@ -2,12 +2,11 @@
 
 mod harness;
 
-use std::io::Write;
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use harness::chat::{Participant, factory};
+use harness::history::{TEXTS, jq, read, reader};
 use harness::msrp::{Session, Stream};
 use harness::sipp::Running;
 use harness::xcap::Client;
@@ -24,29 +23,6 @@ fn setup() -> Setup {
     setup.sections = "[history]\nrate = 1000\n".into();
     setup
 }
-
-fn reader(server: &Server, user: &str) -> Client {
-    Client::of(server, user).below("history")
-}
-
-/// What jq makes of a user's history, or of a part of it.
-fn read(server: &Server, user: &str, query: &str, filter: &str) -> String {
-    let told = reader(server, user).get(query);
-    assert_eq!((told.status, told.media_type.as_deref()), (200, Some("application/json")), "{}", told.body);
-    jq(&told.body, filter)
-}
-
-fn jq(json: &str, filter: &str) -> String {
-    let mut jq = Command::new("jq");
-    let mut jq = jq.args(["-r", "-c", filter]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("jq runs");
-    jq.stdin.take().unwrap().write_all(json.as_bytes()).unwrap();
-    let done = jq.wait_with_output().unwrap();
-    assert!(done.status.success(), "{filter}: {json}");
-    String::from_utf8(done.stdout).unwrap().trim().to_owned()
-}
-
-/// SIPp ends a body with the end of a line.
-const TEXTS: &str = r#"[.messages[].text | rtrimstr("\r\n")]"#;
 
 /// Somebody writes, and gets this status.
 fn writes(server: &Server, [from, to]: [&str; 2], content_type: &str, text: &str, status: u16) {

@@ -7,24 +7,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use harness::faketime::under;
 use harness::sms::{Peer, XPID, push, setup, text};
 use harness::{Ports, Server, eventually};
-
-/// The system's libfaketime, and the time that it tells from the server's start on: `x30` makes it thirty times as fast.
-fn under(time: &str) -> Vec<String> {
-    let library = std::fs::read_dir("/usr/lib").unwrap().flatten().map(|e| e.path().join("faketime/libfaketime.so.1"));
-    let library = library.into_iter().find(|p| p.exists()).expect("libfaketime is installed (tests/run does)");
-    [
-        "env",
-        &format!("LD_PRELOAD={}", library.display()),
-        &format!("FAKETIME=@{time}"),
-        // Timers and time-outs stay as they are.
-        "FAKETIME_DONT_FAKE_MONOTONIC=1",
-        "TZ=UTC",
-    ]
-    .map(str::to_owned)
-    .into()
-}
 
 /// The files there are, by name.
 fn files(server: &Server) -> Vec<String> {
