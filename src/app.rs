@@ -283,6 +283,7 @@ pub fn run(
             location: registrar.clone(),
             outlet: sip.driver.clone(),
             next_hops: names,
+            archive: history.clone(),
             cluster: &cluster,
             secret: cluster_secret(&store)?,
             stop: stop.subscribe(),

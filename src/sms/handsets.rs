@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gw_sms::ip_sm_gw::{Inbox, IpSmGw, Nodes, Queued, Report, Worker, WorkerParts};
 use sip_call::{Seals, write_route_elsewhere};
 use sip_ims::Directory;
+use sip_ims::history::TextArchive;
 use sip_ims::ports::{Bus, BusError, Subscription};
 use sip_ims::service::{Elsewhere, Location, NextHops, Outlet};
 use tokio::runtime::Handle;
@@ -22,6 +23,7 @@ pub struct Around<'a> {
     pub location: Arc<dyn Location>,
     pub outlet: Arc<dyn Outlet>,
     pub next_hops: Arc<dyn NextHops>,
+    pub archive: Arc<dyn TextArchive>,
     pub cluster: &'a Cluster,
     /// What all nodes share.
     pub secret: [u8; 32],
@@ -36,7 +38,7 @@ pub fn start(
     around: Around<'_>,
     runtime: &Handle,
 ) -> Result<Option<Subscription>, BusError> {
-    let Around { directory, location, outlet, next_hops, cluster, secret, mut stop } = around;
+    let Around { directory, location, outlet, next_hops, archive, cluster, secret, mut stop } = around;
     let nodes = cluster
         .is_shared()
         .then(|| Arc::new(Others { seals: Seals::new(&secret), bus: cluster.bus().clone() }) as Arc<dyn Nodes>);
@@ -60,6 +62,7 @@ pub fn start(
         outlet,
         next_hops,
         outbound: Arc::new(outbound),
+        archive,
         nodes,
         unix: Arc::new(unix_now),
         random: Arc::new(secrets::random),

@@ -124,7 +124,8 @@ impl House {
 /// A handset whose RP messages and TPDUs pycrate makes and reads; `report`: ack or full; `more`: a number and a text that it sends first.
 pub fn by_pycrate(server: &Server, user: &str, report: &str, more: &[&str]) -> sms::Peer {
     let port = server.ports.next();
-    let sipp = Sipp::new(server, "register_open", server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
+    let scenario = if server.setup.auth == "none" { "register_open" } else { "register" };
+    let sipp = Sipp::new(server, scenario, server.ports.next()).set("CONTACT", format!("127.0.0.1:{port}"));
     sipp.set("PARAMS", SMSIP).set("EXPIRES", 600).users(&[user]).succeed();
     pycrate(server, &port.to_string(), user, report, more)
 }
@@ -138,6 +139,7 @@ fn pycrate(server: &Server, port: &str, user: &str, report: &str, more: &[&str])
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/handset.py");
     let mut command = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/venv/bin/python"));
     command.args([script, port, &server.sip.to_string(), user, DOMAIN, report]).args(more);
+    command.env("PASSWORD", PASSWORD);
     sms::Peer::ready(Process::start(&format!("pycrate-{user}-{port}"), server.path(), &mut command))
 }
 

@@ -2,8 +2,11 @@
 
 handset.py PORT SERVER USER DOMAIN REPORT [NUMBER TEXT]: PORT is one of UDP, or "tcp": it connects, and registers over its connection. REPORT is
 "ack" or "full" (no memory); with NUMBER, it sends TEXT there first, with a status report. It says on stdout what it reads, one JSON object a line, until it is stopped.
+PASSWORD in its environment: it answers when it is challenged.
 """
+import hashlib
 import json
+import os
 import re
 import socket
 import sys
@@ -37,22 +40,45 @@ def say(**what):
     print(json.dumps(what), flush=True)
 
 
+# What was sent, by Call-ID: challenged, it is sent again.
+sent = {}
+
+
 def send(uri, body, in_reply_to=None):
     global count
     count += 1
+    request(count, 1, uri, body, in_reply_to)
+
+
+def request(count, cseq, uri, body, in_reply_to, credentials=None):
+    sent[f"pycrate-{port}-{count}"] = (count, cseq + 1, uri, body, in_reply_to)
     lines = [
         f"MESSAGE {uri} SIP/2.0",
-        f"Via: SIP/2.0/{transport} 127.0.0.1:{port};rport;branch=z9hG4bKpycrate{port}n{count}",
+        f"Via: SIP/2.0/{transport} 127.0.0.1:{port};rport;branch=z9hG4bKpycrate{port}n{count}c{cseq}",
         "Max-Forwards: 70",
         f"From: <sip:{user}@{domain}>;tag=p{count}",
         f"To: <{uri}>",
         f"Call-ID: pycrate-{port}-{count}",
-        "CSeq: 1 MESSAGE",
+        f"CSeq: {cseq} MESSAGE",
+        *([f"Proxy-Authorization: {credentials}"] if credentials else []),
         *([f"In-Reply-To: {in_reply_to}"] if in_reply_to else []),
         "Content-Type: application/vnd.3gpp.sms",
         f"Content-Length: {len(body)}",
     ]
     write("\r\n".join(lines).encode() + b"\r\n\r\n" + body, ("127.0.0.1", server))
+
+
+def challenged(head):
+    """Answers the first challenge (RFC 7616), and sends again."""
+    fields = dict(re.findall(r'(\w+)="?([^",\r]*)"?', re.search(r"(?m)^Proxy-Authenticate: Digest (.*)$", head).group(1)))
+    name = fields.get("algorithm", "MD5")
+    digest = lambda text: hashlib.new(name.replace("-", "").lower(), text.encode()).hexdigest()
+    again = sent[re.search(r"(?m)^Call-ID: (.*?)\r?$", head).group(1)]
+    uri, realm, nonce = again[2], fields["realm"], fields["nonce"]
+    secret = digest(f"{user}:{realm}:{os.environ['PASSWORD']}")
+    response = digest(f"{secret}:{nonce}:00000001:c0ffee:auth:" + digest(f"MESSAGE:{uri}"))
+    request(*again, f'Digest username="{user}", realm="{realm}", nonce="{nonce}", uri="{uri}", algorithm={name}, '
+                    f'qop=auth, nc=00000001, cnonce="c0ffee", response="{response}"')
 
 
 def register():
@@ -142,7 +168,11 @@ seen = set()
 while True:
     head, body = received()
     if head.startswith("SIP/2.0"):
-        say(event="answer", status=int(head.split()[1]))
+        status = int(head.split()[1])
+        if status == 407:
+            challenged(head)
+        else:
+            say(event="answer", status=status)
         continue
     copied = [l for l in head.split("\r\n") if re.match(r"(?i)(via|from|to|call-id|cseq):", l)]
     write(("SIP/2.0 200 OK\r\n" + "\r\n".join(copied) + "\r\nContent-Length: 0\r\n\r\n").encode(), peer)

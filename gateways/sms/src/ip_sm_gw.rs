@@ -12,6 +12,7 @@ mod delivering;
 mod letter;
 mod ports;
 mod queued;
+mod remembered;
 mod reporting;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sip_proto::Message;
 
-use crate::identity::Aor;
+use crate::identity::{Aor, Msisdn};
 use crate::ports::{Done, StoreError};
 use crate::service::Caller;
 use crate::user::User;
@@ -16,6 +16,33 @@ pub trait Archive: Send + Sync {
 
     /// `message`: the request as it came. `addressee`: whom of our users its Request-URI names.
     fn said(&self, message: &Message<'_>, sender: &Caller, addressee: Option<&Arc<User>>);
+}
+
+/// Keeps short messages: few of them are MESSAGEs between two.
+pub trait TextArchive: Send + Sync {
+    /// Whether it keeps anything for them: asked first.
+    fn keeps_for(&self, user: &User) -> bool;
+
+    /// Keeps a message for both of its ends, as far as they want that. `done` runs when it is on disk, or will never be.
+    fn texted(&self, text: Texted, done: Box<dyn FnOnce() + Send>);
+}
+
+/// A short message, its segments put together.
+pub struct Texted {
+    pub from: TextedBy,
+    pub to: Msisdn,
+    /// The same for the same message.
+    pub key: [u8; 16],
+    pub text: String,
+}
+
+/// Who sent a short message.
+#[derive(Clone)]
+pub enum TextedBy {
+    /// One of ours, who has proved it.
+    User(Arc<User>),
+    /// Whom the message names, a number, short code or name: it is written into nobody's history as theirs.
+    Named(Box<str>),
 }
 
 /// One message of one user's history.

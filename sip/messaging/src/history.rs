@@ -11,7 +11,7 @@ use media_msrp::Listener;
 use media_msrp::assembly::Whole;
 use parking_lot::Mutex;
 use sip_cpim::{CPIM_TYPE, Cpim, IMDN_TYPE, IS_COMPOSING_TYPE};
-use sip_ims::history::{Archive, HistoryEntry, HistoryStore};
+use sip_ims::history::{Archive, HistoryEntry, HistoryStore, TextArchive, Texted, TextedBy};
 use sip_ims::ports::StoreError;
 use sip_ims::service::Caller;
 use sip_ims::{Aor, Directory, Home, Msisdn, User, answer};
@@ -92,14 +92,9 @@ impl History {
         &self.parts.store
     }
 
-    /// How somebody is called in histories. `text`: a URI, or `user@domain`, or a number.
+    /// How somebody is called in histories. `text`: a URI, or `user@domain`, or what short messages come from.
     pub fn peer(&self, text: &str) -> String {
-        let text = match text {
-            number if number.starts_with('+') => format!("tel:{number}"),
-            bare if !bare.contains(':') => format!("sip:{bare}"),
-            uri => uri.to_owned(),
-        };
-        self.side(text.as_bytes()).uri
+        self.named(text).uri
     }
 
     /// Drops what is over. To be called now and then.
@@ -315,6 +310,15 @@ impl History {
         if who.known { side } else { Side { user: None, ..side } }
     }
 
+    /// Who is meant. `text`: as for [`History::peer`].
+    fn named(&self, text: &str) -> Side {
+        match text {
+            number if number.starts_with('+') => self.side(format!("tel:{number}").as_bytes()),
+            bare if bare.contains('@') && !bare.contains(':') => self.side(format!("sip:{bare}").as_bytes()),
+            other => self.side(other.as_bytes()),
+        }
+    }
+
     /// Who an address names.
     fn side(&self, address: &[u8]) -> Side {
         let HistoryParts { home, directory, .. } = &self.parts;
@@ -354,6 +358,27 @@ impl Archive for History {
 
     fn said(&self, message: &Message<'_>, sender: &Caller, addressee: Option<&Arc<User>>) {
         self.write(self.of_message(message, sender, addressee), || {});
+    }
+}
+
+impl TextArchive for History {
+    fn keeps_for(&self, user: &User) -> bool {
+        self.days(Some(user)) > 0
+    }
+
+    fn texted(&self, Texted { from, to, key, text }: Texted, done: Box<dyn FnOnce() + Send>) {
+        // As of everything, nobody would read nothing again.
+        if text.is_empty() {
+            return done();
+        }
+        let from = match from {
+            TextedBy::User(user) => Side::of(&user),
+            TextedBy::Named(name) => Side { user: None, ..self.named(&name) },
+        };
+        let to = self.named(&to.to_string());
+        let media_type = "text/plain;charset=UTF-8".to_owned();
+        let content = Content { media_type, message_id: String::new(), body: text.into_bytes() };
+        self.write(self.entries([from, to], key, &content), done);
     }
 }
 
@@ -563,9 +588,27 @@ mod tests {
             ("tel:+1-202-555-0100", "tel:+12025550100"),
             ("sip:carol@elsewhere.test:5070", "sip:carol@elsewhere.test"),
             ("im:dave@x", "im:dave@x"),
+            ("5555", "5555"),
+            ("Fleet", "Fleet"),
         ] {
             assert_eq!(history.peer(text), peer, "{text}");
         }
+    }
+
+    #[test]
+    fn a_short_message_is_in_both_histories_but_a_number_proves_nothing() {
+        let (history, store, [alice, _]) = history();
+        let alices: Msisdn = "+819012345678".parse().unwrap();
+        let text = |from, to: Msisdn| Texted { from, to, key: [7; 16], text: "hello".into() };
+        history.texted(text(TextedBy::User(alice.clone()), "+12025550100".parse().unwrap()), Box::new(|| {}));
+        history.texted(text(TextedBy::User(alice), alices), Box::new(|| {}));
+        history.texted(text(TextedBy::Named(alices.to_string().into()), alices), Box::new(|| {}));
+        let kept = store.0.lock();
+        let told: Vec<Vec<_>> = kept.iter().map(|(k, _)| k.iter().map(|e| (&*e.peer, e.outgoing)).collect()).collect();
+        let herself = "sip:alice@example.com";
+        let expected =
+            [vec![("tel:+12025550100", true)], vec![(herself, true), (herself, false)], vec![(herself, false)]];
+        assert_eq!(told, expected);
     }
 
     #[test]

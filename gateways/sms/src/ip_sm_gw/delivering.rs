@@ -10,7 +10,7 @@ use sip_ims::Msisdn;
 use sip_ims::service::Location;
 
 use super::watch::{Underway, Watch};
-use super::{Delivery, Fate, IpSmGw, Phone};
+use super::{CLIENT, Delivery, Fate, IpSmGw, Phone};
 use crate::dispatch::{Dispatcher, HandsetReport, Handsets, Pause};
 use crate::esme::{Keeper, source};
 use crate::queue::{MAX_PARTS, Origin, Part, Segment, Verdict};
@@ -38,11 +38,13 @@ impl Handsets for Registered {
     fn submit(&self, segment: &Segment) {
         let (id, dispatcher) = (segment.id, self.dispatcher.clone());
         let done = Box::new(move |fate| dispatcher.handset_reported(id, report(fate)));
-        self.gateway.deliver(delivery(segment.origin.msn, segment.part.clone(), done));
+        let Origin { client, reqid, msn, .. } = &*segment.origin;
+        let name = (!client.starts_with(CLIENT)).then(|| format!("{client} {reqid}").into());
+        self.gateway.deliver(delivery(*msn, segment.part.clone(), name, done));
     }
 }
 
-fn delivery(to: Msisdn, part: Part, done: Box<dyn FnOnce(Fate) + Send>) -> Delivery {
+fn delivery(to: Msisdn, part: Part, name: Option<Box<str>>, done: Box<dyn FnOnce(Fate) + Send>) -> Delivery {
     Delivery {
         to,
         source: part.source,
@@ -50,6 +52,7 @@ fn delivery(to: Msisdn, part: Part, done: Box<dyn FnOnce(Fate) + Send>) -> Deliv
         data_coding: part.data_coding,
         has_header: part.udhi,
         octets: part.short_message,
+        name,
         done,
     }
 }
@@ -114,8 +117,8 @@ impl Inbound for Terminating {
             passage,
         });
         for part in parts {
-            let waiting = waiting.clone();
-            self.gateway.deliver(delivery(to, part, Box::new(move |fate| waiting.ended(fate))));
+            let (waiting, name) = (waiting.clone(), Some(waiting.passage.name.clone()));
+            self.gateway.deliver(delivery(to, part, name, Box::new(move |fate| waiting.ended(fate))));
         }
     }
 }

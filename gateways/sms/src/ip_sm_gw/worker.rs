@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use sip_ims::history::TextArchive;
 use sip_ims::service::{Location, NextHops, Outcome, Outlet, Transaction};
 use sip_ims::{Aor, Directory, Home, User};
 use sip_proto::Hop;
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
 use super::letter::{Handset, Letter};
+use super::remembered::Remembered;
 use super::transfers::Transfers;
 use super::watch;
 use super::{
@@ -35,6 +37,7 @@ pub struct WorkerParts {
     pub outlet: Arc<dyn Outlet>,
     pub next_hops: Arc<dyn NextHops>,
     pub outbound: Arc<dyn Outbound>,
+    pub archive: Arc<dyn TextArchive>,
     /// `None`: there are no others.
     pub nodes: Option<Arc<dyn Nodes>>,
     /// Unix seconds.
@@ -56,6 +59,7 @@ pub struct Worker {
     /// Parts of texts for users without a handset that takes RP messages.
     texts: Assembler<(Box<str>, Aor), (String, Done)>,
     reference: u8,
+    remembered: Arc<Remembered>,
 }
 
 /// Completions: of one segment, or of all that one text was made of. Dropped unsaid (a part whose others never came, a stop),
@@ -89,7 +93,10 @@ pub(crate) enum Submitted {
 
 impl Worker {
     pub fn new(inbox: Inbox, parts: WorkerParts) -> Worker {
+        let own = own_uri(&inbox.config, &inbox.home);
+        let remembered = Remembered::new(parts.archive.clone(), inbox.directory.clone(), &own);
         Worker {
+            remembered: Arc::new(remembered),
             config: inbox.config,
             directory: inbox.directory,
             home: inbox.home,
@@ -293,9 +300,16 @@ impl Worker {
         self.submit(submission, whom);
     }
 
+    /// Its sender is told once it is in the histories too.
     fn submit(&self, submission: Submission, whom: Submitted) {
-        let again = self.again.clone();
-        self.parts.outbound.submit(submission, Box::new(move |result| _ = again.send(Order::Submitted(whom, result))));
+        let (again, remembered, said) =
+            (self.again.clone(), self.remembered.clone(), self.remembered.outgoing(&submission));
+        let tell = move |result| _ = again.send(Order::Submitted(whom, result));
+        let submitted = move |result: Result<(), NotAccepted>| match said.filter(|_| result.is_ok()) {
+            Some(said) => remembered.keep(said, Box::new(move || tell(result))),
+            None => tell(result),
+        };
+        self.parts.outbound.submit(submission, Box::new(submitted));
     }
 
     /// RP-ACK, or RP-ERROR with cause and TP-FCS, to the handset that sent RP-DATA.
@@ -349,6 +363,15 @@ impl Worker {
         let Ok(message) = Message::read(delivery.data_coding, delivery.has_header, &octets) else {
             return (delivery.done)(refused);
         };
+        if let Some(piece) = self.remembered.incoming(&user, &delivery, &message) {
+            let (remembered, done) = (self.remembered.clone(), delivery.done);
+            delivery.done = Box::new(move |fate| {
+                if fate == Fate::Delivered {
+                    remembered.keep(piece, Box::new(|| {}));
+                }
+                done(fate);
+            });
+        }
         if !handset.smsip {
             return self.deliver_text(&user.aor, &all, delivery, &message);
         }
@@ -508,7 +531,7 @@ impl Worker {
     }
 
     fn own_uri(&self) -> String {
-        format!("sip:{}@{}", self.config.user, self.home.domain())
+        own_uri(&self.config, &self.home)
     }
 
     /// A Call-ID and a tag.
@@ -517,6 +540,10 @@ impl Worker {
         let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
         (format!("{}@{}", hex(&octets), self.home.domain()).into(), hex(&octets[..4]))
     }
+}
+
+fn own_uri(config: &Config, home: &Home) -> String {
+    format!("sip:{}@{}", config.user, home.domain())
 }
 
 /// A text has arrived with the first phone that takes it, and has not when none did.
