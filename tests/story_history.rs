@@ -200,6 +200,38 @@ fn what_is_said_in_sessions_is_kept_too() {
 }
 
 #[test]
+fn what_is_said_in_a_session_that_the_callee_offers_is_kept_too() {
+    let server = setup().with_msrp().start();
+    // Who offers connects.
+    let bobs = "msrp://127.0.0.1:9/bob9di4eae923wzd;tcp";
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let alices = format!("msrp://127.0.0.1:{port}/alice5s93;tcp");
+    let section =
+        |port: u16, path: &str| format!("m=message {port} TCP/MSRP *\na=accept-types:text/plain\na=path:{path}");
+    let scenarios = ["session_bare", "session_answer"];
+    let (answer, offer) = (section(port, &alices), section(9, bobs));
+    let session = Session::as_in(&server, ["-cid_str", "history-bare"], scenarios, &answer, &offer, |sipp| sipp);
+    let (to_bob, to_alice) = (session.caller_is_told("a=path:"), session.callee_is_told("a=path:"));
+    let mut bob = Stream::joining(server.msrp[0], [&to_alice, bobs]);
+    let mut alice = Stream::accept(&listener);
+    alice.next_answering();
+    alice.send("al1ce001", [&to_bob, &alices], "mal1ce001", "", "you have the word");
+    assert_eq!(alice.next().what, "200 OK");
+    bob.next_answering();
+    bob.send("b0b00001", [&to_alice, bobs], "mb0b00001", "", "thank you");
+    assert_eq!(bob.next().what, "200 OK");
+    alice.next_answering();
+    session.hang_up();
+    let told = "[.messages[] | [.direction, .peer, .text]]";
+    for (user, peer, ways) in [("alice", "bob", ["in", "out"]), ("bob", "alice", ["out", "in"])] {
+        let said = |way: &str, text: &str| format!(r#"["{way}","sip:{peer}@{DOMAIN}","{text}"]"#);
+        let all = format!("[{},{}]", said(ways[0], "thank you"), said(ways[1], "you have the word"));
+        eventually("both are there", SOON, || read(&server, user, "", told) == all);
+    }
+}
+
+#[test]
 fn what_is_said_in_rooms_is_kept_with_who_said_it() {
     let server = setup().with_msrp().start();
     let mut carol = Participant::joins(&server, "carol", &factory(), "carol@history");

@@ -19,8 +19,8 @@ pub trait Media: Send + Sync {
     /// A request that may belong to an INVITE's dialog leaves.
     fn request(&self, message: &Message<'_>) -> Passing;
 
-    /// A response to such a request goes back.
-    fn response(&self, message: &Message<'_>) -> Passing;
+    /// A response to such a request goes back. `request`: that, as it came, until its final response has gone.
+    fn response(&self, message: &Message<'_>, request: Option<&[u8]>) -> Passing;
 
     /// An INVITE goes to another node, which is an end of its session: the media of its dialog do not come by here.
     fn passes_by(&self, message: &Message<'_>) {

@@ -62,7 +62,7 @@ struct Key {
 struct Call {
     /// Addresses: of the caller, and of whom it called.
     ends: [Box<[u8]>; 2],
-    /// Of the INVITE: whom it was really for. Empty: it came without an offer.
+    /// Of the INVITE: whom it was really for. Empty: nobody knows any more.
     uri: Box<[u8]>,
     /// The caller wants to stay unknown.
     hidden: bool,
@@ -176,8 +176,8 @@ impl Anchor {
         by_caller.or_else(|| known(HeaderName::To).map(|k| (k, Side::Callee)))
     }
 
-    /// Changes a description from `sender`. [`Passing::AsItIs`] when nothing in it is for us.
-    fn describe(&self, message: &Message<'_>, key: Key, sender: Side, what: Said) -> Passing {
+    /// Changes a description from `sender`. [`Passing::AsItIs`] when nothing in it is for us. `invite`: what a new call begins with.
+    fn describe(&self, message: &Message<'_>, invite: &Message<'_>, key: Key, sender: Side, what: Said) -> Passing {
         let Some(found) = description(message) else { return Passing::AsItIs };
         let Ok(sdp) = Sdp::parse(found) else { return Passing::AsItIs };
         // The phone behind the next hop is a browser's.
@@ -190,7 +190,7 @@ impl Anchor {
         if new && !(what == Said::Offer && sdp.media().iter().any(is_messages)) {
             return Passing::AsItIs;
         }
-        let call = calls.entry(key.clone()).or_insert_with(|| Call::new(Instant::now(), message));
+        let call = calls.entry(key.clone()).or_insert_with(|| Call::new(Instant::now(), invite));
         if call.passes_by {
             return Passing::AsItIs;
         }
@@ -433,9 +433,11 @@ impl Media for Anchor {
                 let Some((key, sender)) = found.or_else(new) else { return Passing::AsItIs };
                 let answers = self.on(&key, |call| call.offered == Some(sender.other())).unwrap_or(false);
                 match message.method() {
-                    Method::Ack | Method::Prack if answers => self.describe(message, key, sender, Said::Answer),
+                    Method::Ack | Method::Prack if answers => {
+                        self.describe(message, message, key, sender, Said::Answer)
+                    }
                     Method::Ack => Passing::AsItIs,
-                    _ => self.describe(message, key, sender, Said::Offer),
+                    _ => self.describe(message, message, key, sender, Said::Offer),
                 }
             }
             Method::Bye => {
@@ -448,7 +450,7 @@ impl Media for Anchor {
         }
     }
 
-    fn response(&self, message: &Message<'_>) -> Passing {
+    fn response(&self, message: &Message<'_>, request: Option<&[u8]>) -> Passing {
         let Some(cseq) = message.cseq() else { return Passing::AsItIs };
         let found = self.find(message);
         let status = message.status();
@@ -465,8 +467,9 @@ impl Media for Anchor {
             }
             (Method::Invite, None) if status < 300 && speaks_of_messages(message) => {
                 // The INVITE had no description: its response makes the offer.
-                let key = key_of(message, HeaderName::From);
-                key.map_or(Passing::AsItIs, |key| self.describe(message, key, Side::Callee, Said::Offer))
+                let Some(key) = key_of(message, HeaderName::From) else { return Passing::AsItIs };
+                let request = request.and_then(|bytes| Message::parse(bytes).ok());
+                self.describe(message, request.as_ref().unwrap_or(message), key, Side::Callee, Said::Offer)
             }
             (Method::Invite | Method::Update | Method::Prack, Some((key, asked))) if status < 300 => {
                 let tag = message.value(HeaderName::To).and_then(derived::tag).unwrap_or_default();
@@ -481,7 +484,7 @@ impl Media for Anchor {
                     }
                     if call.bare == Some(cseq.number) { Said::Offer } else { Said::Answer }
                 });
-                said.map_or(Passing::AsItIs, |said| self.describe(message, key, asked.other(), said))
+                said.map_or(Passing::AsItIs, |said| self.describe(message, message, key, asked.other(), said))
             }
             _ => Passing::AsItIs,
         }

@@ -233,7 +233,8 @@ impl Proxy {
         to: Neighbour,
     ) {
         let Proxy { parts, edits, .. } = self;
-        let body = parts.media.as_ref().map_or(Passing::AsItIs, |media| media.response(message));
+        let request = step.endpoint.original(server);
+        let body = parts.media.as_ref().map_or(Passing::AsItIs, |media| media.response(message, request));
         edits.clear();
         take_off_via(message, edits);
         if let Passing::Body(body) = &body {
