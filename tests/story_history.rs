@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use harness::chat::{Participant, factory};
+use harness::faketime::under;
 use harness::history::{TEXTS, jq, read, reader};
 use harness::msrp::{Session, Stream};
 use harness::sipp::Running;
@@ -267,6 +268,36 @@ fn what_is_said_in_rooms_is_kept_with_who_said_it() {
     }
     assert_eq!(read(&server, "carol", "", ".messages | length"), "0");
     [carol, alice, bob, tablet].into_iter().for_each(Participant::hangs_up);
+}
+
+#[test]
+fn what_was_said_is_forgotten_when_its_days_are_over() {
+    let mut setup = setup().with_msrp();
+    setup.under = under("2026-11-01 12:00:00");
+    let mut server = setup.start();
+    let mut carol = Participant::joins(&server, "carol", &factory(), "carol@days");
+    let room = carol.room.clone();
+    let mut alice = Participant::joins(&server, "alice", &room, "alice@days");
+    let mut bob = Participant::joins(&server, "bob", &room, "bob@days");
+    assert_eq!(carol.says("c4r0l000", "to the room"), 200);
+    for phone in [&mut alice, &mut bob] {
+        assert!(phone.hears().ends_with("to the room"));
+    }
+    writes(&server, ["alice", "bob"], "text/plain", "to bob", 202);
+    [carol, alice, bob].into_iter().for_each(Participant::hangs_up);
+    let both = r#"["to bob","to the room"]"#;
+    let mut at = |time: &str, [of_alice, of_bob]: [&str; 2]| {
+        server.setup.under = under(time);
+        server.restart();
+        for (user, texts) in [("alice", of_alice), ("bob", of_bob)] {
+            eventually(&format!("{user} has {texts} at {time}"), SOON, || read(&server, user, "", TEXTS) == texts);
+        }
+    };
+    // He wants seven days, she thirty; each is a few minutes longer than the story.
+    at("2026-11-08 11:59:00", [both, both]);
+    at("2026-11-08 12:10:00", [both, "[]"]);
+    at("2026-12-01 11:59:00", [both, "[]"]);
+    at("2026-12-01 12:10:00", ["[]", "[]"]);
 }
 
 #[test]
