@@ -671,8 +671,13 @@ pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// For our own requests over HTTP: believes the same authorities as the SIP carriers.
+/// For our own requests over HTTP.
 fn http_client(config: &Config) -> Result<http::client::Client, AppError> {
+    Ok(http::client::Client::new(tls_client(config)?))
+}
+
+/// Believes the same authorities as the SIP carriers.
+pub(crate) fn tls_client(config: &Config) -> Result<Arc<rustls::ClientConfig>, AppError> {
     let mut roots = rustls::RootCertStore::empty();
     let authorities = authorities(config)?;
     let certificates = CertificateDer::pem_slice_iter(&authorities).filter_map(Result::ok);
@@ -683,7 +688,7 @@ fn http_client(config: &Config) -> Result<http::client::Client, AppError> {
         .map_err(CertificateError::Rustls)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Ok(http::client::Client::new(Arc::new(client)))
+    Ok(Arc::new(client))
 }
 
 /// PEM of the authorities that servers we connect to must be certified by. A system without any connects to nobody over TLS.

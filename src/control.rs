@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use media_content::clamd::Clamd;
 use media_content::depot::Depot;
-use media_content::icap::Icap;
+use media_content::icap::{Address, Icap};
 use media_content::{Control, Engine, Scanner};
 use sip_ims::{Directory, Home};
 use sip_messaging::{Again, ContentControl, ControlParts, Pager, Policy, Whose, Withheld};
 use sip_net::driver::Driver;
 use tokio::runtime::Handle;
 
-use crate::app::AppError;
+use crate::app::{self, AppError};
 use crate::config::{self, Config, WhenUnscanned};
 use crate::http;
 use crate::telemetry::Metrics;
@@ -30,7 +30,8 @@ pub fn shared(config: &Config, secret: &[u8; 32]) -> Result<Shared, AppError> {
     let config::Content { clamd, icap, .. } = &config.content;
     let clamd = (!clamd.is_empty()).then(|| Engine::Clamd(Clamd::new(clamd)));
     // An address that is none was found by the check.
-    let icap = Icap::new(icap).ok().map(Engine::Icap);
+    let icap = Address::parse(icap).ok();
+    let icap = icap.map(|at| Ok::<_, AppError>(Engine::Icap(Icap::new(at, app::tls_client(config)?)))).transpose()?;
     let engines: Vec<Engine> = clamd.into_iter().chain(icap).collect();
     let scanner = (!engines.is_empty()).then(|| Arc::new(Scanner::new(engines)));
     let depot = http::content::depot(config, secret, scanner.clone())?;

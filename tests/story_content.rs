@@ -10,7 +10,8 @@ use std::time::Duration;
 use harness::clamd::{Clamd, eicar};
 use harness::files::bytes;
 use harness::icap::CIcap;
-use harness::{PASSWORD, Process, Server, Setup, eventually, wait_for_tcp};
+use harness::tls::Authority;
+use harness::{PASSWORD, Process, Server, Setup, eventually, stunnel, wait_for_tcp};
 
 const SOON: Duration = Duration::from_secs(30);
 const TID: &str = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6";
@@ -312,6 +313,45 @@ fn an_icap_service_stops_what_it_knows() {
     icap.process.kill();
     assert_eq!(alice.upload("4", &other, "image/png").status, 403);
     assert_eq!(alice.upload("5", &good, "image/png").status, 200);
+}
+
+#[test]
+fn an_icap_service_is_asked_over_tls_once_it_has_proved_who_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let ports = harness::Ports::claim();
+    let clamd = Clamd::start(dir.path(), ports.next(), &eicar());
+    let plain = ports.next();
+    let _icap = CIcap::start(dir.path(), plain, &clamd);
+    let authority = Authority::new(dir.path());
+    authority.issue("scanner", &["scan.test"]);
+    authority.issue_for("other", "DNS:other.test");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let nobody = Authority::new(elsewhere.path());
+    let [scanner, other] = ["scanner", "other"].map(|name| {
+        let port = ports.next();
+        (port, stunnel::server(dir.path(), port, plain, name))
+    });
+    let asks = |port: u16, authority: &Authority| {
+        let mut setup = setup(&format!("icap = \"icaps://127.0.0.1:{port}/whole\"\n"));
+        setup.tls = format!("authorities = \"{}\"\n", authority.certificate().display());
+        setup.start()
+    };
+    let server = asks(scanner.0, &authority);
+    let alice = Client::of(&server, "alice");
+    let infected: Vec<u8> = [bytes(6 << 20), eicar()].concat();
+    let refused = alice.upload("1", &written(&server, "infected", &infected), "image/png");
+    assert_eq!(refused.status, 403);
+    assert!(refused.text().contains("the virus scanner found Isthmus.Test"), "{}", refused.text());
+    assert_eq!(alice.upload("2", &written(&server, "good", &bytes(5 << 20)), "image/png").status, 200);
+    let looked = || fs::read_to_string(dir.path().join("c-icap-access.log")).unwrap().matches("RESPMOD").count();
+    eventually("it has looked at two files", SOON, || looked() == 2);
+    // Another's certificate, and one of an authority that is not believed.
+    for (port, authority) in [(other.0, &authority), (scanner.0, &nobody)] {
+        let server = asks(port, authority);
+        let refused = Client::of(&server, "alice").upload("3", &written(&server, "good", &bytes(1_000)), "image/png");
+        assert_eq!(refused.status, 403);
+    }
+    assert_eq!(looked(), 2);
 }
 
 /// moto's S3, with one bucket.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use media_content::icap::Icap;
+use media_content::icap::Address;
 
 use super::{BusEngine, Config, Problem, Size, StoreEngine, TrustedPeer};
 
@@ -212,7 +212,7 @@ impl Config {
         }
         let icap = &self.content.icap;
         if !icap.is_empty()
-            && let Err(why) = Icap::new(icap)
+            && let Err(why) = Address::parse(icap)
         {
             say("content.icap", format!("\"{icap}\" is {why}"));
         }

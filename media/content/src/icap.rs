@@ -1,31 +1,44 @@
 //! A client of ICAP (RFC 3507): shows content to a service as a proxy shows what it fetched (RESPMOD) or, where a service does that
-//! alone, what it passes on (REQMOD). One connection for each content; no ICAP over TLS.
+//! alone, what it passes on (REQMOD). One connection for each content, over TLS where the address is `icaps://…`.
 
 pub mod answer;
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, select};
 use futures_util::{Stream, StreamExt, pin_mut};
 use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::scanner::{Finding, ScanError, patient};
 use answer::{Answer, Asked, BadAnswer, Heard, Method, Options};
 
 /// Not `icap://host:port/service`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("not an address like icap://host:1344/service")]
+#[error("not an address like icap://host:1344/service or icaps://host/service")]
 pub struct BadUrl;
 
-/// A service of an ICAP server.
-pub struct Icap {
+/// Where a service is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Address {
     url: String,
     /// Host and port.
     authority: String,
+    /// Whom the server proves to be, over TLS; `None`: without.
+    proves: Option<ServerName<'static>>,
+}
+
+/// A service of an ICAP server.
+pub struct Icap {
+    at: Address,
+    tls: TlsConnector,
     options: Mutex<Option<(Instant, Options)>>,
     state: Mutex<State>,
 }
@@ -39,6 +52,8 @@ struct State {
 
 /// Where RFC 3507 §4.2 has them listen.
 const PORT: u16 = 1344;
+/// Of ICAP over TLS, as Squid has it: no standard says one.
+const TLS_PORT: u16 = 11344;
 const CHUNK: usize = 64 * 1024;
 /// Bytes of a preview that are held in memory: a service may get fewer than it would like (RFC 3507 §4.5).
 const MAX_PREVIEW: u64 = 64 * 1024;
@@ -46,21 +61,40 @@ const MAX_PREVIEW: u64 = 64 * 1024;
 const TTL: Duration = Duration::from_secs(3600);
 const READ: usize = 16 * 1024;
 
-impl Icap {
-    pub fn new(url: &str) -> Result<Icap, BadUrl> {
-        let rest = url.strip_prefix("icap://").filter(|rest| rest.len() < 1_000).ok_or(BadUrl)?;
+impl Address {
+    pub fn parse(url: &str) -> Result<Address, BadUrl> {
+        let (scheme, rest) = url.split_once("://").filter(|(_, rest)| rest.len() < 1_000).ok_or(BadUrl)?;
+        let secure = match scheme {
+            "icap" => false,
+            "icaps" => true,
+            _ => return Err(BadUrl),
+        };
         let (authority, service) = rest.split_once('/').ok_or(BadUrl)?;
         let is_graphic = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'@');
         if !is_graphic(authority) || !is_graphic(service) {
             return Err(BadUrl);
         }
         // What follows the last colon of an IPv6 address is not its port.
-        let authority = match authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => authority.to_owned(),
-            None => format!("{authority}:{PORT}"),
+        let (host, port) = match authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+            Some((host, port)) if !host.is_empty() => (host, port.parse().map_err(|_| BadUrl)?),
+            None => (authority, if secure { TLS_PORT } else { PORT }),
             Some(_) => return Err(BadUrl),
         };
-        Ok(Icap { url: url.to_owned(), authority, options: Mutex::default(), state: Mutex::default() })
+        let name = || ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|_| BadUrl);
+        let proves = secure.then(name).transpose()?;
+        Ok(Address { url: url.to_owned(), authority: format!("{host}:{port}"), proves })
+    }
+}
+
+/// To a service, with or without TLS.
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
+
+impl Icap {
+    /// `tls`: whom it believes, for a service that has TLS.
+    pub fn new(at: Address, tls: Arc<ClientConfig>) -> Icap {
+        Icap { at, tls: tls.into(), options: Mutex::default(), state: Mutex::default() }
     }
 
     /// Grows when the service says that it might find something else than before (RFC 3507 §4.7).
@@ -90,18 +124,29 @@ impl Icap {
         }
     }
 
+    async fn connect(&self) -> Result<Box<dyn Connection>, ScanError> {
+        let tcp = patient(TcpStream::connect(&self.at.authority)).await?;
+        // The last chunk is short, and would wait for the others to be acknowledged.
+        tcp.set_nodelay(true)?;
+        Ok(match &self.at.proves {
+            None => Box::new(tcp),
+            Some(name) => Box::new(patient(self.tls.connect(name.clone(), tcp)).await?),
+        })
+    }
+
     async fn options(&self) -> Result<Options, ScanError> {
         let known = self.options.lock().clone();
         if let Some((_, options)) = known.filter(|(until, _)| Instant::now() < *until) {
             return Ok(options);
         }
-        let mut connection = patient(TcpStream::connect(&self.authority)).await?;
-        let Icap { url, authority, .. } = self;
+        let mut connection = self.connect().await?;
+        let Address { url, authority, .. } = &self.at;
         let request = format!(
             "OPTIONS {url} ICAP/1.0\r\nHost: {authority}\r\nUser-Agent: {AGENT}\r\nConnection: close\r\n\
              Encapsulated: null-body=0\r\n\r\n"
         );
         patient(connection.write_all(request.as_bytes())).await?;
+        patient(connection.flush()).await?;
         let mut buffer = Vec::new();
         let options = loop {
             if patient(connection.read_buf(&mut buffer)).await? == 0 {
@@ -125,10 +170,7 @@ impl Icap {
         answer: &mut Answer,
     ) -> Result<Heard, ScanError> {
         pin_mut!(content);
-        let mut connection = patient(TcpStream::connect(&self.authority)).await?;
-        // The last chunk is short, and would wait for the others to be acknowledged.
-        connection.set_nodelay(true)?;
-        let (mut from, mut to) = connection.split();
+        let (mut from, mut to) = tokio::io::split(self.connect().await?);
         let preview = options.preview.map(|wanted| wanted.min(MAX_PREVIEW).min(size));
         let mut head = self.head(options.method, size, preview);
         let mut rest = BytesMut::new();
@@ -149,6 +191,7 @@ impl Icap {
             }
             head.extend_from_slice(if is_all { b"0; ieof\r\n\r\n" } else { b"0\r\n\r\n" });
             patient(to.write_all(&head)).await?;
+            patient(to.flush()).await?;
             let heard = patient(hear(&mut from, answer)).await?;
             if is_all || heard != Heard::Continue {
                 return Ok(heard);
@@ -175,7 +218,7 @@ impl Icap {
     /// The request up to its body. `Allow: 204` (RFC 3507 §4.6) is asked of services too that do not offer it: whoever does not know it
     /// gives everything back.
     fn head(&self, method: Method, size: u64, preview: Option<u64>) -> Vec<u8> {
-        let Icap { url, authority, .. } = self;
+        let Address { url, authority, .. } = &self.at;
         let about = format!("Content-Type: application/octet-stream\r\nContent-Length: {size}\r\n\r\n");
         let (list, http) = match method {
             Method::Respmod => {
@@ -231,7 +274,8 @@ async fn send(
         }
         next = rest.next().await;
     }
-    patient(to.write_all(b"0\r\n\r\n")).await
+    patient(to.write_all(b"0\r\n\r\n")).await?;
+    patient(to.flush()).await
 }
 
 /// The next thing that means something.
@@ -260,16 +304,25 @@ mod tests {
 
     #[test]
     fn addresses_are_read() {
-        let authority = |url: &str| Icap::new(url).map(|icap| icap.authority);
+        let authority = |url: &str| Address::parse(url).map(|at| at.authority);
         assert_eq!(authority("icap://scan.test/av").as_deref(), Ok("scan.test:1344"));
         assert_eq!(authority("icap://[::1]/av?mode=simple").as_deref(), Ok("[::1]:1344"));
         assert_eq!(authority("icap://[::1]:11344/av").as_deref(), Ok("[::1]:11344"));
+        assert_eq!(authority("icaps://scan.test/av").as_deref(), Ok("scan.test:11344"));
+        let proves = |url: &str| Address::parse(url).unwrap().proves.map(|name| name.to_str().into_owned());
+        assert_eq!(proves("icaps://[::1]:1344/av").as_deref(), Some("::1"));
+        assert_eq!(
+            (proves("icaps://scan.test/av").as_deref(), proves("icap://scan.test/av")),
+            (Some("scan.test"), None)
+        );
         for bad in [
             "",
+            "http://h/av",
+            "icaps://no name/av",
+            "icaps://-/av",
             "icap://",
             "icap://h",
             "icap://h/",
-            "icaps://h/av",
             "icap://:1/av",
             "icap://h:x/av",
             "icap://a@h/av",
@@ -280,6 +333,14 @@ mod tests {
         }
     }
 
+    /// Of a service without TLS.
+    fn icap(url: &str) -> Icap {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let nobody = builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        Icap::new(Address::parse(url).unwrap(), Arc::new(nobody))
+    }
+
     /// What came of showing content to a service that answers OPTIONS with these fields and then, each time it has read the first
     /// of a pair, says the second; and what it read.
     async fn asked(
@@ -288,7 +349,7 @@ mod tests {
         content: &'static [u8],
     ) -> (Result<Finding, ScanError>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let icap = Icap::new(&format!("icap://{}/av", listener.local_addr().unwrap())).unwrap();
+        let icap = icap(&format!("icap://{}/av", listener.local_addr().unwrap()));
         let service = tokio::spawn(async move {
             let (mut connection, _) = listener.accept().await.unwrap();
             let said = format!("ICAP/1.0 200 OK\r\nMethods: RESPMOD\r\n{options}\r\n");
@@ -354,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_new_state_of_the_service_is_a_new_generation() {
-        let icap = Icap::new("icap://h/av").unwrap();
+        let icap = icap("icap://h/av");
         let generations = ["\"1\"", "\"1\"", "", "\"2\"", "\"2\""].map(|tag| {
             icap.note(tag);
             icap.generation()
