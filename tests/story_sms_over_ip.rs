@@ -4,11 +4,11 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::browser::browser;
+use harness::browser::{browser, person};
 use harness::handset::{ACK, House, SMSIP, SUBMIT, by_pycrate, capture, concatenation, escaped, house, tpdu, tshark};
 use harness::sipp::header;
 use harness::sms::{self, NUMBER, field, push};
-use harness::{DOMAIN, Ports, Sipp, eventually, kamailio};
+use harness::{DOMAIN, Ports, Process, Server, Sipp, eventually, kamailio};
 
 const MEMORY_FULL: &str = r"\x04\x01\x01\x16\x41\x03\x00\xd3\x00";
 
@@ -510,11 +510,11 @@ fn a_text_from_outside_reaches_every_phone_and_who_is_away_when_he_is_back() {
     });
 }
 
-#[test]
-fn a_web_user_gets_a_short_message_and_answers_it() {
+/// Bob, who is on the web, writes to a number outside, and answers what comes from there.
+fn a_web_user_talks_with_outside(bob: impl Fn(&Server, &str, &str) -> Process) {
     let town = town(NUMBER.trim_start_matches('+'));
     let outside = format!("sip:+819099999999@{DOMAIN}");
-    let mut bob = browser(&town.house.server, "bob", harness::PASSWORD, &outside, "Thank you, outside");
+    let mut bob = bob(&town.house.server, &outside, "Thank you, outside");
     bob.wait_for("sent", Duration::from_secs(30));
     // The centre answers what he sent; he answers that.
     bob.wait_for("got Back from outside", Duration::from_secs(30));
@@ -524,6 +524,16 @@ fn a_web_user_gets_a_short_message_and_answers_it() {
         assert_eq!(ends, [&NUMBER[1..], "819099999999", text], "{submit}");
     }
     assert!(town.smsc.wait_for("taken", 1).iter().all(|t| t["status"] == 0));
+}
+
+#[test]
+fn a_web_user_gets_a_short_message_and_answers_it() {
+    a_web_user_talks_with_outside(|server, to, answer| browser(server, "bob", harness::PASSWORD, to, answer));
+}
+
+#[test]
+fn a_person_at_a_page_in_chromium_gets_a_short_message_and_answers_it() {
+    a_web_user_talks_with_outside(|server, to, answer| person(server, "bob", to, answer));
 }
 
 #[test]

@@ -1,26 +1,9 @@
 // Two browsers that call one another through the server: JsSIP in headless Chromium, each with a tone for a voice.
 // node webrtc.js ALICES_URL BOBS_URL PASSWORD DOMAIN; says on stdout what happens, one line each, and ends with "done".
-const http = require('http');
-const esbuild = require('esbuild');
-const { chromium } = require('playwright-core');
+const chromium = require('./chromium');
 
 const [aliceUrl, bobUrl, password, domain] = process.argv.slice(2);
 const LIMIT = 60000;
-
-const bundle = esbuild.buildSync({
-  stdin: { contents: "window.JsSIP = require('jssip');", resolveDir: __dirname },
-  bundle: true,
-  write: false,
-  define: { global: 'window' },
-}).outputFiles[0].text;
-
-const flags = [
-  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync',
-  '--ignore-certificate-errors', '--autoplay-policy=no-user-gesture-required',
-  // Without these WebRTC offers no address of the loopback interface.
-  '--allow-loopback-in-peer-connection', '--disable-features=WebRtcHideLocalIpsWithMdns',
-];
 
 // What has been said, and who waits for it.
 const said = [];
@@ -38,12 +21,8 @@ function heard(line) {
   });
 }
 
-async function phone(context, user, url, origin) {
-  const page = await context.newPage();
-  page.on('pageerror', (e) => console.error(`${user}: ${e}`));
-  await page.exposeFunction('say', (what) => say(`${user} ${what}`));
-  await page.goto(origin);
-  await page.addScriptTag({ content: bundle });
+async function phone(open, user, url) {
+  const page = await open(user, (what) => say(`${user} ${what}`));
   await page.evaluate(({ user, url, password, domain }) => {
     const uri = `sip:${user}@${domain}`;
     // Chromium's fake microphone beeps for one page at a time; an oscillator each is heard by both.
@@ -104,32 +83,15 @@ async function call(from, to, ends) {
   await Promise.all([heard(`${ends.user} ended, local Terminated`), heard(`${other.user} ended, remote Terminated`)]);
 }
 
-(async () => {
-  // The page comes from a loopback address: so it may use the microphone, and connect to loopback addresses.
-  const server = http.createServer((_, answer) => {
-    answer.setHeader('Content-Type', 'text/html');
-    answer.end('<!doctype html><title>phone</title>');
-  });
-  await new Promise((open) => server.listen(0, '127.0.0.1', open));
-  const origin = `http://127.0.0.1:${server.address().port}/`;
-  const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', headless: true, args: flags });
-  try {
-    // A context each: they share nothing, as two browsers would not.
-    const [alice, bob] = [
-      { user: 'alice', page: await phone(await browser.newContext(), 'alice', aliceUrl, origin) },
-      { user: 'bob', page: await phone(await browser.newContext(), 'bob', bobUrl, origin) },
-    ];
-    await call(alice, bob, alice);
-    say('the caller hung up');
-    await call(bob, alice, alice);
-    say('the callee hung up');
-    for (const { page } of [alice, bob]) await page.evaluate(() => ua.stop());
-    say('done');
-  } catch (e) {
-    console.log(`broken: ${e.message}`);
-    process.exitCode = 1;
-  } finally {
-    await browser.close();
-    server.close();
-  }
-})();
+chromium.run('<title>phone</title>', async (open) => {
+  const [alice, bob] = [
+    { user: 'alice', page: await phone(open, 'alice', aliceUrl) },
+    { user: 'bob', page: await phone(open, 'bob', bobUrl) },
+  ];
+  await call(alice, bob, alice);
+  say('the caller hung up');
+  await call(bob, alice, alice);
+  say('the callee hung up');
+  for (const { page } of [alice, bob]) await page.evaluate(() => ua.stop());
+  say('done');
+});
