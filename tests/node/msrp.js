@@ -20,7 +20,8 @@ function answer(challenge) {
   const [realm, nonce, cnonce, nc] = [value('realm'), value('nonce'), 'f00dcafe', '00000001'];
   const secret = hash(`${user}:${realm}:${password}`);
   const response = hash(`${secret}:${nonce}:${nc}:${cnonce}:auth:${hash(`AUTH:${relay}`)}`);
-  return `Digest username="${user}", realm="${realm}", nonce="${nonce}", uri="${relay}", qop=auth, nc=${nc}, ` +
+  // No uri: RFC 4976 §9.1.
+  return `Digest username="${user}", realm="${realm}", nonce="${nonce}", qop=auth, nc=${nc}, ` +
     `cnonce="${cnonce}", response="${response}", algorithm=${algorithm}`;
 }
 

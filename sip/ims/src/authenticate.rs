@@ -12,7 +12,7 @@ use sip_proto::build::{Response, Writer};
 use sip_proto::digest::aka::{Resynchronise, Vector};
 use sip_proto::digest::{Algorithm, Covered, Ha1, HashFunction, Ledger, Nonce, Realm, RealmConfig, Verdict};
 use sip_proto::endpoint::reply_hop;
-use sip_proto::headers::{Credentials, NameAddr};
+use sip_proto::headers::{Challenge, Credentials, NameAddr};
 use sip_proto::uri::{Scheme, Uri};
 use sip_proto::{Flow, HeaderName, Message, StartLine, validate};
 use siphasher::sip::SipHasher13;
@@ -31,6 +31,8 @@ pub const NONCE_LIFETIME: u32 = 600;
 const LEDGER: usize = 64 * 1024;
 /// Pieces of the ledger, so that threads seldom meet at one lock.
 const PIECES: usize = 16;
+/// Means nothing to us, but AG Projects' msrplib answers no challenge that has none (RFC 7616 §3.3 leaves it to the server).
+const OPAQUE: &[u8] = b"isthmus";
 
 /// Checks the credentials of one realm, which is the home domain.
 pub struct Authenticator {
@@ -152,11 +154,12 @@ impl Authenticator {
     }
 
     /// The user that sends an HTTP request (RFC 7616): the values of its Authorization headers, its method, and its target as it
-    /// stands in the request line. With a password; a SIM alone does not do. `unix` in seconds.
+    /// stands in the request line; or one that sends an MSRP AUTH, about the last URI of its To-Path (RFC 4976 §9.1). With a
+    /// password; a SIM alone does not do. `unix` in seconds.
     pub fn http(&self, authorization: &[&[u8]], method: &str, target: &str, unix: u64) -> Result<Arc<User>, Refusal> {
         let mut credentials = Err(Refusal::Missing);
         for value in authorization {
-            match Credentials::parse(value) {
+            match Credentials::about(target.as_bytes(), value) {
                 Some(c) if c.realm == self.realm.name() => credentials = Ok(c),
                 None if value.get(..6).is_some_and(|s| s.eq_ignore_ascii_case(b"Digest")) && credentials.is_err() => {
                     credentials = Err(Refusal::Malformed);
@@ -187,9 +190,9 @@ impl Authenticator {
     pub fn http_challenges(&self, refusal: &Refusal, unix: u64) -> Vec<Vec<u8>> {
         let nonce = self.realm.nonces().make(unix, self.unique.fetch_add(1, Relaxed));
         let challenges = self.realm.challenges(&nonce, *refusal == Refusal::Stale);
-        let write = |challenge: sip_proto::headers::Challenge<'_>| {
-            let mut value = Vec::with_capacity(160);
-            challenge.write(&mut value);
+        let write = |challenge: Challenge<'_>| {
+            let mut value = Vec::with_capacity(192);
+            Challenge { opaque: Some(OPAQUE), ..challenge }.write(&mut value);
             value
         };
         challenges.map(write).collect()
@@ -646,6 +649,7 @@ mod tests {
         for pick in [0, 1] {
             let challenge = a.http_challenges(&Refusal::Missing, NOW).swap_remove(pick);
             let good = answer("alice", "wonderland", "/x?y", 1, &challenge);
+            assert!(String::from_utf8_lossy(&good).contains("opaque=\"isthmus\""), "some clients cannot do without");
             assert_eq!(ask(&good).as_deref(), Ok("alice"));
             assert_eq!(ask(&good), Err(Refusal::Stale));
             assert_eq!(

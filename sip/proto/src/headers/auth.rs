@@ -54,7 +54,16 @@ pub struct Credentials<'a> {
 impl<'a> Credentials<'a> {
     /// `None` for another scheme, broken grammar, a repeated parameter, or when username, realm, nonce or uri is missing.
     pub fn parse(value: &'a [u8]) -> Option<Credentials<'a>> {
-        let mut c = Credentials::default();
+        Credentials::read(value, None)
+    }
+
+    /// The same, but `target` is the uri of credentials that name none, as those of an MSRP AUTH (RFC 4976 §9.1).
+    pub fn about(target: &'a [u8], value: &'a [u8]) -> Option<Credentials<'a>> {
+        Credentials::read(value, Some(target))
+    }
+
+    fn read(value: &'a [u8], target: Option<&'a [u8]>) -> Option<Credentials<'a>> {
+        let mut c = Credentials { uri: target.unwrap_or_default(), ..Credentials::default() };
         let mut seen = 0u16;
         let mut once = |bit: u16| {
             let repeated = seen & 1 << bit != 0;
@@ -80,8 +89,8 @@ impl<'a> Credentials<'a> {
             }
         }
         // username, realm, nonce, uri; their values may be empty (an IMS client's first REGISTER has an empty nonce).
-        const NEEDED: u16 = 1 << 8 | 1 << 4 | 1 << 5 | 1 << 1;
-        (seen & NEEDED == NEEDED).then_some(c)
+        let needed: u16 = 1 << 8 | 1 << 4 | 1 << 5 | u16::from(target.is_none()) << 1;
+        (seen & needed == needed).then_some(c)
     }
 
     /// MD5 when none is named (RFC 7616 §3.4); `None` for one that we do not know.
@@ -359,6 +368,18 @@ mod tests {
         assert_eq!(c.nonce_count(), Some(10));
         assert_eq!(c.qop(), Some(Some(Qop::Auth)));
         assert_eq!(c.algorithm(), Some(Algorithm::Md5));
+    }
+
+    #[test]
+    fn credentials_of_rfc_4976_name_no_uri() {
+        let value =
+            b"Digest username=\"Alice\", realm=\"intra.example.com\", nonce=\"dcd98b7102dd2f0e8b11d0f600bfb0c093\", \
+                      qop=auth, nc=00000001, cnonce=\"0a4f113b\", response=\"6629fae49393a05397450978507c4ef1\"";
+        assert_eq!(Credentials::parse(value), None);
+        let relay = b"msrps://alice@intra.example.com;tcp";
+        assert_eq!(Credentials::about(relay, value).unwrap().uri, relay);
+        let named = [&value[..], b", uri=\"msrps://b;tcp\""].concat();
+        assert_eq!(Credentials::about(relay, &named).unwrap().uri, b"msrps://b;tcp");
     }
 
     #[test]
