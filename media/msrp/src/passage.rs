@@ -467,9 +467,10 @@ impl Inbound<'_> {
     async fn end(&mut self, piece: &[u8], flag: Flag) -> Result<(), End> {
         self.piece(piece, Some(flag)).await;
         let Some(mut course) = self.course.take() else { return Ok(()) };
-        if let Some(gather) = course.gather.take() {
-            self.gathered(&mut course, gather, flag).await;
-        }
+        let report = match course.gather.take() {
+            Some(gather) => self.gathered(&mut course, gather, flag).await,
+            None => None,
+        };
         let kept = course.keeping.take();
         if let Some(status) = course.answer.status() {
             if status != 200 {
@@ -481,6 +482,13 @@ impl Inbound<'_> {
             });
             answered.await.map_err(|Gone| End::Broken)?;
         }
+        if let Some(report) = report {
+            let told = self.connection.write(|lane, out| {
+                lane.interject(Instant::now(), out);
+                out.extend_from_slice(&report);
+            });
+            told.await.map_err(|Gone| End::Broken)?;
+        }
         if let Some((bridge, side)) = course.binds {
             bridge.ready(side);
         }
@@ -491,12 +499,11 @@ impl Inbound<'_> {
         Ok(())
     }
 
-    /// A chunk of a message that ends here is complete; the message with it, perhaps.
-    async fn gathered(&self, course: &mut Course, gather: Gather, flag: Flag) {
+    /// A chunk of a message that ends here is complete; the message with it, perhaps. Gives the report that is wanted then.
+    async fn gathered(&self, course: &mut Course, gather: Gather, flag: Flag) -> Option<Vec<u8>> {
         let Gather { bridge, side, wants_success } = gather;
-        let Some(local) = &bridge.leg(side.other()).local else { return };
-        let whole = local.assembly.lock().end(flag);
-        let Some(whole) = whole else { return };
+        let local = bridge.leg(side.other()).local.as_ref()?;
+        let whole = local.assembly.lock().end(flag)?;
         Counts::add(&self.switch.counts().received, 1);
         let (message_id, total) = (whole.message_id.clone(), whole.body.len() as u64);
         let judged = match bridge.leg(side).custody.get() {
@@ -506,15 +513,19 @@ impl Inbound<'_> {
         let status = if judged == 200 { local.end.clone().received(whole).await } else { judged };
         course.answer = course.answer.with(status);
         let path = bridge.leg(side).state.lock().peer.as_ref().map(|p| p.path.clone());
-        let Some(path) = path.filter(|_| wants_success && status == 200) else { return };
+        let path = path.filter(|_| wants_success && status == 200)?;
         let range = ByteRange { start: 1, end: Some(total), total: Some(total) };
-        let id = TransactionId::new(rand::random());
-        let told = self.connection.write(|lane, out| {
-            lane.interject(Instant::now(), out);
-            write::report(out, &id, &path, bridge.uri(side), &message_id, range, 200);
-        });
-        // A phone that is gone needs no report.
-        let _ = told.await;
+        let mut report = Vec::new();
+        write::report(
+            &mut report,
+            &TransactionId::new(rand::random()),
+            &path,
+            bridge.uri(side),
+            &message_id,
+            range,
+            200,
+        );
+        Some(report)
     }
 
     /// The connection ended in the middle of a message: the other side is told that no more comes.
