@@ -90,8 +90,14 @@ fn a_room_passes_on_what_is_said_and_keeps_private_words_private() {
     assert_eq!(bob.says_as("n0b0dy00", &from, &format!("sip:dave@{DOMAIN}"), "who?"), 404);
     bob.msrp.send("bare0000", [&bob.to.clone(), &bob.from.clone()], "mbare000", "", "bare");
     assert_eq!(bob.msrp.next().what, "415 Unsupported Media Type");
-    // Names that look alike are alike.
+    // Names that look alike are alike, and some phones write no quotes.
     assert_eq!((alice.nickname("n1ck0000", "Dopey Donkey"), bob.nickname("n1ck0001", "dopey  donkey")), (200, 425));
+    let bare = format!(
+        "MSRP n1ck0004 NICKNAME\r\nTo-Path: {}\r\nFrom-Path: {}\r\nUse-Nickname: Dopey Donkey\r\n-------n1ck0004$\r\n",
+        bob.to, bob.from
+    );
+    bob.msrp.write(bare.as_bytes());
+    assert_eq!(bob.msrp.next().status(), 425);
     assert_eq!((bob.nickname("n1ck0002", "Alice the great"), carol.nickname("n1ck0003", "")), (200, 200));
     // One who leaves hears no more; the others do.
     carol.hangs_up();

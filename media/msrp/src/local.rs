@@ -33,7 +33,7 @@ pub trait LocalEnd: Send + Sync {
     /// like when it is not taken. No other request of the session is read meanwhile.
     fn received(self: Arc<Self>, message: Whole) -> Answered;
 
-    /// A NICKNAME request (RFC 7701 §7.1); `name` is what stands between the quotes, `None` if nothing that can be read does.
+    /// A NICKNAME request (RFC 7701 §7.1); `name` without its quotes, `None` if it cannot be read.
     fn nickname(&self, name: Option<&str>) -> u16 {
         let _ = name;
         501

@@ -284,7 +284,7 @@ impl Inbound<'_> {
             Method::Nickname => {
                 bridge.ready(side);
                 let status = match &bridge.leg(side.other()).local {
-                    Some(local) => local.end.nickname(head.other("Use-Nickname").and_then(quoted).as_deref()),
+                    Some(local) => local.end.nickname(head.other("Use-Nickname").and_then(unquoted).as_deref()),
                     None => 501,
                 };
                 // RFC 7701 §7.1: such a request has no Failure-Report, and is always answered.
@@ -625,9 +625,12 @@ fn lines(head: &Head<'_>) -> (Vec<u8>, Vec<u8>) {
     (headers, content)
 }
 
-/// What stands between double quotes, its escapes undone.
-fn quoted(value: &[u8]) -> Option<String> {
-    let inside = std::str::from_utf8(value).ok()?.strip_prefix('"')?.strip_suffix('"')?;
+/// What stands between double quotes, its escapes undone; or the whole, where there are none: RFC 7701 §7.1 wants them, AG
+/// Projects' msrplib (Blink, SylkServer) writes none.
+fn unquoted(value: &[u8]) -> Option<String> {
+    let value = std::str::from_utf8(value).ok()?;
+    let Some(quoted) = value.strip_prefix('"') else { return (!value.contains('"')).then(|| value.to_owned()) };
+    let inside = quoted.strip_suffix('"')?;
     let mut text = String::with_capacity(inside.len());
     let mut rest = inside.chars();
     while let Some(c) = rest.next() {
