@@ -10,16 +10,20 @@ mod nats;
 #[allow(dead_code)]
 mod postgres;
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use cluster::Cluster;
+use harness::browser::{phone, websocket};
 use harness::chat::{Awaited, Participant, factory, with_list};
-use harness::msrp::dissected;
+use harness::msrp::{Stream, dissected};
+use harness::msrp_ws::Browser;
 use harness::presence::hears;
-use harness::{DOMAIN, Server, Setup, Sipp, eventually};
+use harness::{DOMAIN, PASSWORD, Process, Server, Setup, Sipp, eventually};
 
 /// A node is dead after 15 s.
 const TAKEN_OVER: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(30);
 
 fn started() -> Cluster {
     Cluster::start(|| Setup::with_users(&["alice", "bob", "carol"]).with_msrp())
@@ -127,5 +131,108 @@ fn a_room_is_watched_and_others_are_asked_in_through_the_other_node() {
     let again = Sipp::new(&b, "watch_refreshed", b.ports.next()).set("URI", &room).set("EVENT", "conference");
     again.set("ACCEPT", "application/conference-info+xml").users(&["carol"]).succeed();
     assert_eq!((rooms(&a, "rooms"), rooms(&b, "rooms")), (1.0, 0.0));
+    alice.hangs_up();
+}
+
+/// What a phone printed after these words.
+fn said(phone: &mut Process, words: &str) -> String {
+    let all = phone.wait_for(words, SOON);
+    all.lines().find_map(|line| line.strip_prefix(words)).expect("it was printed").to_owned()
+}
+
+/// Has the focus at `server` ask somebody in, or have them leave.
+fn refers(server: &Server, room: &str, whom: &str) {
+    let refer = Sipp::new(server, "refer", server.ports.next()).set("URI", room).set("FINAL", "200 OK");
+    refer.set("WHOM", whom).users(&["alice"]).succeed();
+}
+
+#[test]
+fn phones_connected_to_the_other_node_by_tcp_and_websocket_are_asked_in() {
+    let Cluster { a, b, nats: _nats, _postgres } = started();
+    let [bobs, carols] = ["bob", "carol"].map(|user| format!("sip:{user}@{DOMAIN}"));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap().port();
+    let path = format!("msrp://127.0.0.1:{at}/bob9di4;tcp");
+    let types = "a=accept-types:message/cpim\na=accept-wrapped-types:*";
+    let media = format!("m=message {at} TCP/MSRP *\n{types}\na=path:{path}");
+    let mut bob = phone(&b, &format!("tcp://127.0.0.1:{}", b.sip), "bob", &media);
+    let mut browser = Browser::open(&b, "carol", PASSWORD);
+    let line = browser.next();
+    let paths = line.strip_prefix("use-path ").unwrap_or_else(|| panic!("{line}"));
+    let (relay, own) = paths.split_once(' ').unwrap();
+    let media = format!("m=message 2855 TCP/TLS/MSRP *\n{types}\na=path:{paths}");
+    let mut carol = phone(&b, &websocket(&b), "carol", &media);
+    eventually("both are known", SOON, || a.metric("isthmus_bindings") == 2.0);
+
+    // Bob by the list of the INVITE, carol by REFER.
+    let mut alice = Participant::joins_with(&a, "alice", &factory(), "alice@asks", |sipp| with_list(sipp, &[&bobs]));
+    let room = public(&alice.room);
+    let mut msrp = Stream::accept(&listener);
+    assert_eq!(msrp.next_answering().body, None);
+    let (to, by) = (said(&mut bob, "a=path:"), said(&mut bob, "called by "));
+    let mut bob_says = Participant {
+        user: "bob",
+        domain: DOMAIN,
+        call_id: "",
+        port: 0,
+        call: None,
+        msrp,
+        to,
+        from: path,
+        room: by.split(';').next().unwrap().to_owned(),
+    };
+    refers(&a, &room, &carols);
+    let to = format!("{relay} {}", said(&mut carol, "a=path:"));
+    browser.sends(&format!(
+        "MSRP gr33t000 SEND\r\nTo-Path: {to}\r\nFrom-Path: {own}\r\nMessage-ID: mgr33t00\r\n-------gr33t000$\r\n"
+    ));
+    assert!(browser.hears().starts_with("MSRP gr33t000 200 OK\r\n"));
+    assert_eq!(rooms(&a, "members"), 3.0);
+
+    assert_eq!(alice.says("al1ce000", "from alice"), 200);
+    assert!(bob_says.hears().ends_with("from alice") && browser.hears().contains("from alice"));
+    assert_eq!(bob_says.says("b0b00000", "from bob"), 200);
+    assert!(alice.hears().ends_with("from bob") && browser.hears().contains("from bob"));
+    let body = format!("From: <{carols}>\r\nTo: <{room}>\r\n\r\nContent-Type: text/plain\r\n\r\nfrom carol");
+    browser.sends(&format!(
+        "MSRP c4r0l000 SEND\r\nTo-Path: {to}\r\nFrom-Path: {own}\r\nMessage-ID: mc4r0l00\r\nByte-Range: 1-{n}/{n}\r\n\
+         Content-Type: message/cpim\r\n\r\n{body}\r\n-------c4r0l000$\r\n",
+        n = body.len()
+    ));
+    assert!(browser.hears().starts_with("MSRP c4r0l000 200 OK\r\n"));
+    assert!(alice.hears().ends_with("from carol") && bob_says.hears().ends_with("from carol"));
+
+    for (whom, phone) in [(&bobs, &mut bob), (&carols, &mut carol)] {
+        refers(&a, &room, &format!("{whom};method=BYE"));
+        phone.wait_for("ended", SOON);
+    }
+    assert_eq!(rooms(&a, "members"), 1.0);
+    alice.hangs_up();
+}
+
+#[test]
+fn a_room_whose_node_paused_is_with_another_and_let_go_where_it_was() {
+    let Cluster { a, b, nats: _nats, _postgres } = started();
+    let bobs = format!("sip:bob@{DOMAIN}");
+    let bob = Awaited::user(&a, "bob");
+    let mut alice = Participant::joins_with(&a, "alice", &factory(), "alice@a", |sipp| with_list(sipp, &[&bobs]));
+    let room = public(&alice.room);
+    let mut bob = bob.comes();
+    assert_eq!(alice.says("bef0re00", "before"), 200);
+    assert!(bob.hears().ends_with("before"));
+    // Nobody says goodbye: her phone is gone, and the focus does nothing for longer than a node may.
+    drop(alice);
+    a.process.signal("STOP");
+    opens(&b, "alice", &room);
+    let mut alice = Participant::joins(&b, "alice", &room, "alice@b");
+    assert_eq!(b.metric("isthmus_chat_rooms_total{kind=\"taken_over\"}"), 1.0);
+    a.process.signal("CONT");
+    bob.hung_up_on();
+    eventually("it is let go", SOON, || a.metric("isthmus_chat_rooms_total{kind=\"let_go\"}") == 1.0);
+    let mut bob = Participant::joins(&a, "bob", &room, "bob@a");
+    assert_eq!(bob.says("af7er000", "after"), 200);
+    assert!(alice.hears().ends_with("after"));
+    assert_eq!((rooms(&a, "rooms"), rooms(&b, "members")), (0.0, 2.0));
+    bob.hangs_up();
     alice.hangs_up();
 }

@@ -1,7 +1,8 @@
-//! A browser's SIP stack (JsSIP) over a WebSocket, run by node, and in Chromium.
+//! A browser's SIP stack (JsSIP), run by node: over a WebSocket, or over TCP as other phones.
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use super::{DOMAIN, PASSWORD, Process, Server};
 
@@ -16,6 +17,13 @@ pub fn browser(server: &Server, user: &str, password: &str, send_to: &str, answe
 pub fn person(server: &Server, user: &str, send_to: &str, answer: &str) -> Process {
     let url = websocket(server);
     run(server, &format!("person-{user}"), &["person.js", &url, user, PASSWORD, DOMAIN, send_to, answer])
+}
+
+/// Runs `tests/node/phone.js` at `url`: it registers, takes a session of messages with the section `media`, and prints the lines of the offer, `called by URI`, `ended`.
+pub fn phone(server: &Server, url: &str, user: &str, media: &str) -> Process {
+    let mut phone = run(server, &format!("phone-{user}"), &["phone.js", url, user, PASSWORD, DOMAIN, media]);
+    phone.wait_for("registered", Duration::from_secs(30));
+    phone
 }
 
 /// Where browsers connect to.
