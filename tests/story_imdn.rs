@@ -2,7 +2,10 @@
 
 mod harness;
 
-use harness::{DOMAIN, Server, Setup, Sipp, bind, sipp::Running};
+use std::time::Duration;
+
+use harness::faketime::under;
+use harness::{DOMAIN, Server, Setup, Sipp, bind, eventually, sipp::Running};
 
 /// A phone that takes so many messages.
 fn phone(server: &Server, user: &str, messages: u32) -> Running {
@@ -31,7 +34,7 @@ fn a_sender_is_told_that_its_message_waits_even_when_it_was_away_and_the_server_
     let text = envelope("34jk324j", "processing, positive-delivery", "text/plain", "for later");
     send(&server, ["alice", "bob"], server.ports.next(), text, 202);
     // The message and the word about it are on the disk.
-    harness::eventually("the notification is kept", std::time::Duration::from_secs(10), || {
+    eventually("the notification is kept", Duration::from_secs(10), || {
         server.metric("isthmus_kept_messages_total{fate=\"notices\"}") == 1.0
     });
     server.restart();
@@ -59,6 +62,53 @@ fn a_sender_is_told_that_its_message_waits_even_when_it_was_away_and_the_server_
     {
         assert!(kept.contains(part), "{part} in {kept}");
     }
+}
+
+#[test]
+fn a_sender_is_told_that_a_message_waited_too_long_and_nobody_gets_it() {
+    let mut setup = Setup::with_users(&["alice", "bob"]);
+    setup.under = under("2026-11-01 12:00:00");
+    let mut server = setup.start();
+    let old = envelope("0ldm3554", "negative-delivery", "text/plain", "too late");
+    send(&server, ["alice", "bob"], server.ports.next(), old, 202);
+    // A week, less some minutes; then some minutes more.
+    server.setup.under = under("2026-11-08 11:50:00");
+    server.restart();
+    let young = envelope("y0ungm35", "negative-delivery", "text/plain", "in time");
+    send(&server, ["alice", "bob"], server.ports.next(), young, 202);
+    server.setup.under = under("2026-11-08 12:10:00");
+    server.restart();
+    let seen = phone(&server, "alice", 1).succeed(1);
+    let told = seen.received()[0];
+    for part in ["<message-id>0ldm3554</message-id>", "<delivery-notification><status><failed/>"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let seen = phone(&server, "bob", 1).succeed(1);
+    assert!(seen.received()[0].contains("in time"), "{}", seen.received()[0]);
+    let fate = |name: &str| server.metric(&format!("isthmus_kept_messages_total{{fate=\"{name}\"}}"));
+    eventually("his and what she was told are delivered", Duration::from_secs(10), || fate("delivered") == 2.0);
+    assert_eq!(fate("expired"), 1.0);
+}
+
+#[test]
+fn who_types_is_seen_by_who_is_there_and_nothing_of_it_is_kept() {
+    let server = Setup::with_users(&["alice", "bob"]).start();
+    let typing = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<isComposing xmlns=\"urn:ietf:params:xml:ns:im-iscomposing\">\
+        <state>active</state><refresh>60</refresh></isComposing>";
+    let types = |code: u16| {
+        let sipp = Sipp::new(&server, "message", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
+        let sipp = sipp.set("TYPE", "application/im-iscomposing+xml").set("NUMBER", "").set("TEXT", typing);
+        sipp.set("CODE", code).users(&["alice"]).succeed();
+    };
+    // Nobody is there to see it; what she then says is kept, and is all that he gets later.
+    types(480);
+    send(&server, ["alice", "bob"], server.ports.next(), envelope("m1", "", "text/plain", "at last"), 202);
+    let seen = phone(&server, "bob", 1).succeed(1);
+    assert!(seen.received()[0].contains("at last"), "{}", seen.received()[0]);
+    let bob = phone(&server, "bob", 1);
+    types(200);
+    let seen = bob.succeed(1);
+    assert!(seen.received()[0].contains("<state>active</state>"), "{}", seen.received()[0]);
 }
 
 #[test]
