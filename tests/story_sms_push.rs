@@ -5,6 +5,7 @@ mod harness;
 use std::process::Command;
 use std::time::Duration;
 
+use harness::faketime::under;
 use harness::sms::{NUMBER, Peer, SECRET, XPID, cancel, field, post, post_to, post_with, push, setup, text};
 use harness::{Ports, Server, eventually};
 
@@ -58,6 +59,28 @@ fn a_text_goes_out_is_receipted_notified_and_billed() {
         std::fs::read_to_string(file).unwrap().contains(&format!("{XPID},0000,2,2"))
     });
     server.stop();
+}
+
+#[test]
+fn what_nobody_takes_within_its_time_is_6001() {
+    let ports = Ports::claim();
+    let (smsc, callback) = (ports.next(), ports.next());
+    let mut setup = setup(smsc, callback, "");
+    setup.under = under("2026-11-01 12:00:00");
+    let mut server = setup.start();
+    let callback = Peer::callback(server.path(), callback, &[]);
+    // There is no centre yet.
+    for (reqid, minutes) in [("short", 5), ("long", 600)] {
+        assert_eq!(push(&server, &text(reqid, reqid, &format!("<vp>{minutes}</vp>"))), "0000");
+    }
+    server.setup.under = under("2026-11-01 12:10:00");
+    server.restart();
+    let told = callback.wait_notified(1);
+    assert_eq!((field(&told[0], "reqid"), field(&told[0], "result")), ("short", "6001"), "{told:?}");
+    let smsc = Peer::smsc(server.path(), smsc, "normal");
+    let told = callback.wait_notified(2);
+    assert_eq!((field(&told[1], "reqid"), field(&told[1], "result")), ("long", "0000"), "{told:?}");
+    assert_eq!(smsc.events("submit").iter().map(|s| s["text"].as_str().unwrap()).collect::<Vec<_>>(), ["long"]);
 }
 
 #[test]
