@@ -119,6 +119,44 @@ impl Door {
     }
 }
 
+#[test]
+fn what_is_wrong_is_refused_by_its_code_and_the_session_stays_while_it_can() {
+    let door = door(false, "");
+    let smsc = door.smsc("normal");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node/noise.js");
+    let mut command = Command::new("node");
+    command.args([script, &door.port.to_string(), "legacy", "pw", &NUMBER[1..]]);
+    let noise = Peer::ready(Process::start("noise", door.server.path(), &mut command));
+    noise.wait_for("done", 1);
+    let answers = noise.events("answer").into_iter().chain(noise.events("closed"));
+    let told: Vec<String> = answers.map(|a| format!("{} {} {}", a["step"], a["command"], a["status"])).collect();
+    let (submitted, nack) = ("\"submit_sm_resp\"", "\"generic_nack\"");
+    let expected = [
+        format!("\"unbound\" {submitted} 4"),
+        "\"bound\" \"bind_transceiver_resp\" 0".to_owned(),
+        "\"bound again\" \"bind_transceiver_resp\" 5".to_owned(),
+        format!("\"unknown command\" {nack} 3"),
+        "\"unknown number\" \"enquire_link_resp\" 0".to_owned(),
+        format!("\"parameter past the end\" {submitted} {}", 0xC0),
+        format!("\"parameter of the wrong size\" {submitted} {}", 0xC2),
+        format!("\"body cut short\" {submitted} 2"),
+        format!("\"good\" {submitted} 0"),
+        format!("\"length 0\" {nack} 2"),
+        "\"bound\" \"bind_transceiver_resp\" 0".to_owned(),
+        format!("\"length of 4 GiB\" {nack} 2"),
+        format!("\"garbage\" {nack} 2"),
+        "\"length 0\" null null".to_owned(),
+        "\"length of 4 GiB\" null null".to_owned(),
+        "\"garbage\" null null".to_owned(),
+    ];
+    assert_eq!(told, expected);
+    smsc.wait_for("submit", 1);
+    eventually("the good one is delivered", Duration::from_secs(20), || {
+        door.server.metric("isthmus_sms_ended_total{state=\"delivered\",verdict=\"0000\"}") == 1.0
+    });
+    assert_eq!(smsc.events("submit").len(), 1);
+}
+
 fn submit(text: &str) -> Value {
     json!({ "op": "submit_sm", "source_addr": "Legacy", "source_addr_ton": 5, "destination_addr": &NUMBER[1..],
         "registered_delivery": 1, "short_message": text })
