@@ -6,9 +6,10 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
+use harness::digest::{hash, quoted};
 use harness::msrp::{Frame, Session, Stream, dissected};
 use harness::tls::shown_certificate;
-use harness::{DOMAIN, Server, Setup, Sipp, bind, eventually};
+use harness::{DOMAIN, PASSWORD, Server, Setup, Sipp, bind, eventually};
 
 /// BYE ends both legs within this time.
 const CLOSED: Duration = Duration::from_secs(5);
@@ -591,4 +592,50 @@ fn a_caller_behind_kamailio_as_relay_is_reached_over_tls() {
     session.hang_up();
     bob.closed(CLOSED);
     dissected(server.path(), &bob);
+}
+
+/// Bob has the server itself as his relay, and waits to be connected to.
+#[test]
+fn a_callee_behind_us_as_relay_is_reached_by_its_own_connection() {
+    let (server, [door, _]) = started("");
+    let mut bob = Stream::connect(door);
+    let (us, bob_uri) = (format!("msrp://{DOMAIN}:{door};tcp"), "msrp://127.0.0.1:9/bob9di4eae923wzd;tcp");
+    let mut ask = |id: &str, more: &str| {
+        let asks = format!("MSRP {id} AUTH\r\nTo-Path: {us}\r\nFrom-Path: {bob_uri}\r\n{more}-------{id}$\r\n");
+        bob.write(asks.as_bytes());
+        bob.next()
+    };
+    let challenged = ask("auth0001", "");
+    assert_eq!(challenged.status(), 401);
+    let challenge = challenged.header("WWW-Authenticate");
+    let [realm, nonce, opaque] = ["realm", "nonce", "opaque"].map(|name| quoted(challenge, name));
+    let [secret, about] = [format!("bob:{realm}:{PASSWORD}"), format!("AUTH:{us}")].map(|text| hash("md5", text));
+    let response = hash("md5", format!("{secret}:{nonce}:00000001:0a4f113b:auth:{about}"));
+    // As in RFC 4976 §5.1: no uri.
+    let given = ask(
+        "auth0002",
+        &format!(
+            "Authorization: Digest username=\"bob\", realm=\"{realm}\", nonce=\"{nonce}\", qop=auth, nc=00000001, cnonce=\"0a4f113b\", \
+             response=\"{response}\", opaque=\"{opaque}\"\r\n"
+        ),
+    );
+    assert_eq!(given.status(), 200, "{given:?}");
+    let relay = given.header("Use-Path").to_owned();
+
+    let answer = section(door, &format!("{relay} {bob_uri}"), "\na=setup:passive");
+    let session = Session::open(&server, ["-cid_str", "chat-relay"], &section(9, ALICE, ""), &answer);
+    let (ours, ours_to_bob) = (session.caller_is_told("a=path:"), session.callee_is_told("a=path:"));
+    // A relay puts itself in front of the From-Path (§4).
+    let from_us = format!("{relay} {ours_to_bob}");
+    let opening = bob.next_answering();
+    assert_eq!((opening.header("From-Path"), opening.header("To-Path"), &opening.body), (&*from_us, bob_uri, &None));
+    let mut alice = Stream::joining(door, [&ours, ALICE]);
+    alice.send("al1c3005", [&ours, ALICE], "relayed3", "", "to a client of the relay");
+    let got = bob.next_answering();
+    assert_eq!((got.text().as_str(), got.header("From-Path")), ("to a client of the relay", &*from_us));
+    assert_eq!(alice.next().what, "200 OK");
+    bob.send("b0b00004", [&from_us, bob_uri], "relayed4", "", "and back");
+    assert_eq!(bob.next().what, "200 OK");
+    assert_eq!(alice.next_answering().text(), "and back");
+    session.hang_up();
 }

@@ -65,7 +65,9 @@ fn a_client_over_websocket_gets_a_path_and_chats_with_a_phone() {
     bob.write(send("back0000", &to_bob, bob_uri, &body).as_bytes());
     assert_eq!(bob.next().what, "200 OK");
     let heard = alice.hears();
-    assert!(heard.contains(&format!("\r\nTo-Path: {own}\r\n")) && heard.contains(&body), "{}", &heard[..400]);
+    // A relay puts itself in front (RFC 4976 §4), and our URI is the one that stood in the description.
+    let paths = format!("\r\nTo-Path: {own}\r\nFrom-Path: {relay} {ours}\r\n");
+    assert!(heard.contains(&paths) && heard.contains(&body), "{}", &heard[..400]);
 }
 
 #[test]

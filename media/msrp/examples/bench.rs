@@ -54,8 +54,9 @@ fn switch(sessions: usize) -> Result<(), Failure> {
         let bridge = switch.open(&format!("bench-{n}"), address, address)?;
         for side in [Side::Caller, Side::Callee] {
             let path = peer(n, side).into_bytes().into();
-            runtime
-                .block_on(async { switch.describe(&bridge, side, Peer { path, connect: false, fingerprint: None }) });
+            runtime.block_on(async {
+                switch.describe(&bridge, side, Peer { path, relay: None, connect: false, fingerprint: None })
+            });
         }
         let uri = |side| String::from_utf8_lossy(bridge.uri(side)).into_owned();
         text.push_str(&format!("{} {}\n", uri(Side::Caller), uri(Side::Callee)));

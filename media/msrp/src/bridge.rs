@@ -12,6 +12,7 @@ use crate::held::Custody;
 use crate::local::Local;
 use crate::tap::Tap;
 use crate::tls::Fingerprint;
+use crate::uri;
 
 /// The two ends of a session, as an index: 0 or 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,8 +34,10 @@ impl Side {
 /// What a session description told about a peer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// The value of its `path` attribute, checked.
+    /// The value of its `path` attribute, checked, without the relay.
     pub path: Box<[u8]>,
+    /// The URI that stood before it, if it has us as its relay (RFC 4976).
+    pub relay: Option<Box<[u8]>>,
     /// We connect (RFC 6135); otherwise it does.
     pub connect: bool,
     /// The certificate that it will show (RFC 8122).
@@ -77,12 +80,28 @@ const MAX_STOPPED: usize = 16;
 
 /// Where what is sent to a side goes.
 pub(crate) enum Far {
-    /// With the peer's path.
-    Connection(Arc<Connection>, Box<[u8]>),
+    Connection(Arc<Connection>, Paths),
     Local,
 }
 
+/// To-Path and From-Path of what is sent to a peer.
+pub(crate) struct Paths {
+    pub(crate) to: Box<[u8]>,
+    pub(crate) from: Box<[u8]>,
+}
+
 impl Leg {
+    /// A relay puts itself in front of the From-Path of what it passes on (RFC 4976 §4), and so do we for whom we are one.
+    pub(crate) fn paths(&self, peer: &Peer) -> Paths {
+        let ws = peer.path.len().checked_sub(3).is_some_and(|at| peer.path[at..].eq_ignore_ascii_case(b";ws"));
+        let uri = uri::over(&self.uri, ws);
+        let from = match &peer.relay {
+            Some(relay) => [&relay[..], b" ", &uri].concat().into(),
+            None => uri.into(),
+        };
+        Paths { to: peer.path.clone(), from }
+    }
+
     /// No more of this message is wanted from here.
     pub(crate) fn stop(&self, message_id: &[u8]) {
         let stopped = &mut self.state.lock().stopped;
@@ -111,9 +130,14 @@ pub(crate) enum Link {
 }
 
 impl Bridge {
-    /// Our URI towards a side: what its path attribute becomes.
+    /// Our URI towards a side.
     pub fn uri(&self, side: Side) -> &[u8] {
         &self.leg(side).uri
+    }
+
+    /// The same as it stands in a description, for a peer that comes by WebSocket or does not.
+    pub fn uri_over(&self, side: Side, ws: bool) -> Vec<u8> {
+        uri::over(self.uri(side), ws)
     }
 
     pub fn name(&self) -> &str {
@@ -155,7 +179,7 @@ impl Bridge {
                 match (&state.link, &state.peer) {
                     (Link::Awaited, _) if leg.local.is_some() => return Some(Far::Local),
                     (Link::Up(connection), Some(peer)) if state.ready => {
-                        return Some(Far::Connection(connection.clone(), peer.path.clone()));
+                        return Some(Far::Connection(connection.clone(), leg.paths(peer)));
                     }
                     (Link::Down | Link::Closed, _) => return None,
                     _ => {}

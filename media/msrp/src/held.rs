@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::assembly::{ABANDONED, MAX_OPEN, Refused};
-use crate::bridge::{Bridge, Far, Side};
+use crate::bridge::{Bridge, Far, Paths, Side};
 use crate::connection::{About, Connection, Gone};
 use crate::counts::Counts;
 use crate::head::FailureReport;
@@ -340,14 +340,14 @@ async fn judge(
 /// Who gets a message that passes.
 struct Target {
     connection: Arc<Connection>,
-    to_path: Box<[u8]>,
+    paths: Paths,
     owner: u64,
 }
 
 impl Switch {
     async fn target(&self, bridge: &Arc<Bridge>, from: Side) -> Result<Target, u16> {
         match tokio::time::timeout(REACH_WAIT, bridge.reach(from.other())).await {
-            Ok(Some(Far::Connection(connection, to_path))) => Ok(Target { connection, to_path, owner: self.number() }),
+            Ok(Some(Far::Connection(connection, paths))) => Ok(Target { connection, paths, owner: self.number() }),
             Ok(Some(Far::Local) | None) => Err(481),
             Err(_) => Err(408),
         }
@@ -356,13 +356,13 @@ impl Switch {
     /// Says so to its sender, if that wants to hear it.
     async fn arrived(&self, bridge: &Arc<Bridge>, from: Side, held: &Held) {
         let reached = tokio::time::timeout(REACH_WAIT, bridge.reach(from)).await;
-        if let (true, Ok(Some(Far::Connection(sender, path)))) = (held.success, reached) {
+        if let (true, Ok(Some(Far::Connection(sender, paths)))) = (held.success, reached) {
             let total = held.len();
             let range = ByteRange { start: 1, end: Some(total), total: Some(total) };
             let told = sender.write(|lane, out| {
                 lane.interject(Instant::now(), out);
                 let id = TransactionId::new(rand::random());
-                write::report(out, &id, &path, bridge.uri(from), &held.message_id, range, 200);
+                write::report(out, &id, [&paths.to, &paths.from], &held.message_id, range, 200);
             });
             // A phone that is gone needs no report.
             let _ = told.await;
@@ -459,7 +459,7 @@ impl Switch {
                 let whole = end == Some(Flag::Complete) && last - at <= UNINTERRUPTED;
                 let range = ByteRange { start: at + 1, end: whole.then_some(last), total: Some(total) };
                 let (headers, content) = (&held.headers, &held.content);
-                let chunk = Chunk { to_path: &target.to_path, from_path: bridge.uri(from.other()), headers, content };
+                let chunk = Chunk { to_path: &target.paths.to, from_path: &target.paths.from, headers, content };
                 // Chosen when the body is long there: none of its bytes were made against it.
                 let id = TransactionId::new(rand::random());
                 let mut about = held.about(bridge, from);

@@ -86,13 +86,13 @@ impl Switch {
     /// their order.
     pub async fn send(&self, bridge: &Arc<Bridge>, message: &Outgoing) -> Result<(), Gone> {
         let reached = tokio::time::timeout(REACH_WAIT, bridge.reach(PHONE)).await;
-        let Ok(Some(Far::Connection(connection, path))) = reached else { return Err(Gone) };
+        let Ok(Some(Far::Connection(connection, paths))) = reached else { return Err(Gone) };
         let mut headers = Vec::new();
         write::line(&mut headers, "Message-ID", &message.message_id);
         write::line(&mut headers, "Success-Report", if message.success_report { b"yes" } else { b"no" });
         let mut content = Vec::new();
         write::line(&mut content, "Content-Type", &message.content_type);
-        let chunk = Chunk { to_path: &path, from_path: bridge.uri(PHONE), headers: &headers, content: &content };
+        let chunk = Chunk { to_path: &paths.to, from_path: &paths.from, headers: &headers, content: &content };
         let owner = self.number();
         let total = message.body.len() as u64;
         let mut at = 0;

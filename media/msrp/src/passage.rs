@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncRead;
 
 use crate::assembly::Told;
-use crate::bridge::{Bridge, Far, Link, Side};
+use crate::bridge::{Bridge, Far, Link, Paths, Side};
 use crate::buffer::Buffer;
 use crate::connection::{About, Connection, Gone, ReadHalf};
 use crate::counts::Counts;
@@ -151,7 +151,7 @@ struct Relay {
     /// Who sends.
     side: Side,
     target: Arc<Connection>,
-    to_path: Box<[u8]>,
+    paths: Paths,
     /// Lines that stand before Byte-Range, and after it.
     headers: Box<[u8]>,
     content: Box<[u8]>,
@@ -371,8 +371,8 @@ impl Inbound<'_> {
             return Err(413);
         }
         let reached = tokio::time::timeout(REACH_WAIT, bridge.reach(side.other())).await;
-        let (target, to_path) = match reached {
-            Ok(Some(Far::Connection(target, path))) => (target, path),
+        let (target, paths) = match reached {
+            Ok(Some(Far::Connection(target, paths))) => (target, paths),
             Ok(Some(Far::Local) | None) => return Err(481),
             Err(_) => return Err(408),
         };
@@ -385,7 +385,7 @@ impl Inbound<'_> {
             bridge: bridge.clone(),
             side,
             target,
-            to_path,
+            paths,
             headers: headers.into(),
             content: content.into(),
             message_id: head.message_id().into(),
@@ -512,19 +512,12 @@ impl Inbound<'_> {
         };
         let status = if judged == 200 { local.end.clone().received(whole).await } else { judged };
         course.answer = course.answer.with(status);
-        let path = bridge.leg(side).state.lock().peer.as_ref().map(|p| p.path.clone());
-        let path = path.filter(|_| wants_success && status == 200)?;
+        let leg = bridge.leg(side);
+        let paths = leg.state.lock().peer.as_ref().map(|p| leg.paths(p));
+        let paths = paths.filter(|_| wants_success && status == 200)?;
         let range = ByteRange { start: 1, end: Some(total), total: Some(total) };
-        let mut report = Vec::new();
-        write::report(
-            &mut report,
-            &TransactionId::new(rand::random()),
-            &path,
-            bridge.uri(side),
-            &message_id,
-            range,
-            200,
-        );
+        let (mut report, id) = (Vec::new(), TransactionId::new(rand::random()));
+        write::report(&mut report, &id, [&paths.to, &paths.from], &message_id, range, 200);
         Some(report)
     }
 
@@ -541,7 +534,9 @@ impl Inbound<'_> {
         let reached = {
             let state = bridge.leg(other).state.lock();
             match (&state.link, &state.peer) {
-                (Link::Up(connection), Some(peer)) if state.ready => Some((connection.clone(), peer.path.clone())),
+                (Link::Up(connection), Some(peer)) if state.ready => {
+                    Some((connection.clone(), bridge.leg(other).paths(peer)))
+                }
                 _ => None,
             }
         };
@@ -549,11 +544,11 @@ impl Inbound<'_> {
         if let (Some(local), Some(status)) = (&bridge.leg(other).local, head.status()) {
             return local.end.reported(head.message_id(), status);
         }
-        let Some((target, to_path)) = reached else { return };
+        let Some((target, paths)) = reached else { return };
         let id = TransactionId::new(rand::random());
         let sent = target.write(|lane, out| {
             lane.interject(Instant::now(), out);
-            write::request(out, &id, "REPORT", &to_path, bridge.uri(other));
+            write::request(out, &id, "REPORT", &paths.to, &paths.from);
             for line in &head.lines {
                 match line.name {
                     Name::MessageId | Name::ByteRange | Name::Status => {
@@ -665,9 +660,8 @@ impl Relay {
         body: &[u8],
         end: Option<Flag>,
     ) -> Result<(), Gone> {
-        let Relay {
-            bridge, side, target, to_path, headers, content, message_id, wants, position, total, owner, ..
-        } = self;
+        let Relay { bridge, side, target, paths, headers, content, message_id, wants, position, total, owner, .. } =
+            self;
         let last = *position + body.len() as u64 - 1;
         let sent = target.write_around(body, |lane, before, after| {
             let now = Instant::now();
@@ -678,7 +672,7 @@ impl Relay {
                 }
                 let whole = end.is_some() && body.len() <= UNINTERRUPTED;
                 let range = ByteRange { start: *position, end: whole.then_some(last), total: *total };
-                let chunk = Chunk { to_path, from_path: bridge.uri(side.other()), headers, content };
+                let chunk = Chunk { to_path: &paths.to, from_path: &paths.from, headers, content };
                 let about = About::Chunk {
                     bridge: bridge.clone(),
                     from: *side,

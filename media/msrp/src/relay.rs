@@ -38,7 +38,7 @@ pub enum Denied {
 pub(crate) struct Relays(HashMap<[u8; SESSION_ID], Given>);
 
 struct Given {
-    connection: u64,
+    connection: Arc<Connection>,
     until: Instant,
 }
 
@@ -81,7 +81,7 @@ impl Switch {
             if relays.0.len() >= MAX_URIS {
                 return (403, Vec::new());
             }
-            relays.0.insert(id, Given { connection: connection.number, until: now + Duration::from_secs(seconds) });
+            relays.0.insert(id, Given { connection: connection.clone(), until: now + Duration::from_secs(seconds) });
         }
         let mut uri = written(&asked[0]);
         uri.push(b'/');
@@ -97,13 +97,19 @@ impl Switch {
         id.is_some_and(|id| self.relays.lock().0.get(&id).is_some_and(|g| g.until > Instant::now()))
     }
 
+    /// The connection of the client that such a URI was given to.
+    pub(crate) fn relayed(&self, uri: &[u8]) -> Option<Arc<Connection>> {
+        let id: [u8; SESSION_ID] = MsrpUri::parse(uri)?.session().try_into().ok()?;
+        self.relays.lock().0.get(&id).map(|g| g.connection.clone())
+    }
+
     /// What is left of a To-Path behind the relay that we are for this connection.
     pub(crate) fn behind_relay<'p>(&self, connection: &Connection, to_path: &'p [u8]) -> &'p [u8] {
         let Some(space) = to_path.iter().position(|&b| b == b' ') else { return to_path };
         let (first, rest) = (&to_path[..space], to_path[space + 1..].trim_ascii());
         let id: Option<[u8; SESSION_ID]> = MsrpUri::parse(first).and_then(|u| u.session().try_into().ok());
-        let ours =
-            id.is_some_and(|id| self.relays.lock().0.get(&id).is_some_and(|g| g.connection == connection.number));
+        let ours = id
+            .is_some_and(|id| self.relays.lock().0.get(&id).is_some_and(|g| g.connection.number == connection.number));
         if ours { rest } else { to_path }
     }
 
@@ -111,7 +117,7 @@ impl Switch {
     pub(crate) fn forget_relays(&self, connection: &Connection) {
         let mut relays = self.relays.lock();
         if !relays.0.is_empty() {
-            relays.0.retain(|_, g| g.connection != connection.number);
+            relays.0.retain(|_, g| g.connection.number != connection.number);
         }
     }
 }

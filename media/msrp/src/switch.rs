@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::bridge::{Bridge, Leg, Link, Peer, Side};
+use crate::bridge::{Bridge, Leg, Link, Paths, Peer, Side};
 use crate::connection::{About, Connection, Member, ReadHalf, WriteHalf};
 use crate::counts::Counts;
 use crate::head::FailureReport;
@@ -381,21 +381,25 @@ impl Switch {
         }
     }
 
-    /// A connection that we made is there: it becomes its session's, and says so with an empty SEND (RFC 4975 §5.4).
+    /// A connection that we made, or that a client of our relay made, is there: it becomes its session's, and says so with an empty
+    /// SEND (RFC 4975 §5.4).
     async fn opened(&self, connection: &Arc<Connection>, bridge: &Arc<Bridge>, side: Side, peer: &Peer) {
         let leg = bridge.leg(side);
         {
             let mut state = leg.state.lock();
             if !matches!(state.link, Link::Awaited) || state.peer.as_ref() != Some(peer) {
                 // It came the other way meanwhile, or the session is over.
-                return connection.end();
+                if peer.relay.is_none() {
+                    connection.end();
+                }
+                return;
             }
             state.link = Link::Up(connection.clone());
             state.ready = false;
         }
         connection.add(bridge.clone(), side);
-        let (session, uri) = (bridge.clone(), bridge.uri(side).to_vec());
-        let said = connection.write(|lane, out| opening(lane, out, &peer.path, &uri, session, side)).await;
+        let (session, paths) = (bridge.clone(), leg.paths(peer));
+        let said = connection.write(|lane, out| opening(lane, out, &paths, session, side)).await;
         bridge.ready(side);
         if said.is_err() {
             connection.end();
@@ -469,10 +473,11 @@ impl Switch {
         if wants == FailureReport::No || status == 408 && wants == FailureReport::Partial {
             return;
         }
-        let (sender, path) = {
-            let state = bridge.leg(from).state.lock();
+        let (sender, paths) = {
+            let leg = bridge.leg(from);
+            let state = leg.state.lock();
             match (&state.link, &state.peer) {
-                (Link::Up(connection), Some(peer)) => (connection.clone(), peer.path.clone()),
+                (Link::Up(connection), Some(peer)) => (connection.clone(), leg.paths(peer)),
                 _ => return,
             }
         };
@@ -481,7 +486,7 @@ impl Switch {
             let sent = sender.write(|lane, out| {
                 lane.interject(Instant::now(), out);
                 let id = TransactionId::new(rand::random());
-                write::report(out, &id, &path, bridge.uri(from), &message_id, range, status);
+                write::report(out, &id, [&paths.to, &paths.from], &message_id, range, status);
             });
             // A sender that is gone needs no report.
             let _ = sent.await;
@@ -507,16 +512,15 @@ impl Switch {
     }
 }
 
-fn opening(lane: &mut Lane<About>, out: &mut Vec<u8>, path: &[u8], uri: &[u8], bridge: Arc<Bridge>, side: Side) {
+fn opening(lane: &mut Lane<About>, out: &mut Vec<u8>, paths: &Paths, bridge: Arc<Bridge>, side: Side) {
     let mut headers = Vec::new();
     write::line(&mut headers, "Message-ID", &letters::<16>(rand::random()));
-    let chunk = Chunk { to_path: path, from_path: uri, headers: &headers, content: b"" };
+    let chunk = Chunk { to_path: &paths.to, from_path: &paths.from, headers: &headers, content: b"" };
     lane.bodiless(Instant::now(), out, TransactionId::new(rand::random()), &chunk, About::Opening { bridge, side });
 }
 
-/// Connects a leg to its peer.
+/// Connects a leg to its peer. One that has us as its relay is connected already.
 async fn dial(switch: Arc<Switch>, bridge: Arc<Bridge>, side: Side, peer: Peer) {
-    let connected = tokio::time::timeout(CONNECT_WAIT, connect(&switch, &peer)).await;
     let failed = |why: &dyn std::fmt::Display| {
         tracing::info!(session = bridge.name(), %why, "an MSRP peer cannot be reached");
         Counts::add(&switch.counts.unreachable, 1);
@@ -533,7 +537,13 @@ async fn dial(switch: Arc<Switch>, bridge: Arc<Bridge>, side: Side, peer: Peer) 
             switch.down(&bridge, side.other());
         }
     };
-    match connected {
+    if let Some(relay) = &peer.relay {
+        return match switch.relayed(relay) {
+            Some(connection) => switch.opened(&connection, &bridge, side, &peer).await,
+            None => failed(&"it has left its relay"),
+        };
+    }
+    match tokio::time::timeout(CONNECT_WAIT, connect(&switch, &peer)).await {
         Ok(Ok((read, write, remote, shown))) => {
             switch.clone().run(read, write, remote, shown, Some((bridge.clone(), side, peer.clone()))).await;
         }

@@ -165,6 +165,13 @@ fn is_session_char(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"-._~+=/".contains(&b)
 }
 
+/// A URI of ours as whoever comes by WebSocket knows it (RFC 7977), or as it is.
+pub(crate) fn over(uri: &[u8], ws: bool) -> Vec<u8> {
+    let (Some(rest), true) = (uri.strip_suffix(b";tcp"), ws) else { return uri.to_vec() };
+    let rest = rest.strip_prefix(b"msrp://").or_else(|| rest.strip_prefix(b"msrps://")).unwrap_or(rest);
+    [b"msrps://", rest, b";ws"].concat()
+}
+
 pub(crate) fn is_token(b: u8) -> bool {
     b.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]".contains(&b)
 }

@@ -97,8 +97,7 @@ pub fn response_with(
 pub fn report(
     out: &mut Vec<u8>,
     id: &TransactionId,
-    to_path: &[u8],
-    from_path: &[u8],
+    [to_path, from_path]: [&[u8]; 2],
     message_id: &[u8],
     range: ByteRange,
     status: u16,

@@ -94,6 +94,7 @@ struct Stream {
 }
 
 struct Offer {
+    relay: Option<Box<[u8]>>,
     path: Box<[u8]>,
     setup: Option<Setup>,
     fingerprint: Option<Fingerprint>,
@@ -292,13 +293,15 @@ impl Anchor {
         stream.ws[sender as usize] = by_ws;
         self.listen_in(&call.ends, (&call.uri, call.hidden), stream, FileSelector::of(sdp, section).as_ref());
         let ws = stream.ws[sender.other() as usize] || towards_ws;
+        let (relay, path) = own_path(&self.switch, messages.path);
         stream.offer = Some(Offer {
-            path: own_path(&self.switch, messages.path).into(),
+            relay,
+            path,
             setup: messages.setup,
             fingerprint: messages.fingerprint.and_then(Fingerprint::parse),
         });
         Decision::Anchor {
-            uri: our_uri(&stream.bridge, sender.other(), ws),
+            uri: stream.bridge.uri_over(sender.other(), ws),
             secure: stream.secure,
             ws,
             // Whoever answers may choose; who has not heard of the choice is connected to.
@@ -324,8 +327,10 @@ impl Anchor {
         };
         let by_ws = media_msrp::uri::path(messages.path).is_some_and(|p| is_ws(&p));
         stream.ws[sender as usize] = by_ws;
+        let (relay, path) = own_path(&self.switch, messages.path);
         let answerer = Peer {
-            path: own_path(&self.switch, messages.path).into(),
+            relay,
+            path,
             connect: !by_ws && !matches!(messages.setup, Some(Setup::Active | Setup::HoldConn)),
             fingerprint: messages.fingerprint.and_then(Fingerprint::parse),
         };
@@ -334,13 +339,14 @@ impl Anchor {
         if let Some(offer) = &stream.offer {
             // RFC 4975 §5.4: the offerer connects, unless it asked for the contrary.
             let connect = offer.setup == Some(Setup::Passive) && !stream.ws[sender.other() as usize];
-            let offerer = Peer { path: offer.path.clone(), connect, fingerprint: offer.fingerprint.clone() };
+            let (relay, path) = (offer.relay.clone(), offer.path.clone());
+            let offerer = Peer { relay, path, connect, fingerprint: offer.fingerprint.clone() };
             self.switch.describe(&stream.bridge, sender.other(), offerer);
         }
         self.switch.describe(&stream.bridge, sender, answerer);
         let ws = stream.ws[sender.other() as usize];
         Decision::Anchor {
-            uri: our_uri(&stream.bridge, sender.other(), ws),
+            uri: stream.bridge.uri_over(sender.other(), ws),
             secure: stream.secure,
             ws,
             setup: setup.map(|s| if s == Setup::Passive { Setup::Active } else { Setup::Passive }),
@@ -509,22 +515,14 @@ pub(crate) fn is_ws(path: &[MsrpUri<'_>]) -> bool {
     path.last().is_some_and(|uri| uri.transport().eq_ignore_ascii_case(b"ws"))
 }
 
-/// A peer's path without the URI that we gave it as its relay (RFC 4976 §5.1): we are there already.
-pub(crate) fn own_path<'p>(switch: &Switch, path: &'p [u8]) -> &'p [u8] {
+/// The URI that we gave a peer as its relay (RFC 4976 §5.1), and its path without it: we are there already.
+pub(crate) fn own_path(switch: &Switch, path: &[u8]) -> (Option<Box<[u8]>>, Box<[u8]>) {
     match path.iter().position(|&b| b == b' ') {
         Some(space) if MsrpUri::parse(&path[..space]).is_some_and(|uri| switch.is_relay(&uri)) => {
-            path[space + 1..].trim_ascii()
+            (Some(path[..space].into()), path[space + 1..].trim_ascii().into())
         }
-        _ => path,
+        _ => (None, path.into()),
     }
-}
-
-/// Our URI in a session, as a phone or a browser knows it.
-pub(crate) fn our_uri(bridge: &Bridge, towards: Side, ws: bool) -> Vec<u8> {
-    let uri = bridge.uri(towards);
-    let (Some(rest), true) = (uri.strip_suffix(b";tcp"), ws) else { return uri.to_vec() };
-    let rest = rest.strip_prefix(b"msrp://").or_else(|| rest.strip_prefix(b"msrps://")).unwrap_or(rest);
-    [b"msrps://", rest, b";ws"].concat()
 }
 
 /// A look before anything is read: most calls are about something else.

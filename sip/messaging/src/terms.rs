@@ -12,7 +12,7 @@ use sip_cpim::CPIM_TYPE;
 use sip_proto::Message;
 
 use crate::agent::AgentParts;
-use crate::anchor::{description, is_ws, our_uri, own_path};
+use crate::anchor::{description, is_ws, own_path};
 use crate::hashing::Promised;
 
 /// What we say of ourselves.
@@ -103,10 +103,12 @@ impl Offered {
         let (index, section, messages) = sdp.media().iter().enumerate().find_map(usable).ok_or(488u16)?;
         let path = media_msrp::uri::path(messages.path).ok_or(400u16)?;
         let ws = is_ws(&path);
+        let (relay, own) = own_path(switch, messages.path);
         let others = sdp.media().iter().enumerate().any(|(at, other)| at != index && other.line.port != 0);
         Ok(Offered {
             peer: Some(Peer {
-                path: own_path(switch, messages.path).into(),
+                relay,
+                path: own,
                 // RFC 4975 §5.4: who offers connects, unless it asks for the contrary.
                 connect: messages.setup == Some(Setup::Passive) && !ws,
                 fingerprint: messages.fingerprint.and_then(Fingerprint::parse),
@@ -160,7 +162,7 @@ impl AgentParts {
             (Some(_), Some(Setup::Passive)) => Some(Setup::Active),
             (Some(_), Some(_)) => Some(Setup::Passive),
         };
-        let uri = our_uri(bridge, PHONE, offered.ws);
+        let uri = bridge.uri_over(PHONE, offered.ws);
         let fingerprint =
             if offered.secure && !offered.ws { self.switch.fingerprint().map(|f| f.to_string()) } else { None };
         let own = Own {
