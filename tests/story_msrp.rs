@@ -638,4 +638,8 @@ fn a_callee_behind_us_as_relay_is_reached_by_its_own_connection() {
     assert_eq!(bob.next().what, "200 OK");
     assert_eq!(alice.next_answering().text(), "and back");
     session.hang_up();
+    alice.closed(CLOSED);
+    // His connection is there for the next session.
+    bob.greet("b0b00005", [&from_us, bob_uri]);
+    assert_eq!(bob.next().status(), 481);
 }

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -43,6 +43,8 @@ pub(crate) struct Connection {
     pub(crate) shown: Option<CertificateDer<'static>>,
     writer: tokio::sync::Mutex<Writer>,
     sessions: Mutex<SmallVec<[Member; 1]>>,
+    /// URIs of ours that its client has as its relay (RFC 4976). While there is one, it stays without sessions too.
+    relays: AtomicUsize,
     /// Transactions wait for their response: look now and then.
     pub(crate) waiting: AtomicBool,
     over: AtomicBool,
@@ -72,6 +74,7 @@ impl Connection {
             shown,
             writer: tokio::sync::Mutex::new(Writer { io, lane: Lane::default() }),
             sessions: Mutex::default(),
+            relays: AtomicUsize::new(0),
             waiting: AtomicBool::new(false),
             over: AtomicBool::new(false),
             ending: Notify::new(),
@@ -149,11 +152,25 @@ impl Connection {
         self.sessions.lock().push((bridge, side));
     }
 
-    /// Takes a session off; the last one ends the connection.
+    /// Takes a session off; the last one ends the connection, unless its client waits for more by way of our relay.
     pub(crate) fn release(&self, bridge: &Arc<Bridge>) {
         let mut sessions = self.sessions.lock();
         sessions.retain(|(b, _)| !Arc::ptr_eq(b, bridge));
-        if sessions.is_empty() {
+        if sessions.is_empty() && self.relays.load(Relaxed) == 0 {
+            self.end();
+        }
+    }
+
+    /// Its client gets a URI of ours, unless it has `most`.
+    pub(crate) fn add_relay(&self, most: usize) -> bool {
+        let one_more = |n: usize| (n < most).then_some(n + 1);
+        self.relays.fetch_update(Relaxed, Relaxed, one_more).is_ok()
+    }
+
+    /// One of them is good no longer.
+    pub(crate) fn release_relay(&self) {
+        let sessions = self.sessions.lock();
+        if self.relays.fetch_sub(1, Relaxed) == 1 && sessions.is_empty() {
             self.end();
         }
     }

@@ -16,8 +16,9 @@ use crate::write::letters;
 /// How long a URI is good for, in seconds, and the bounds of what a client may ask for.
 const LIFETIME: u64 = 3600;
 const MIN_LIFETIME: u64 = 60;
-/// URIs that are given out at a time.
+/// URIs that are given out at a time, in all and on one connection.
 const MAX_URIS: usize = 200_000;
+const MAX_URIS_EACH: usize = 16;
 
 /// Who may have a URI.
 pub trait Gatekeeper: Send + Sync {
@@ -72,17 +73,16 @@ impl Switch {
         }
         let seconds = wanted.min(LIFETIME);
         let id: [u8; SESSION_ID] = letters(rand::random());
-        let now = Instant::now();
+        let until = Instant::now() + Duration::from_secs(seconds);
         {
             let mut relays = self.relays.lock();
-            if relays.0.len() >= MAX_URIS {
-                relays.0.retain(|_, g| g.until > now);
-            }
-            if relays.0.len() >= MAX_URIS {
+            if relays.0.len() >= MAX_URIS || !connection.add_relay(MAX_URIS_EACH) {
                 return (403, Vec::new());
             }
-            relays.0.insert(id, Given { connection: connection.clone(), until: now + Duration::from_secs(seconds) });
+            relays.0.insert(id, Given { connection: connection.clone(), until });
         }
+        // It has said who it is.
+        self.bound(connection);
         let mut uri = written(&asked[0]);
         uri.push(b'/');
         uri.extend_from_slice(&id);
@@ -111,6 +111,14 @@ impl Switch {
         let ours = id
             .is_some_and(|id| self.relays.lock().0.get(&id).is_some_and(|g| g.connection.number == connection.number));
         if ours { rest } else { to_path }
+    }
+
+    /// Takes back the URIs whose time is over.
+    pub(crate) fn lapse_relays(&self, now: Instant) {
+        let lapsed: Vec<Given> = self.relays.lock().0.extract_if(|_, g| g.until <= now).map(|(_, g)| g).collect();
+        for given in lapsed {
+            given.connection.release_relay();
+        }
     }
 
     /// The URIs of a connection that is gone are nobody's.

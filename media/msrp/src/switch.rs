@@ -494,6 +494,7 @@ impl Switch {
     }
 
     fn sweep(&self, now: Instant) {
+        self.lapse_relays(now);
         for silent in self.unbound.lock().values().filter(|c| now > c.since + UNBOUND_WAIT) {
             Counts::add(&self.counts.connections_cut, 1);
             silent.end();
@@ -623,6 +624,39 @@ fn may_connect(ip: IpAddr, loopback: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::head::Head;
+    use crate::relay::{Denied, Gatekeeper};
+
+    struct Open;
+
+    impl Gatekeeper for Open {
+        fn admits(&self, _: IpAddr, _: &[u8], _: Option<&[u8]>) -> Result<(), Denied> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_has_a_relay_uri_is_kept_while_it_is_good() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let switch = Switch::new(Config::default(), runtime.handle().clone());
+        switch.guard(Arc::new(Open));
+        let connected = |number| {
+            let connection = Connection::new(number, [192, 0, 2, 1].into(), None, Box::new(tokio::io::sink()));
+            let connection = Arc::new(connection);
+            switch.unbound.lock().insert(number, connection.clone());
+            connection
+        };
+        let (silent, client) = (connected(1), connected(2));
+        let head = b"MSRP 49fh AUTH\r\nTo-Path: msrps://a.example;tcp\r\nFrom-Path: msrps://b.example:9/x;tcp\r\nExpires: 600\r\n";
+        let ask = || switch.auth(&client, &Head::parse(head).unwrap()).0;
+        let granted = (0..100).take_while(|_| ask() == 200).count();
+        assert_eq!((granted, ask()), (16, 403), "one client has only so many");
+        let start = Instant::now();
+        for (after, over) in [(20, [false, false]), (599, [true, false]), (601, [true, true])] {
+            switch.sweep(start + Duration::from_secs(after));
+            assert_eq!([silent.is_over(), client.is_over()], over, "after {after} s");
+        }
+    }
 
     #[test]
     fn session_descriptions_do_not_lead_back_into_this_machine() {
