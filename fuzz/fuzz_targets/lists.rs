@@ -1,5 +1,5 @@
 //! Whatever is stored as lists is refused or makes lists, no longer than allowed, and none of its members twice, however its
-//! references lead.
+//! references lead; and so does a list in a request's body.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,6 +7,7 @@ use sip_ims::Aor;
 use sip_ims::ports::{Document, Version};
 use sip_presence::key_of;
 use sip_presence::lists::{LISTS, MAX_MEMBERS, Shelf};
+use sip_xcap::recipients;
 
 fuzz_target!(|bytes: &[u8]| {
     // Services, and the lists that they name.
@@ -22,10 +23,18 @@ fuzz_target!(|bytes: &[u8]| {
         for uri in shelf.enter(usage, &key, Some(&document)) {
             let Some(list) = shelf.list(&uri) else { continue };
             assert!(list.members.len() <= MAX_MEMBERS);
-            let mut uris: Vec<_> = list.members.iter().map(|m| &m.uri).collect();
-            uris.sort();
-            uris.dedup();
-            assert_eq!(uris.len(), list.members.len());
+            each_once(list.members.iter().map(|m| &*m.uri).collect());
         }
     }
+    if let Ok(list) = recipients::read(lists, MAX_MEMBERS) {
+        assert!(list.len() <= MAX_MEMBERS);
+        each_once(list.iter().map(|r| &*r.uri).collect());
+    }
 });
+
+fn each_once(mut uris: Vec<&str>) {
+    let all = uris.len();
+    uris.sort();
+    uris.dedup();
+    assert_eq!(uris.len(), all);
+}

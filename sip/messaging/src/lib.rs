@@ -39,9 +39,7 @@ mod through_the_stack;
 
 pub use agent::{Agent, AgentParts, Sessions};
 pub use anchor::{Anchor, AnchorConfig};
-pub use conference::{
-    ConferenceConfig, ConferenceParts, Conferences, Counts as ConferenceCounts, Strangers, read_list,
-};
+pub use conference::{ConferenceConfig, ConferenceParts, Conferences, Counts as ConferenceCounts, Strangers};
 pub use config::{Config, Devices};
 pub use control::pieces::types as content_types;
 pub use control::{Again, Audit, ContentControl, ControlParts, Policy, Whose, Withheld};

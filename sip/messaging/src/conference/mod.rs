@@ -14,6 +14,7 @@ use sip_ims::{Aor, Home, answer};
 use sip_proto::headers::{MediaType, NameAddr};
 use sip_proto::uri::Uri;
 use sip_proto::{HeaderName, Message, Method, derived, multipart};
+use sip_xcap::recipients::{self, Recipient};
 use tokio::runtime::Handle;
 
 use crate::agent::{Agent, Invited, reply};
@@ -25,7 +26,6 @@ mod counts;
 mod info;
 mod invitee;
 mod inviting;
-mod list;
 mod member;
 mod nickname;
 mod place;
@@ -34,13 +34,15 @@ mod row;
 mod watch;
 
 pub use counts::Counts;
-pub use list::read as read_list;
 
 use invitee::Invitee;
 use member::{Joining, Member};
 use place::Places;
 use room::Room;
 use row::Row;
+
+/// Users of one list who are asked in.
+const MAX_INVITED: usize = 256;
 
 /// What rooms are like.
 #[derive(Clone, Debug)]
@@ -282,10 +284,11 @@ impl Rooms {
             return Err(503);
         }
         let wanted = match list_of(request.message) {
-            Some(body) => list::read(body).map_err(|_| 400u16)?,
+            Some(body) => recipients::read(body, MAX_INVITED).map_err(|_| 400u16)?,
             None => Vec::new(),
         };
-        let invitee = |uri: &String| Invitee::of(&self.parts.home, uri.as_bytes()).filter(|i| self.may_ask(&who, i));
+        let invitee =
+            |one: &Recipient| Invitee::of(&self.parts.home, one.uri.as_bytes()).filter(|i| self.may_ask(&who, i));
         let asked: Vec<Invitee> = wanted.iter().filter_map(invitee).collect();
         let id = place::new_id();
         let subject = request.message.value(HeaderName::Subject).unwrap_or_default();
@@ -393,7 +396,7 @@ fn entity(uri: &[u8]) -> Option<String> {
 /// The list of users to invite in an INVITE (RFC 5366 §4).
 fn list_of<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
     let content_type = MediaType::parse(message.value(HeaderName::ContentType)?)?;
-    multipart::find(&content_type, message.body(), "application/resource-lists+xml").map(|p| p.body)
+    multipart::find(&content_type, message.body(), recipients::TYPE).map(|p| p.body)
 }
 
 impl Service for Conferences {
