@@ -12,12 +12,13 @@ use std::sync::mpsc;
 use gw_sms::registry::{ApiClient, Entry, Kind, PushClient, Registrations};
 use serde::Deserialize;
 use sip_ims::User;
+use sip_ims::criteria::Rule;
 use sip_ims::ports::{Done, StoreError, UserStore};
 
 use crate::config::{Problem, Spans, from_toml};
 
 pub use entry::{AkaEntry, CallEntry, Line, MAX_PASSWORD, UserEntry};
-pub use filter::Filter;
+pub use filter::filter_entry;
 
 /// A provisioning file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -27,7 +28,7 @@ pub struct File {
     pub push_client: Vec<PushClient>,
     pub api_client: Vec<ApiClient>,
     pub line: Vec<Line>,
-    pub filter: Vec<Filter>,
+    pub filter: Vec<Rule>,
 }
 
 /// What a file comes to, ready to be stored.
@@ -76,7 +77,8 @@ impl File {
         self.push_client.into_iter().enumerate().for_each(|(i, c)| registration(Kind::PushClient, i, c.entry()));
         self.api_client.into_iter().enumerate().for_each(|(i, c)| registration(Kind::ApiClient, i, c.entry()));
         self.line.iter().enumerate().for_each(|(i, l)| registration(Kind::Line, i, l.registration()));
-        self.filter.iter().enumerate().for_each(|(i, f)| registration(Kind::Filter, i, f.registration(domain)));
+        let rules = self.filter.into_iter().enumerate();
+        rules.for_each(|(i, rule)| registration(Kind::Filter, i, filter_entry(rule, domain)));
         if problems.is_empty() { Ok(provision) } else { Err(problems) }
     }
 }

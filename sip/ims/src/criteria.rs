@@ -18,7 +18,7 @@ pub use filter::{Filter, Occasion, Server};
 pub use pattern::{MAX_PATTERN, Pattern, PatternError};
 pub use sip_proto::headers::SessionCase;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Filters of one user, and of everybody.
 pub const MAX_OF_USER: usize = 32;
@@ -34,12 +34,12 @@ pub const EVERYBODY: &str = "*";
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// An address-of-record, or [`EVERYBODY`].
+    /// An address-of-record, or [`EVERYBODY`]; an operator may write a user's id.
     pub user: String,
     /// Lower is met first.
     pub priority: u16,
-    /// Methods, any of them; empty: every method.
-    #[serde(default)]
+    /// Methods, one or a list of them, any of which will do; empty: every method.
+    #[serde(default, deserialize_with = "one_or_many")]
     pub method: Vec<String>,
     /// Host of the Request-URI; empty: any.
     #[serde(default)]
@@ -78,6 +78,20 @@ pub struct Rule {
 
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Texts {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Texts::deserialize(deserializer)? {
+        Texts::One(text) if text.is_empty() => Vec::new(),
+        Texts::One(text) => vec![text],
+        Texts::Many(texts) => texts,
+    })
 }
 
 /// Longest service information, in bytes.

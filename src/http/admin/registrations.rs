@@ -70,7 +70,7 @@ pub(super) async fn put(
         Kind::PushClient => read::<PushClient>(&body)?.entry(),
         Kind::ApiClient => read::<ApiClient>(&body)?.entry(),
         Kind::Line => read::<provision::Line>(&body)?.registration(),
-        Kind::Filter => read::<provision::Filter>(&body)?.registration(&admin.domain),
+        Kind::Filter => provision::filter_entry(read::<Rule>(&body)?, &admin.domain),
     };
     let entry: Entry =
         entry.map_err(|(key, text)| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("{key}: {text}")))?;
