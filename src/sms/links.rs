@@ -10,6 +10,7 @@ use gw_sms::dispatch::Dispatcher;
 use gw_sms::esme::{Keeper, Numbers, ToApplications};
 use gw_sms::ip_sm_gw::{IpSmGw, Terminating};
 use gw_sms::smpp::{Inbound, LinkSide, LinkTraits, SmppCentre};
+use media_msrp::Fingerprint;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use sip_ims::service::Location;
@@ -17,7 +18,6 @@ use tokio::runtime::Handle;
 
 use super::{Chronicle, SmsError, clock};
 use crate::config::{Config, SmppBind, SmppLink};
-use crate::http::tls::pinned;
 use crate::store::sms::SmsQueue;
 
 pub(super) fn open(
@@ -87,7 +87,9 @@ fn tls(link: &SmppLink, config: &Config) -> Result<ClientTls, SmsError> {
         roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&authorities).filter_map(Result::ok));
         builder.with_root_certificates(roots).with_no_client_auth()
     } else {
-        let verifier = pinned(&link.tls_fingerprint, &provider);
+        let known = Fingerprint::sha_256(&link.tls_fingerprint);
+        let known = known.ok_or_else(|| failed(rustls::Error::General("no fingerprint".into())))?;
+        let verifier = media_msrp::believing(known, provider);
         builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
     };
     let name = match link.tls_name.is_empty() {

@@ -40,12 +40,18 @@ impl Fingerprint {
     pub fn parse(text: &[u8]) -> Option<Fingerprint> {
         let mut words = text.split(|&b| b == b' ').filter(|w| !w.is_empty());
         let (name, octets, None) = (words.next()?, words.next()?, words.next()) else { return None };
+        let pairs = octets.split(|&b| b == b':');
         match name {
-            n if n.eq_ignore_ascii_case(b"sha-256") => octets_of(octets).map(Fingerprint::Sha256),
-            n if n.eq_ignore_ascii_case(b"sha-384") => octets_of(octets).map(Fingerprint::Sha384),
-            n if n.eq_ignore_ascii_case(b"sha-512") => octets_of(octets).map(Fingerprint::Sha512),
+            n if n.eq_ignore_ascii_case(b"sha-256") => octets_of(pairs).map(Fingerprint::Sha256),
+            n if n.eq_ignore_ascii_case(b"sha-384") => octets_of(pairs).map(Fingerprint::Sha384),
+            n if n.eq_ignore_ascii_case(b"sha-512") => octets_of(pairs).map(Fingerprint::Sha512),
             _ => None,
         }
+    }
+
+    /// A SHA-256 of 64 hexadecimal digits, as operators write it.
+    pub fn sha_256(hex: &str) -> Option<Fingerprint> {
+        octets_of(hex.as_bytes().chunks(2)).map(Fingerprint::Sha256)
     }
 
     /// The SHA-256 of a certificate.
@@ -80,9 +86,8 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-fn octets_of<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+fn octets_of<'t, const N: usize>(mut pairs: impl Iterator<Item = &'t [u8]>) -> Option<[u8; N]> {
     let mut octets = [0; N];
-    let mut pairs = text.split(|&b| b == b':');
     for octet in &mut octets {
         let pair = pairs.next().filter(|p| p.len() == 2 && p.iter().all(u8::is_ascii_hexdigit))?;
         *octet = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
@@ -109,7 +114,7 @@ impl Tls {
         let key = PrivateKeyDer::from_pem_slice(key)?;
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(Arc::new(Shown(provider.clone())))
+            .with_client_cert_verifier(any_client(provider.clone()))
             .with_single_cert(chain.clone(), key.clone_key())?;
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
@@ -122,8 +127,8 @@ impl Tls {
 
     /// For one connect: the peer shows the certificate with this fingerprint, or one that an authority vouches for.
     pub(crate) fn client(&self, fingerprint: Option<Fingerprint>) -> Result<Arc<ClientConfig>, TlsError> {
-        let verifier =
-            Expected { fingerprint, by_authority: self.by_authority.clone(), provider: self.provider.clone() };
+        let by_authority = self.by_authority.clone();
+        let verifier = Expected { fingerprint, by_authority, provider: self.provider.clone() };
         let mut client = ClientConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -182,7 +187,16 @@ impl ServerCertVerifier for Expected {
     }
 }
 
-/// Asks who connects for a certificate, which is compared with the session's fingerprint once the session is known.
+/// Believes the one certificate with this fingerprint.
+pub fn believing(fingerprint: Fingerprint, provider: Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Expected { fingerprint: Some(fingerprint), by_authority: None, provider })
+}
+
+/// Takes any certificate whose key the client proves to hold, or none: it is compared with a fingerprint once it is known with which.
+pub fn any_client(provider: Arc<CryptoProvider>) -> Arc<dyn ClientCertVerifier> {
+    Arc::new(Shown(provider))
+}
+
 #[derive(Debug)]
 struct Shown(Arc<CryptoProvider>);
 
@@ -238,6 +252,8 @@ mod tests {
         let text = of.to_string();
         assert!(text.starts_with("sha-256 ") && text.len() == 8 + 95, "{text}");
         assert_eq!(Fingerprint::parse(text.to_lowercase().as_bytes()), Some(of.clone()));
+        let hex = text["sha-256 ".len()..].replace(':', "");
+        assert_eq!((Fingerprint::sha_256(&hex), Fingerprint::sha_256(&hex[1..])), (Some(of.clone()), None));
         assert!(of.is_of(&certificate) && !of.is_of(&CertificateDer::from(b"others".to_vec())));
         for bad in ["sha-1 AB:CD", "sha-256 AB", &text[..text.len() - 1], &format!("{text}:00"), &format!("{text} x")] {
             assert_eq!(Fingerprint::parse(bad.as_bytes()), None, "{bad}");
