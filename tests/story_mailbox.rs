@@ -1,12 +1,12 @@
-//! Message waiting (RFC 3842): an operator, or a service, says what waits in a user's mailbox, and the user's phones, here SIPp, are told.
-//! (baresip 1.0's module shows it too, but now and then subscribes in a circle without sending anything.)
+//! Message waiting (RFC 3842): an operator, or a service, says what waits in a user's mailbox, and the user's phones, SIPp and Twinkle, are
+//! told. (baresip 1.0's module shows it too, but now and then subscribes in a circle without sending anything.)
 
 mod harness;
 
 use std::time::Duration;
 
 use harness::presence::{SOON, hears, notifies, put, state};
-use harness::{DOMAIN, Server, Setup, Sipp, eventually, header};
+use harness::{DOMAIN, Server, Setup, Sipp, Twinkle, eventually, header};
 
 const SUMMARY: &str = "application/simple-message-summary";
 
@@ -48,4 +48,24 @@ fn phone_is_told_across_kill_9_and_strangers_are_not() {
     }
     assert_eq!(put(&server, "users/nobody/message-summary", "{}"), "404");
     eventually("one watches", SOON, || server.metric("isthmus_presence_subscriptions") == 1.0);
+}
+
+#[test]
+fn twinkle_asks_and_is_told() {
+    let mut server = Setup::with_users(&["alice"]).start();
+    let twinkle = Twinkle::start(&server, "alice");
+    twinkle.wait_for("Messages-Waiting: no");
+    waits(&server, "alice", r#"{"messages": {"voice-message": {"new": 2, "old": 1, "urgent_new": 1}}}"#);
+    twinkle.wait_for("Voice-Message: 2/1 (1/0)");
+    server.restart();
+    waits(&server, "alice", r#"{"messages": {"voice-message": {"old": 3}}}"#);
+    twinkle.wait_for("Voice-Message: 0/3 (0/0)");
+    // It reads them: it refuses what it does not.
+    let answers = || {
+        let log = twinkle.log();
+        let answers = log.split("---").filter(|m| m.contains(" NOTIFY") && m.contains("Server: Twinkle"));
+        answers.map(|m| m.contains("SIP/2.0 200 OK")).collect::<Vec<_>>()
+    };
+    eventually("it answers each", SOON, || answers().len() >= 4);
+    assert!(answers().into_iter().all(|is_good| is_good), "{}", twinkle.log());
 }

@@ -35,6 +35,7 @@ pub mod sipp;
 pub mod sms;
 pub mod stunnel;
 pub mod tls;
+pub mod twinkle;
 pub mod wap;
 pub mod xcap;
 
@@ -48,6 +49,7 @@ pub use process::Process;
 pub use raw::Peer;
 pub use server::{DOMAIN, PASSWORD, Server, Setup, Subject};
 pub use sipp::{Outcome, Sipp, bind, header};
+pub use twinkle::Twinkle;
 
 /// Polls until `fact` holds. The limit is generous: it decides between "slow machine" and "never".
 pub fn eventually(what: &str, limit: Duration, mut fact: impl FnMut() -> bool) {
