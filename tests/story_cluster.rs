@@ -153,7 +153,7 @@ fn subscription_is_refreshed_told_and_ended_at_the_other_node() {
     let Cluster { a, b, nats: _nats, _postgres } = started();
     let sipp = Sipp::new(&a, "watch_moves", a.ports.next()).set("USER", "alice").users(&["bob"]);
     let sipp = sipp.set("EVENT", "presence").set("ACCEPT", "application/pidf+xml").set("OTHER", b.sip);
-    let bob = sipp.set("NOTE", "moved").limit(Duration::from_secs(120)).start();
+    let bob = sipp.set("NOTE", "moved").set("BODY", "").limit(Duration::from_secs(120)).start();
     watched(&b, 1.0);
     watched(&a, 0.0);
     publishes(&a, "moved");
@@ -390,15 +390,17 @@ fn what_is_imported_at_one_node_takes_effect_at_all() {
 fn node_that_dies_while_it_delivers_is_replaced_and_nothing_is_lost() {
     let Cluster { mut a, mut b, nats: _nats, _postgres } = started();
     keep(&a, "carol", "waits", 3);
-    let phone = Peer::new(b.ports.next());
-    register(&b, "carol", phone.port, 600);
+    let port = b.ports.next();
+    let silent = Sipp::new(&b, "silent", port).set("METHOD", "MESSAGE").set("WAIT", 300_000).start();
+    register(&b, "carol", port, 600);
     // One of them has the right to deliver, and waits for her answer.
-    let first = phone.receive_with("waits 1", Duration::from_secs(20)).expect("the first message");
+    let took = || silent.so_far().received().into_iter().find(|m| m.contains("waits 1")).map(str::to_owned);
+    eventually("the first message", Duration::from_secs(20), || took().is_some());
+    let first = took().unwrap();
     let sender =
         if header(&first, "Via").unwrap().contains(&format!("127.0.0.1:{};", a.sip)) { &mut a } else { &mut b };
     sender.process.kill();
-    let port = phone.port;
-    drop(phone);
+    drop(silent);
     // Its right runs out (40 s), and the other goes on from the message that nobody took.
     let phone = Sipp::new(&b, "take_messages", port).set("CODE", 200).calls(3).limit(Duration::from_secs(180)).start();
     assert_eq!(texts(&phone.succeed(3)), ["waits 1", "waits 2", "waits 3"]);

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::sipp::Running;
-use super::{DOMAIN, Outcome, Server, eventually, header};
+use super::{DOMAIN, Server, eventually, header};
 
 /// What decides between a slow machine and never.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -19,12 +19,8 @@ pub fn document(user: &str, id: &str, basic: &str, more: &str) -> String {
 
 /// The NOTIFYs that a running watcher has heard so far, each once.
 pub fn notifies(running: &Running) -> Vec<String> {
-    let log = std::fs::read(running.base.with_extension("msg")).unwrap_or_default();
-    let text = String::from_utf8_lossy(&log).into_owned();
-    let outcome =
-        Outcome { name: String::new(), counts: Default::default(), ended: None, errors: String::new(), messages: text };
     let mut all: Vec<String> =
-        outcome.received().into_iter().filter(|m| m.starts_with("NOTIFY")).map(str::to_owned).collect();
+        running.so_far().received().into_iter().filter(|m| m.starts_with("NOTIFY")).map(str::to_owned).collect();
     all.dedup_by(|a, b| header(a, "CSeq") == header(b, "CSeq"));
     all
 }

@@ -275,19 +275,18 @@ impl Running {
     /// Waits for its end.
     pub fn finish(mut self) -> Outcome {
         let ended = self.process.wait(self.limit + Duration::from_secs(10));
+        Outcome { ended: ended.and_then(|s| s.code()), ..self.so_far() }
+    }
+
+    /// What has happened until now.
+    pub fn so_far(&self) -> Outcome {
         let read = |suffix: &str| {
             let path =
                 self.base.with_file_name(format!("{}.{suffix}", self.base.file_name().unwrap().to_string_lossy()));
             String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
         };
         let counts = counts(&read("stat"));
-        Outcome {
-            name: self.process.name.clone(),
-            counts,
-            ended: ended.and_then(|s| s.code()),
-            errors: read("err"),
-            messages: read("msg"),
-        }
+        Outcome { name: self.process.name.clone(), counts, ended: None, errors: read("err"), messages: read("msg") }
     }
 
     /// Waits for its end; every one of its `calls` must have gone as the scenario says.
