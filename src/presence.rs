@@ -101,6 +101,7 @@ fn settings(config: &Config, key: [u8; 32]) -> sip_presence::Config {
         subscriptions_per_watcher: presence.subscriptions_per_watcher,
         lists_per_user: presence.lists_per_user,
         lists: presence.lists,
+        list_server: presence.list_server.clone(),
         xcap_root: crate::xcap::root_of(config),
         subscriptions: presence.subscriptions,
         pace: Duration::from_secs(presence.notify_interval.into()),

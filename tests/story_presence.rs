@@ -343,7 +343,12 @@ fn one_subscription_watches_a_whole_list() {
     let alice = list("alice", "watch").set("EVENT", reads).set("ACCEPT", accept).start();
     let first = hears(&alice, "of all of them", |m| m.contains("fullState=\"true\""));
     assert_eq!(header(&first, "Require"), Some("eventlist"));
-    assert!(header(&first, "Content-Type").unwrap().starts_with("multipart/related;boundary="), "{first}");
+    assert!(
+        header(&first, "Content-Type")
+            .unwrap()
+            .starts_with("multipart/related;type=\"application/rlmi+xml\";start=\"<"),
+        "{first}"
+    );
     assert!(first.contains("version=\"0\"") && first.matches("<resource uri=").count() == 4, "{first}");
     // Bob is there, carol is not, dave does not want to be watched, of eve nothing is known here.
     assert_eq!(basic(&first), ["open", "closed"], "{first}");

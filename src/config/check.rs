@@ -258,6 +258,10 @@ impl Config {
         if !(1..=10_000_000).contains(&self.msrp.max_sessions) {
             say("msrp.max_sessions", "must be 1 to 10,000,000".to_owned());
         }
+        if !self.presence.list_server.bytes().all(fit_for_address) {
+            let what = "must be letters, digits, '-', '_' or '.', or empty";
+            found.push(Problem::new("presence.list_server", what.to_owned()));
+        }
         found.extend(self.conference());
         found.extend(self.collisions());
         found
@@ -267,8 +271,7 @@ impl Config {
         let c = &self.conference;
         let mut found = Vec::new();
         let mut say = |key: &str, what: &str| found.push(Problem::new(key, what.to_owned()));
-        let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-        if c.factory.is_empty() || !c.factory.bytes().all(fine) || c.factory.starts_with("chat-") {
+        if c.factory.is_empty() || !c.factory.bytes().all(fit_for_address) || c.factory.starts_with("chat-") {
             say("conference.factory", "must be letters, digits, '-', '_' or '.', and not begin with \"chat-\"");
         }
         if !(1..=1_000_000).contains(&c.max_rooms) {
@@ -330,6 +333,11 @@ pub(super) fn is_host_name(text: &str) -> bool {
             && !l.ends_with('-')
     };
     text.parse::<std::net::IpAddr>().is_ok() || (text.len() <= 253 && text.split('.').all(label))
+}
+
+/// Of a user part that the server gives to one of its own services.
+fn fit_for_address(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"-_.".contains(&b)
 }
 
 #[cfg(test)]

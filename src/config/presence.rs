@@ -28,6 +28,8 @@ pub struct Presence {
     /// Lists of one user, 1 to 10,000.
     pub lists_per_user: usize,
     pub lists: usize,
+    /// User part of the address that takes lists in SUBSCRIBEs (RFC 5367), `sip:<list_server>@<domain>`; empty: there is none.
+    pub list_server: String,
     pub subscriptions: usize,
     /// Members of lists in other domains are watched there.
     pub foreign_members: bool,
@@ -71,6 +73,7 @@ impl Default for Presence {
             subscriptions_per_watcher: 1_000,
             lists_per_user: 100,
             lists: 1_000_000,
+            list_server: "rls".to_owned(),
             subscriptions: 1_000_000,
             foreign_members: true,
             notify_interval: 5,

@@ -60,11 +60,14 @@ impl Xcap {
         }
     }
 
-    /// No user's address, and no list of a document that was stored without a claim.
+    /// No user's address, not the one that takes lists, and no list of a document that was stored without a claim.
     fn is_free_of_others(&self, seat: &Seat, uri: &str) -> bool {
         let Some(Ok(aor)) = uri.strip_prefix("sip:").map(str::parse::<sip_ims::Aor>) else { return true };
-        let list = self.parts.presence.as_ref().and_then(|p| p.lists().list(&aor));
-        self.parts.directory.by_aor(aor.as_str()).is_none() && list.is_none_or(|list| list.owner == seat.owner.aor)
+        let others = self.parts.presence.as_ref().is_some_and(|presence| {
+            let list = presence.lists().list(&aor);
+            presence.takes_lists(&aor) || list.is_some_and(|list| list.owner != seat.owner.aor)
+        });
+        !others && self.parts.directory.by_aor(aor.as_str()).is_none()
     }
 
     /// True: the URI is the document's now.

@@ -97,7 +97,7 @@ pub fn together(letters: &[Letter<'_>], unix: u64) -> Option<Vec<u8>> {
     documents.iter().for_each(|d| writer.part(IMDN_TYPE.as_bytes(), &[], d));
     writer.finish();
     let mut content_type = Vec::new();
-    boundary.write_content_type("mixed", &mut content_type);
+    boundary.write_content_type("mixed", b"", &mut content_type);
     let mut body = Vec::new();
     let mut draft = Draft::new(&mut body);
     draft.address("From", &first.from()?).address("To", &first.to().next()?).imdn();

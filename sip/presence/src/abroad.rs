@@ -42,7 +42,7 @@ impl Presence {
             return Vec::new();
         }
         let stranger = |m: &&Member| m.uri.starts_with("sip:") && self.user_of(m).is_none();
-        let members = following.list.members.iter().filter(stranger);
+        let members = following.members.iter().filter(stranger);
         members.map(|m| (watch.watcher.uri.clone(), m.uri.clone())).collect()
     }
 

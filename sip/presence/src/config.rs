@@ -26,6 +26,8 @@ pub struct Config {
     /// Lists of one user, and of all; what is beyond makes none.
     pub lists_per_user: usize,
     pub lists: usize,
+    /// User part of the address that takes lists in SUBSCRIBEs (RFC 5367); empty: there is none.
+    pub list_server: String,
     /// The XCAP root's URI, with a slash at its end: lists below it are ours.
     pub xcap_root: String,
     /// All together; and members of lists that are watched. Beyond it 503.
@@ -59,6 +61,7 @@ impl Default for Config {
             subscriptions_per_watcher: 1_000,
             lists_per_user: 100,
             lists: 1_000_000,
+            list_server: "rls".into(),
             xcap_root: String::new(),
             subscriptions: 1_000_000,
             pace: Duration::from_secs(5),

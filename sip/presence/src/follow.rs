@@ -18,7 +18,7 @@ use crate::presentity::{Presentity, View};
 use crate::rlmi::{Seen, State};
 use crate::rules::{Handling, Watcher};
 use crate::server::{Presence, seen};
-use crate::watch::{Following, Package, Watch};
+use crate::watch::{Package, Watch};
 use crate::work::Ready;
 
 /// Which lists follow a user: how many watches of each.
@@ -45,8 +45,7 @@ impl Followers {
 impl Presence {
     /// What a watcher of this URI watches, when it stands for a list.
     pub(crate) fn package_of_list(&self, uri: &Aor) -> Option<Package> {
-        let list = self.lists.list(uri)?;
-        Some(Package::List(Box::new(Following { list, told: HashMap::new(), before: HashMap::new() })))
+        self.lists.list(uri).map(|list| Package::of_list(uri, &list))
     }
 
     pub(crate) fn follow_members(&self, list: &Aor, watch: &Watch) {
@@ -81,7 +80,7 @@ impl Presence {
     /// The members of a watch's list that are users of ours.
     fn users_of(&self, watch: &Watch) -> Vec<Aor> {
         let Package::List(following) = &watch.package else { return Vec::new() };
-        following.list.members.iter().filter_map(|m| self.user_of(m)).collect()
+        following.members.iter().filter_map(|m| self.user_of(m)).collect()
     }
 
     pub(crate) fn user_of(&self, member: &Member) -> Option<Aor> {
@@ -109,19 +108,16 @@ impl Presence {
 
     /// A list has other members now, or none: those who watch it are told.
     pub(crate) fn relist(&self, uri: &Aor) {
-        let list = self.lists.list(uri);
+        let members = self.lists.list(uri).map_or_else(|| Arc::from([]), |list| list.members.clone());
         let mut shard = self.shard(uri.as_str());
         let Some((p, _)) = shard.get(uri.as_str()) else { return };
         for (_, watch) in p.awake() {
+            if !matches!(&watch.package, Package::List(following) if !following.contained) {
+                continue;
+            }
             self.leave_members(uri, watch);
             if let Package::List(following) = &mut watch.package {
-                match &list {
-                    Some(list) => following.list = list.clone(),
-                    None => {
-                        following.list =
-                            Arc::new(crate::lists::List { members: Vec::new(), ..(*following.list).clone() })
-                    }
-                }
+                following.members = members.clone();
             }
             self.follow_members(uri, watch);
         }
@@ -145,15 +141,15 @@ impl Presence {
             shard.get(list.as_str()).and_then(|(p, _)| {
                 let watch = self.watch(list, p, number)?;
                 let Package::List(following) = &watch.package else { return None };
-                Some((following.list.clone(), watch.watcher.clone()))
+                Some((following.members.clone(), watch.watcher.clone()))
             })
         };
         let Some((members, watcher)) = found else { return };
-        let states: Vec<Seen> = members.members.iter().map(|m| self.state_of(m, &watcher, unix)).collect();
+        let states: Vec<Seen> = members.iter().map(|m| self.state_of(m, &watcher, unix)).collect();
         let mut shard = self.shard(list.as_str());
         let Some((p, _)) = shard.get(list.as_str()) else { return };
         let Some(watch) = self.watch(list, p, number) else { return };
-        let (states, made_of) = watch.filtered_members(list.as_str(), states);
+        let (states, made_of) = watch.filtered_members(states);
         if let Some(hurry) = changed {
             if watch.list_news(&states).is_empty() && !watch.has_lost(&states) {
                 return;
@@ -181,7 +177,7 @@ impl Presence {
         ready: &mut Vec<Ready>,
     ) {
         let domain = self.parts.home.domain();
-        let bytes = self.watch(list, p, number).and_then(|w| w.notify_list(now, list.as_str(), domain, states));
+        let bytes = self.watch(list, p, number).and_then(|w| w.notify_list(now, domain, states));
         self.hand_over(list, p, number, bytes, ready);
     }
 

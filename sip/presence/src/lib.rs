@@ -24,6 +24,7 @@ pub mod transform;
 mod abroad;
 mod book;
 mod config;
+mod contained;
 mod counts;
 mod fold;
 mod follow;

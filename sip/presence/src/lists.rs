@@ -35,7 +35,7 @@ const MAX_REFERENCES: usize = 200;
 pub struct List {
     /// Who made it, and may watch it.
     pub owner: Aor,
-    pub members: Vec<Member>,
+    pub members: Arc<[Member]>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -338,7 +338,7 @@ impl Shelf {
         for (uri, source) in
             documents.values().flat_map(|l| if let Lists::Services(s) = l { s.as_slice() } else { &[] })
         {
-            let members = trail.members_of(source);
+            let members = trail.members_of(source).into();
             // Whoever has a URI first keeps it.
             if !inner.services.contains_key(uri) {
                 if made >= self.per_user || inner.services.len() >= self.all {

@@ -28,6 +28,8 @@ pub const OMA_COMMON_POLICY: &str = "urn:oma:xml:xdm:common-policy";
 pub const PIDF_TYPE: &[u8] = b"application/pidf+xml";
 pub const PIDF_DIFF_TYPE: &[u8] = b"application/pidf-diff+xml";
 pub const SIMPLE_FILTER_TYPE: &[u8] = b"application/simple-filter+xml";
+/// Of a SUBSCRIBE to the address that takes lists.
+pub const LIST_FORMATS: &[u8] = b"application/resource-lists+xml, application/simple-filter+xml";
 pub const RLMI_TYPE: &[u8] = b"application/rlmi+xml";
 pub const SUMMARY_TYPE: &[u8] = b"application/simple-message-summary";
 pub const WATCHERINFO_TYPE: &[u8] = b"application/watcherinfo+xml";

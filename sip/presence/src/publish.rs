@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::counts::add;
 use crate::document::Published;
 use crate::presentity::Publication;
-use crate::reply::No;
+use crate::reply::{No, supported};
 use crate::rows;
 use crate::server::Presence;
 
@@ -60,6 +60,7 @@ impl Presence {
         if !allowed {
             return Err(No::Status(403));
         }
+        supported(message)?;
         let wish = self.wish(message)?;
         let handset = self.sender(aor.as_str(), request, step.unix);
         let mut shard = self.shard(aor.as_str());
@@ -152,7 +153,7 @@ impl Presence {
                     return Err(No::MediaType);
                 }
                 if message.value(HeaderName::ContentEncoding).is_some_and(|e| !e.eq_ignore_ascii_case(b"identity")) {
-                    return Err(No::MediaType);
+                    return Err(No::Encoded);
                 }
                 if body.len() > self.config.max_document {
                     return Err(No::Status(413));

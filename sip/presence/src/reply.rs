@@ -1,10 +1,10 @@
 //! Answers that are no.
 
 use sip_ims::service::{Request, Step};
-use sip_proto::HeaderName;
 use sip_proto::build::Writer;
+use sip_proto::{HeaderName, Message, validate};
 
-use crate::names::{PIDF_TYPE, SIMPLE_FILTER_TYPE};
+use crate::names::PIDF_TYPE;
 
 /// Why a PUBLISH or SUBSCRIBE is not granted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,8 +20,12 @@ pub enum No {
     TooBrief(u32),
     /// 421: a list, for one who does not read lists (RFC 4662 §4.1).
     ExtensionRequired,
-    /// 415: the body of a SUBSCRIBE is no filter.
-    OtherBody,
+    /// 415: a body of another format than those that a SUBSCRIBE may have.
+    OtherBody(&'static [u8]),
+    /// 415: a body that is packed.
+    Encoded,
+    /// 420: Require has what is not supported.
+    BadExtension(Vec<u8>),
     /// 488: filters that are none, and why (RFC 4660 §5.4).
     Filters(String),
     /// 489.
@@ -36,8 +40,19 @@ pub enum No {
 
 /// Seconds until it makes sense to try a busy server again.
 const RETRY_AFTER: u64 = 5;
+/// The extensions that may be demanded of us.
+const EXTENSIONS: [&str; 2] = ["eventlist", "recipient-list-subscribe"];
 /// The packages served here.
 pub const PACKAGES: &[u8] = b"presence, presence.winfo, message-summary";
+
+/// Whether all that a request demands is supported (RFC 3261 §8.2.2.3).
+pub fn supported(message: &Message<'_>) -> Result<(), No> {
+    validate::extensions(message, HeaderName::Require, &EXTENSIONS).map_err(|bad| {
+        let mut unsupported = Vec::new();
+        bad.write_unsupported(&mut unsupported);
+        No::BadExtension(unsupported)
+    })
+}
 
 impl No {
     pub fn status(&self) -> u16 {
@@ -45,7 +60,8 @@ impl No {
             No::Status(status) => *status,
             No::Because(_) => 400,
             No::TooMany => 403,
-            No::MediaType | No::OtherBody => 415,
+            No::MediaType | No::OtherBody(_) | No::Encoded => 415,
+            No::BadExtension(_) => 420,
             No::Filters(_) => 488,
             No::NotAcceptable(_) => 406,
             No::TooBrief(_) => 423,
@@ -59,7 +75,9 @@ impl No {
     pub fn write(&self, w: &mut Writer<'_>) {
         match self {
             No::MediaType => w.text(HeaderName::Accept, PIDF_TYPE),
-            No::OtherBody => w.text(HeaderName::Accept, SIMPLE_FILTER_TYPE),
+            No::OtherBody(taken) => w.text(HeaderName::Accept, taken),
+            No::Encoded => w.text(HeaderName::AcceptEncoding, b"identity"),
+            No::BadExtension(unsupported) => w.text(HeaderName::Unsupported, unsupported),
             No::Filters(why) => w.header(HeaderName::Warning, |out| {
                 out.extend_from_slice(b"399 presence \"");
                 // Ours are plain; what is quoted of others must not end the quotes.

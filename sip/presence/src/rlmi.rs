@@ -47,8 +47,29 @@ impl Seen {
     }
 }
 
-/// Appends the body, and gives its Content-Type. `full`: `members` are all there are.
-pub fn write(list: &str, domain: &str, version: u32, full: bool, members: &[&Seen], out: &mut Vec<u8>) -> Vec<u8> {
+/// How a list's watcher wants its NOTIFYs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dialect {
+    Standard,
+    /// Linphone 5 compares octet by octet: Event with `Presence`, and the header `Content-Id`, spelt so, with `cid`, without the angle
+    /// brackets that RFC 2045 §7 has.
+    Linphone,
+}
+
+/// A list as it is told.
+pub struct Update<'a> {
+    /// Without scheme.
+    pub list: &'a str,
+    pub domain: &'a str,
+    pub version: u32,
+    /// The members are all there are.
+    pub full: bool,
+    pub dialect: Dialect,
+}
+
+/// Appends the body, and gives its Content-Type.
+pub fn write(update: &Update<'_>, members: &[&Seen], out: &mut Vec<u8>) -> Vec<u8> {
+    let Update { list, domain, version, full, dialect } = *update;
     let cid = |n: usize| format!("{version}-{n}@{domain}");
     let mut root = Vec::with_capacity(256 + 160 * members.len());
     Writer::document(&mut root, "list", |l| {
@@ -93,14 +114,21 @@ pub fn write(list: &str, domain: &str, version: u32, full: bool, members: &[&See
     let boundary = Boundary::choose(u64::from(version), &bodies);
     let start = format!("root-{version}@{domain}");
     let mut content_type = Vec::with_capacity(128);
-    boundary.write_content_type("related", &mut content_type);
-    content_type.extend_from_slice(format!(";type=\"application/rlmi+xml\";start=\"<{start}>\"").as_bytes());
+    let root_is = format!(";type=\"application/rlmi+xml\";start=\"<{start}>\"");
+    boundary.write_content_type("related", root_is.as_bytes(), &mut content_type);
     let mut multipart = Multipart::new(boundary, out);
-    let id = |id: String| format!("<{id}>").into_bytes();
+    let id = |id: String| match dialect {
+        Dialect::Standard => ("Content-ID", format!("<{id}>").into_bytes()),
+        Dialect::Linphone => ("Content-Id", id.into_bytes()),
+    };
     let binary: (&str, &[u8]) = ("Content-Transfer-Encoding", b"binary");
-    multipart.part(RLMI_TYPE, &[binary, ("Content-ID", &id(start))], &root);
+    let mut part = |media_type, name: String, body: &[u8]| {
+        let (header, id) = id(name);
+        multipart.part(media_type, &[binary, (header, &id)], body);
+    };
+    part(RLMI_TYPE, start, &root);
     for (n, view) in views {
-        multipart.part(PIDF_TYPE, &[binary, ("Content-ID", &id(cid(n)))], &view.body);
+        part(PIDF_TYPE, cid(n), &view.body);
     }
     multipart.finish();
     content_type
@@ -121,7 +149,8 @@ mod tests {
         let members =
             [seen("sip:a@h", State::Active(view)), seen("sip:b@h", State::Pending), seen("sip:c@x", State::Unknown)];
         let mut body = Vec::new();
-        let content_type = write("list@h", "h", 3, true, &members.iter().collect::<Vec<_>>(), &mut body);
+        let update = Update { list: "list@h", domain: "h", version: 3, full: true, dialect: Dialect::Standard };
+        let content_type = write(&update, &members.iter().collect::<Vec<_>>(), &mut body);
         let media = MediaType::parse(&content_type).unwrap();
         assert!(media.is("multipart/related"));
         let parts = multipart::parts(&media, &body).unwrap();

@@ -9,18 +9,26 @@ use sip_proto::{Hop, Transport};
 
 use crate::document::Published;
 use crate::filters::Asked;
+use crate::lists::Member;
 use crate::presentity::{Handset, Publication};
+use crate::rlmi::Dialect;
 use crate::rules::Watcher;
-use crate::watch::{DialogKey, Package, Watch};
+use crate::watch::{DialogKey, Following, Package, Watch};
 use crate::winfo::Untold;
 
 const VERSION: u8 = 1;
+
+/// Beside the kind of a subscription.
+const ANONYMOUS: u8 = 2;
+const FILTERS: u8 = 16;
+const CONTAINED: u8 = 32;
+const LINPHONE: u8 = 64;
 
 /// A subscription as its row has it.
 #[derive(Debug)]
 pub struct Kept {
     pub key: DialogKey,
-    /// `None`: a list, which is looked up anew.
+    /// `None`: a stored list, which is looked up anew.
     pub package: Option<Package>,
     pub dialog: Dialog,
     pub watcher: Arc<Watcher>,
@@ -69,7 +77,14 @@ pub fn write_watch(watch: &Watch, out: &mut Vec<u8>) {
         Package::List(_) => 5,
         Package::Summary => 8,
     };
-    out.push(kind | u8::from(watch.watcher.anonymous) << 1 | u8::from(watch.filters.is_some()) << 4);
+    let contained = match &watch.package {
+        Package::List(following) if following.contained => Some(following),
+        _ => None,
+    };
+    let linphone = contained.is_some_and(|following| following.dialect == Dialect::Linphone);
+    let flags = [(ANONYMOUS, watch.watcher.anonymous), (FILTERS, watch.filters.is_some())];
+    let flags = flags.into_iter().chain([(CONTAINED, contained.is_some()), (LINPHONE, linphone)]);
+    out.push(flags.fold(kind, |all, (flag, on)| if on { all | flag } else { all }));
     out.extend_from_slice(&watch.reserved.to_le_bytes());
     out.extend_from_slice(&watch.since.to_le_bytes());
     out.push(watch.hop.transport() as u8);
@@ -82,6 +97,14 @@ pub fn write_watch(watch: &Watch, out: &mut Vec<u8>) {
         let mut bodies = Vec::new();
         asked.write_row(&mut bodies);
         text(&bodies, out);
+    }
+    if let Some(following) = contained {
+        text(following.uri.as_str().as_bytes(), out);
+        out.extend_from_slice(&(following.members.len() as u16).to_le_bytes());
+        for Member { uri, name } in &*following.members {
+            text(uri.as_bytes(), out);
+            text(name.as_deref().unwrap_or_default().as_bytes(), out);
+        }
     }
     watch.dialog.write_row(out);
 }
@@ -103,19 +126,21 @@ pub fn read_watch(row: &StateRow<'_>) -> Option<Kept> {
     let hop = (!transport.is_reliable()).then_some(Hop::Address { transport, remote });
     let uri = Arc::from(fields.utf8()?);
     let number = Some(fields.utf8()?).filter(|n| !n.is_empty()).map(Box::from);
-    let watcher = Arc::new(Watcher { uri, number, anonymous: flags & 2 != 0 });
+    let watcher = Arc::new(Watcher { uri, number, anonymous: flags & ANONYMOUS != 0 });
     let (event, contact) = (fields.text()?.into(), fields.text()?.into());
-    let filters = match flags & 16 {
+    let filters = match flags & FILTERS {
         0 => None,
         _ => Some(Arc::new(Asked::from_row(fields.text()?)?)),
     };
+    let dialect = if flags & LINPHONE == 0 { Dialect::Standard } else { Dialect::Linphone };
+    let contained = if flags & CONTAINED == 0 { None } else { Some(Following { dialect, ..fields.list()? }) };
     let dialog = Dialog::from_row(fields.0)?;
-    let package = match flags & !(2 | 16) {
+    let package = match flags & !(ANONYMOUS | FILTERS | CONTAINED | LINPHONE) {
         0 => Some(Package::Presence),
         4 => Some(Package::Partial(None)),
         8 => Some(Package::Summary),
         1 => Some(Package::Winfo(Box::new(Untold::new()))),
-        5 => None,
+        5 => contained.map(|following| Package::List(Box::new(following))),
         _ => return None,
     };
     Some(Kept { key, package, dialog, watcher, hop, contact, event, reserved, since, filters })
@@ -154,6 +179,17 @@ impl<'a> Fields<'a> {
         let (text, rest) = self.0.split_at_checked(usize::from(length))?;
         self.0 = rest;
         Some(text)
+    }
+
+    /// A list that came with its subscription.
+    fn list(&mut self) -> Option<Following> {
+        let uri = self.utf8()?.parse().ok()?;
+        let mut members = Vec::new();
+        for _ in 0..u16::from_le_bytes(self.array()?) {
+            let (uri, name) = (self.utf8()?.into(), self.utf8()?);
+            members.push(Member { uri, name: Some(name).filter(|n| !n.is_empty()).map(Box::from) });
+        }
+        Some(Following { contained: true, ..Following::of(uri, members.into()) })
     }
 
     fn utf8(&mut self) -> Option<&'a str> {

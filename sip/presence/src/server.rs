@@ -429,6 +429,7 @@ impl Service for Presence {
         match request.message.method() {
             Method::Publish => self.publish(step, request),
             Method::Subscribe => self.subscribe(step, request),
+            Method::Options if self.tell_capabilities(step, request) => Verdict::Taken,
             _ => Verdict::Pass,
         }
     }

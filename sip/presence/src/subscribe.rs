@@ -9,16 +9,17 @@ use sip_ims::notify::{accepts, asks_for, contact};
 use sip_ims::ports::{StateChange, StateRow, StoreError};
 use sip_ims::service::{Caller, Request, Step, Transaction, Verdict};
 use sip_proto::dialog::Dialog;
-use sip_proto::headers::{Event, MediaType, delta_seconds, has_token};
+use sip_proto::headers::{Event, delta_seconds, has_token};
 use sip_proto::subscription::{EndReason, Notifier, NotifierEvent, Rates};
 use sip_proto::{Flow, HeaderName, Hop, Message, derived, edit};
 
+use crate::contained::Bodies;
 use crate::counts::add;
 use crate::filters::Asked;
 use crate::mailbox;
-use crate::names::{PIDF_DIFF_TYPE, PIDF_TYPE, SUMMARY_TYPE, WATCHERINFO_TYPE};
+use crate::names::{LIST_FORMATS, PIDF_DIFF_TYPE, PIDF_TYPE, SIMPLE_FILTER_TYPE, SUMMARY_TYPE, WATCHERINFO_TYPE};
 use crate::presentity::Presentity;
-use crate::reply::No;
+use crate::reply::{No, supported};
 use crate::rows;
 use crate::rules::{Decision, Handling};
 use crate::server::{Presence, seen};
@@ -57,13 +58,17 @@ struct Finish {
     first: bool,
 }
 
-/// The filters that a body asks for (RFC 4660 §5.2).
-fn filters(message: &Message<'_>, before: Option<&Asked>) -> Result<Option<Arc<Asked>>, No> {
-    let media = message.value(HeaderName::ContentType).and_then(MediaType::parse);
-    if !media.is_some_and(|m| m.is("application/simple-filter+xml")) {
-        return Err(No::OtherBody);
+/// The formats of bodies in SUBSCRIBEs; of mailboxes' state there are no filters.
+fn formats(kind: Kind) -> &'static [u8] {
+    match kind {
+        Kind::Presence | Kind::Winfo => SIMPLE_FILTER_TYPE,
+        Kind::Summary => b"",
     }
-    let asked = Asked::after(before, message.body()).map_err(|why| No::Filters(why.to_string()))?;
+}
+
+/// What filters that are asked for make of those before.
+fn filters(body: &[u8], before: Option<&Asked>) -> Result<Option<Arc<Asked>>, No> {
+    let asked = Asked::after(before, body).map_err(|why| No::Filters(why.to_string()))?;
     Ok(asked.map(Arc::new))
 }
 
@@ -103,12 +108,15 @@ impl Presence {
 
     fn try_subscribe(&self, step: &mut Step<'_>, request: &Request<'_>, aor: &Aor, kind: Kind) -> Result<(), No> {
         let (message, flow) = (request.message, request.flow);
+        let contained = kind == Kind::Presence && self.takes_lists(aor);
         // A user's address is the user's, whatever documents say.
-        let list = self.package_of_list(aor).filter(|_| kind == Kind::Presence && request.profile.is_none());
-        if list.is_none() && request.profile.is_none() && !self.config.open {
+        let stored = self.lists.list(aor).filter(|_| !contained && kind == Kind::Presence && request.profile.is_none());
+        let is_list = contained || stored.is_some();
+        if !is_list && request.profile.is_none() && !self.config.open {
             return Err(No::Status(404));
         }
-        if list.is_some() && !has_token(message, HeaderName::Supported, "eventlist") {
+        supported(message)?;
+        if is_list && !has_token(message, HeaderName::Supported, "eventlist") {
             return Err(No::ExtensionRequired);
         }
         let media_type = match kind {
@@ -120,27 +128,24 @@ impl Presence {
             return Err(No::NotAcceptable(media_type));
         }
         let seconds = self.granted(message)?;
-        let filters = match message.body().is_empty() {
-            true => None,
-            // Of mailboxes there are none.
-            false if kind == Kind::Summary => return Err(No::OtherBody),
-            false => filters(message, None)?,
-        };
+        let bodies = Bodies::of(message, if contained { LIST_FORMATS } else { formats(kind) })?;
+        let filters = bodies.filters.map_or(Ok(None), |body| filters(body, None))?;
         let watcher = self.watcher(request);
-        let own_list = list.as_ref().and_then(|l| if let Package::List(f) = l { Some(&f.list.owner) } else { None });
-        let decision = match kind {
+        let is = |owner: &Aor| watcher.uri.strip_prefix("sip:") == Some(owner.as_str());
+        let only_if = |allowed| {
+            let handling = if allowed { Handling::Allow } else { Handling::Block };
+            Decision { handling, permissions: None }
+        };
+        let decision = match (kind, &stored) {
             // RFC 4662 §4.4: who made it.
-            _ if own_list.is_some() => {
-                let own = watcher.uri.strip_prefix("sip:") == own_list.map(Aor::as_str);
-                Decision { handling: if own { Handling::Allow } else { Handling::Block }, permissions: None }
-            }
-            Kind::Presence => self.decide(aor, &watcher, step.unix),
+            (_, Some(list)) => only_if(is(&list.owner)),
+            // RFC 5363 §5: nobody who has not proved who it is.
+            _ if contained => only_if(!matches!(request.caller, Caller::Foreign) || self.config.open),
+            (Kind::Presence, None) => self.decide(aor, &watcher, step.unix),
             // RFC 3857 §4.6, RFC 3842 §3.7: only the user itself, and nodes of the core.
-            Kind::Winfo | Kind::Summary => {
-                let own = watcher.uri.strip_prefix("sip:") == Some(aor.as_str());
-                let allowed =
-                    own || matches!(request.caller, Caller::Trusted) || kind == Kind::Summary && self.config.open;
-                Decision { handling: if allowed { Handling::Allow } else { Handling::Block }, permissions: None }
+            (Kind::Winfo | Kind::Summary, None) => {
+                let trusted = matches!(request.caller, Caller::Trusted);
+                only_if(is(aor) || trusted || kind == Kind::Summary && self.config.open)
             }
         };
         if decision.handling == Handling::Block {
@@ -157,18 +162,20 @@ impl Presence {
         let mut dialog = Dialog::uas(message, &tag).map_err(|error| No::Because(error.to_string()))?;
         dialog.responded(message, 200);
         let key = self.dialog_key(message);
+        let partial = asks_for(message, PIDF_DIFF_TYPE);
+        let (place, package) = match (kind, &stored) {
+            _ if contained => self.contained(aor, message, bodies.list)?,
+            (_, Some(list)) => (aor.clone(), Package::of_list(aor, list)),
+            (Kind::Winfo, None) => (aor.clone(), Package::Winfo(Box::new(Untold::new()))),
+            (Kind::Summary, None) => (aor.clone(), Package::Summary),
+            (Kind::Presence, None) if partial => (aor.clone(), Package::Partial(None)),
+            (Kind::Presence, None) => (aor.clone(), Package::Presence),
+        };
         let authorised = decision.handling != Handling::Confirm;
         let (notifier, rates) = self.notifier(step.now, seconds, authorised, kind, event);
-        let partial = asks_for(message, PIDF_DIFF_TYPE);
         let watch = Watch {
             key,
-            package: match (list, kind) {
-                (Some(list), _) => list,
-                (None, Kind::Winfo) => Package::Winfo(Box::new(Untold::new())),
-                (None, Kind::Summary) => Package::Summary,
-                (None, Kind::Presence) if partial => Package::Partial(None),
-                (None, Kind::Presence) => Package::Presence,
-            },
+            package,
             rates,
             watcher: Arc::new(watcher),
             dialog,
@@ -187,12 +194,13 @@ impl Presence {
             fetch: seconds == 0,
             rejected: false,
         };
-        let mut shard = self.shard(aor.as_str());
+        let mut shard = self.shard(place.as_str());
         let result = {
-            let (p, mut calendar) = shard.entry(aor);
-            self.enter(step, request, aor, p, watch, seconds).map(|due| Presence::expect(&mut calendar, aor, p, due))
+            let (p, mut calendar) = shard.entry(&place);
+            let entered = self.enter(step, request, &place, p, watch, seconds);
+            entered.map(|due| Presence::expect(&mut calendar, &place, p, due))
         };
-        shard.tidy(aor.as_str());
+        shard.tidy(place.as_str());
         result
     }
 
@@ -249,6 +257,7 @@ impl Presence {
         number: u64,
     ) -> Result<(), No> {
         let seconds = self.granted(message)?;
+        supported(message)?;
         let mut shard = self.shard(aor.as_str());
         let (p, mut calendar) = shard.get(aor.as_str()).ok_or(No::Status(481))?;
         let watch = self.watch(aor, p, number).ok_or(No::Status(481))?;
@@ -256,11 +265,8 @@ impl Presence {
         if to != Some(watch.dialog.id().local_tag) || watch.notifier.is_terminated() {
             return Err(No::Status(481));
         }
-        if !message.body().is_empty() {
-            if watch.kind() == Kind::Summary {
-                return Err(No::OtherBody);
-            }
-            watch.filters = filters(message, watch.filters.as_deref())?;
+        if let Some(body) = Bodies::of(message, formats(watch.kind()))?.filters {
+            watch.filters = filters(body, watch.filters.as_deref())?;
             watch.before = None;
         }
         watch.dialog.receive(message).map_err(|_| No::Status(500))?;

@@ -70,14 +70,14 @@ impl Presence {
     pub(crate) fn take_later(&self, step: &mut Step<'_>, request: &Request<'_>) -> Result<(), No> {
         let message = request.message;
         let to = message.value(HeaderName::To).and_then(NameAddr::parse).and_then(|n| n.uri());
-        let owner = to.and_then(|uri| self.parts.home.aor(&uri));
+        let key = self.dialog_key(message);
+        let owner = to.and_then(|uri| self.parts.home.aor(&uri)).and_then(|aor| self.place_of(aor, key));
         let (Some(wake), Some(owner)) = (self.takeover.wake.get(), owner) else { return Err(No::Status(481)) };
         let mut waiting = self.takeover.waiting.lock();
         if waiting.len() >= MAX_WAITING {
             return Err(No::Busy);
         }
         let transaction = step.defer(request).map_err(|_full| No::Busy)?;
-        let key = self.dialog_key(message);
         let one = Waiting { key, transaction, flow: *request.flow, bytes: message.bytes().to_vec() };
         waiting.entry(owner.clone()).or_default().push(one);
         drop(waiting);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sip_ims::Aor;
 use sip_ims::notify::write_notify;
 use sip_proto::dialog::Dialog;
 use sip_proto::headers::Event;
@@ -11,11 +12,11 @@ use sip_proto::subscription::{Notifier, Rates};
 use sip_proto::{HeaderName, Hop};
 
 use crate::filters::{Asked, Target};
-use crate::lists::List;
+use crate::lists::{List, Member};
 use crate::names::{PIDF_DIFF_TYPE, PIDF_TYPE, SUMMARY_TYPE, WATCHERINFO_TYPE};
 use crate::partial;
 use crate::presentity::View;
-use crate::rlmi::{self, Seen as Member, State};
+use crate::rlmi::{self, Dialect, Seen as Told, State};
 use crate::rules::{Permissions, Watcher};
 use crate::subscribe::Kind;
 use crate::winfo::{self, Untold};
@@ -52,11 +53,37 @@ pub enum Package {
 /// What the watcher of a list follows, and what it was told.
 #[derive(Clone, Debug)]
 pub struct Following {
-    pub list: Arc<List>,
+    /// Of the list, as its watcher knows it.
+    pub uri: Aor,
+    pub members: Arc<[Member]>,
+    /// The list came with the subscription, and ends with it.
+    pub contained: bool,
+    pub dialect: Dialect,
     /// By URI: the mark of the state that was told last.
     pub told: HashMap<Box<str>, u64>,
     /// With filters: by URI, the document that was told last, before any filter.
     pub before: HashMap<Box<str>, Arc<View>>,
+}
+
+impl Package {
+    /// A stored list.
+    pub fn of_list(uri: &Aor, list: &List) -> Package {
+        Package::List(Box::new(Following::of(uri.clone(), list.members.clone())))
+    }
+}
+
+impl Following {
+    /// A list whose watcher has been told nothing yet.
+    pub fn of(uri: Aor, members: Arc<[Member]>) -> Following {
+        Following {
+            uri,
+            members,
+            contained: false,
+            dialect: Dialect::Standard,
+            told: HashMap::new(),
+            before: HashMap::new(),
+        }
+    }
 }
 
 /// How much an active watcher sees.
@@ -150,10 +177,10 @@ impl Watch {
     }
 
     /// The states of a list's members as its filters let them be told, and what they were made of.
-    pub fn filtered_members(&self, list: &str, mut states: Vec<Member>) -> (Vec<Member>, HashMap<Box<str>, Arc<View>>) {
+    pub fn filtered_members(&self, mut states: Vec<Told>) -> (Vec<Told>, HashMap<Box<str>, Arc<View>>) {
         let mut made_of = HashMap::new();
         let (Some(asked), Package::List(following)) = (&self.filters, &self.package) else { return (states, made_of) };
-        let list = format!("sip:{list}");
+        let list = format!("sip:{}", following.uri);
         for state in &mut states {
             let State::Active(view) = &mut state.state else { continue };
             let target = Target { requested: &list, uri: &state.uri };
@@ -210,13 +237,13 @@ impl Watch {
     }
 
     /// The members of its list whose state its watcher does not know.
-    pub fn list_news<'s>(&self, states: &'s [Member]) -> Vec<&'s Member> {
+    pub fn list_news<'s>(&self, states: &'s [Told]) -> Vec<&'s Told> {
         let Package::List(following) = &self.package else { return Vec::new() };
         states.iter().filter(|s| following.told.get(&s.uri) != Some(&s.mark())).collect()
     }
 
     /// Whether its watcher was told of a member that is none any more.
-    pub fn has_lost(&self, states: &[Member]) -> bool {
+    pub fn has_lost(&self, states: &[Told]) -> bool {
         let Package::List(following) = &self.package else { return false };
         following.told.keys().any(|uri| states.iter().all(|s| s.uri != *uri))
     }
@@ -225,18 +252,19 @@ impl Watch {
     pub fn notify_list(
         &mut self,
         now: Instant,
-        list: &str,
         domain: &str,
-        (states, made_of): (&[Member], HashMap<Box<str>, Arc<View>>),
+        (states, made_of): (&[Told], HashMap<Box<str>, Arc<View>>),
     ) -> Option<Vec<u8>> {
         let number = self.dialog.local_sequence().unwrap_or(0);
         let (news, lost) = (self.list_news(states), self.has_lost(states));
         let Package::List(following) = &mut self.package else { return None };
         // A member that has left the list is told by its absence.
         let full = self.owed || lost || following.told.is_empty();
-        let members: Vec<&Member> = if full { states.iter().collect() } else { news };
+        let members: Vec<&Told> = if full { states.iter().collect() } else { news };
         let mut body = Vec::with_capacity(512 * (members.len() + 1));
-        let content_type = rlmi::write(list, domain, number, full, &members, &mut body);
+        let (list, dialect) = (following.uri.as_str(), following.dialect);
+        let content_type =
+            rlmi::write(&rlmi::Update { list, domain, version: number, full, dialect }, &members, &mut body);
         following.before = made_of;
         following.told = states.iter().map(|s| (s.uri.clone(), s.mark())).collect();
         self.notify(now, Some((&content_type, &body)))
@@ -257,7 +285,7 @@ impl Watch {
 
     /// Members of the list that it watches.
     pub fn members(&self) -> usize {
-        if let Package::List(following) = &self.package { following.list.members.len() } else { 0 }
+        if let Package::List(following) = &self.package { following.members.len() } else { 0 }
     }
 
     /// Whether its next document has every watcher. A change that is cut out of a partial one would never be heard: who filters gets
@@ -301,20 +329,21 @@ impl Watch {
             self.notifier.set_patience(patience);
         }
         let event = Event::parse(&self.event);
+        let list = if let Package::List(following) = &self.package { Some(following.dialect) } else { None };
         let room = body.map_or(0, |(_, body)| body.len());
         write_notify(&mut self.dialog, room, |w| {
             w.text(HeaderName::Contact, &self.contact);
             w.header(HeaderName::Event, |out| {
                 // The package and the id; the rest was for us.
                 let Some(event) = event else { return };
-                out.extend_from_slice(event.package);
+                out.extend_from_slice(if list == Some(Dialect::Linphone) { b"Presence" } else { event.package });
                 if let Some(id) = event.id() {
                     out.extend_from_slice(b";id=");
                     out.extend_from_slice(id);
                 }
             });
             w.text(HeaderName::SubscriptionState, &state);
-            if matches!(self.package, Package::List(_)) {
+            if list.is_some() {
                 w.text(HeaderName::Require, b"eventlist");
             }
             if let Some((media_type, body)) = body {

@@ -198,9 +198,10 @@ impl Boundary {
         &self.0
     }
 
-    /// Appends the Content-Type of the whole: `multipart/<subtype>;boundary=…`.
-    pub fn write_content_type(&self, subtype: &str, out: &mut Vec<u8>) {
-        for part in [b"multipart/", subtype.as_bytes(), b";boundary=", &self.0] {
+    /// Appends the Content-Type of the whole: `multipart/<subtype><params>;boundary=…`.
+    pub fn write_content_type(&self, subtype: &str, params: &[u8], out: &mut Vec<u8>) {
+        // The boundary at the end: Linphone takes all that follows for a part of it.
+        for part in [b"multipart/", subtype.as_bytes(), params, b";boundary=", &self.0] {
             out.extend_from_slice(part);
         }
     }
@@ -252,7 +253,7 @@ mod tests {
         w.part(b"text/plain", &[], bodies[2]);
         w.finish();
         let mut content_type = Vec::new();
-        boundary.write_content_type("mixed", &mut content_type);
+        boundary.write_content_type("mixed", b"", &mut content_type);
         let content_type = MediaType::parse(&content_type).unwrap();
         let read = parts(&content_type, &out).unwrap();
         assert_eq!(read.iter().map(|p| p.body).collect::<Vec<_>>(), bodies);

@@ -211,7 +211,7 @@ proptest! {
         }
         w.finish();
         let mut content_type = Vec::new();
-        boundary.write_content_type("mixed", &mut content_type);
+        boundary.write_content_type("mixed", b"", &mut content_type);
         let read = multipart::parts(&MediaType::parse(&content_type).unwrap(), &out).unwrap();
         prop_assert_eq!(read.iter().map(|p| p.body).collect::<Vec<_>>(), slices);
     }

@@ -257,7 +257,7 @@ fn body(announcement: &Announcement, filter: &Filter) -> (Option<Vec<u8>>, Vec<u
             let bodies: Vec<&[u8]> = several.iter().map(|(_, body)| &**body).collect();
             let boundary = Boundary::choose(bodies.iter().map(|b| b.len() as u64).sum(), &bodies);
             let (mut kind, mut body) = (Vec::new(), Vec::new());
-            boundary.write_content_type("mixed", &mut kind);
+            boundary.write_content_type("mixed", b"", &mut kind);
             let mut multipart = Multipart::new(boundary, &mut body);
             several.iter().for_each(|(kind, part)| multipart.part(kind, &[], part));
             multipart.finish();
