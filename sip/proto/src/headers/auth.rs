@@ -52,7 +52,7 @@ pub struct Credentials<'a> {
 }
 
 impl<'a> Credentials<'a> {
-    /// `None` for another scheme, broken grammar, a repeated parameter, or when username, realm, nonce or uri is missing.
+    /// `None` for another scheme, broken grammar, a repeated parameter, or when username, realm, uri, or the nonce of a response is missing.
     pub fn parse(value: &'a [u8]) -> Option<Credentials<'a>> {
         Credentials::read(value, None)
     }
@@ -88,8 +88,9 @@ impl<'a> Credentials<'a> {
                 _ => {}
             }
         }
-        // username, realm, nonce, uri; their values may be empty (an IMS client's first REGISTER has an empty nonce).
-        let needed: u16 = 1 << 8 | 1 << 4 | 1 << 5 | u16::from(target.is_none()) << 1;
+        // username, realm, nonce, uri; their values may be empty. An IMS client's first REGISTER has an empty nonce and an empty
+        // response (TS 24.229 §5.1.1.2); some leave the nonce out.
+        let needed = 1 << 8 | 1 << 4 | u16::from(!c.response.is_empty()) << 5 | u16::from(target.is_none()) << 1;
         (seen & needed == needed).then_some(c)
     }
 
@@ -396,11 +397,14 @@ mod tests {
     fn broken_or_foreign_credentials_are_refused() {
         let full = b"Digest username=\"a\",realm=\"r\",nonce=\"\",uri=\"sip:r\",response=\"\"";
         assert!(Credentials::parse(full).is_some());
+        let first = b"Digest username=\"a\",realm=\"r\",uri=\"sip:r\",algorithm=SHA-256,response=\"\"";
+        assert!(Credentials::parse(first).is_some_and(|c| c.nonce.is_empty()));
         for bad in [
             &b"Basic dXNlcjpwYXNz"[..],
             b"Digest",
             b"Digestusername=\"a\"",
             b"Digest username=\"a\",realm=\"r\",nonce=\"n\"",
+            b"Digest username=\"a\",realm=\"r\",uri=\"sip:r\",response=\"0\"",
             b"Digest username=\"a\",username=\"b\",realm=\"r\",nonce=\"\",uri=\"u\"",
             b"Digest username=\"a,realm=\"r\",nonce=\"\",uri=\"u\"",
             b"Digest username=\"a\"b,realm=\"r\",nonce=\"\",uri=\"u\"",
