@@ -186,14 +186,20 @@ pub fn restore(response: &Message<'_>, request: &Message<'_>, source: SocketAddr
     if request.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some()) {
         put_back(HeaderName::To);
     }
-    // Nobody takes away other people's Via but who hides them.
-    if response.list(HeaderName::Via).nth(1).is_none() {
-        restore_path(response, request, source, edits);
+    if restore_vias(response, request, source, edits)
+        // Whoever answers copies what it got (RFC 3261 §12.1.1); those before us come after us.
+        && let Some(last) = response.lines(HeaderName::RecordRoute).last()
+    {
+        edits.insert(last.line().end, |t| request.lines(HeaderName::RecordRoute).for_each(|l| whole(request, l, t)));
     }
 }
 
-fn restore_path(response: &Message<'_>, request: &Message<'_>, source: SocketAddr, edits: &mut Edits) {
-    let whole = |t: &mut Vec<u8>, line: &HeaderLine| t.extend_from_slice(&request.bytes()[line.line()]);
+/// Gives a response that has the Via of the one who sent the request on, and no other, those that stood in the request: they were
+/// hidden, or somebody did not copy them as RFC 3261 §8.2.6.2 wants. Whether it was such a response.
+pub fn restore_vias(response: &Message<'_>, request: &Message<'_>, source: SocketAddr, edits: &mut Edits) -> bool {
+    if response.list(HeaderName::Via).nth(1).is_some() {
+        return false;
+    }
     let mut vias = request.lines(HeaderName::Via);
     if let Some(first) = vias.next()
         && let Some(top) = top_via_span(request)
@@ -203,13 +209,14 @@ fn restore_path(response: &Message<'_>, request: &Message<'_>, source: SocketAdd
                 write_top_via(request, source, t);
                 t.extend_from_slice(&request.bytes()[top.end..first.value().end]);
             });
-            vias.for_each(|line| whole(t, line));
+            vias.for_each(|line| whole(request, line, t));
         });
     }
-    // Whoever answers copies what it got (RFC 3261 §12.1.1); those before us come after us.
-    if let Some(last) = response.lines(HeaderName::RecordRoute).last() {
-        edits.insert(last.line().end, |t| request.lines(HeaderName::RecordRoute).for_each(|line| whole(t, line)));
-    }
+    true
+}
+
+fn whole(message: &Message<'_>, line: &HeaderLine, out: &mut Vec<u8>) {
+    out.extend_from_slice(&message.bytes()[line.line()]);
 }
 
 /// Puts what `seal` makes of the first Contact in the place of all of them.

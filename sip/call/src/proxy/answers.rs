@@ -257,8 +257,15 @@ impl Proxy {
         let seal: Option<&mut Seal<'_>> = if known.header { Some(&mut seal) } else { None };
         // A response is never critical (RFC 3323 §4.2).
         let _ = privacy::leaving(message, to, known, seal, edits);
-        if let (Some(request), Some(hop)) = (&asked, hop) {
-            privacy::restore(message, request, hop.remote(), edits);
+        match (&asked, hop) {
+            (Some(request), Some(hop)) => privacy::restore(message, request, hop.remote(), edits),
+            // Some phones copy the first Via alone; without the others the response would find nobody (RFC 3261 §16.7 step 3).
+            (None, Some(hop)) if message.list(HeaderName::Via).nth(1).is_none() => {
+                if let Some(request) = request.and_then(|r| Message::parse(r).ok()) {
+                    privacy::restore_vias(message, &request, hop.remote(), edits);
+                }
+            }
+            _ => {}
         }
         if !challenges.is_empty() {
             for name in [HeaderName::WwwAuthenticate, HeaderName::ProxyAuthenticate] {

@@ -569,6 +569,22 @@ fn a_caller_who_wants_to_stay_unknown_is_known_to_himself_only() {
 }
 
 #[test]
+fn a_phone_that_copies_our_via_alone_is_heard_all_the_same() {
+    let mut b = bench(world(&[BOB]), vec![]);
+    let sent = b.feed(&request("MESSAGE", "sip:bob@home.test", ""));
+    let mut vias = 0;
+    let ours_alone = |l: &&str| {
+        vias += usize::from(l.starts_with("Via:"));
+        !l.starts_with("Via:") || vias == 1
+    };
+    let answered = answer(&sent[0].1, 200);
+    let short: Vec<&str> = answered.split('\n').filter(ours_alone).collect();
+    let back = b.feed(&short.join("\n"))[0].1.clone();
+    let via = "Via: SIP/2.0/UDP 10.0.0.2:5062;rport=5062;branch=z9hG4bK-MESSAGE;received=10.0.0.2";
+    assert_eq!(back.lines().filter(|l| l.starts_with("Via:")).collect::<Vec<_>>(), [via]);
+}
+
+#[test]
 fn the_way_to_a_caller_is_hidden_from_the_callee_and_leads_back_all_the_same() {
     let mut b = bench(world(&[BOB]), vec![]);
     let way = "Via: SIP/2.0/UDP 192.0.2.77:5099;branch=z9hG4bK-far\nRecord-Route: <sip:10.0.0.2:5062;lr>\n";
