@@ -58,6 +58,19 @@ fn receipts_in_parameters_alone() {
 }
 
 #[test]
+fn receipts_for_unknown_messages_and_answers_to_nothing_are_borne() {
+    let Story { server, smsc, callback, _ports, .. } = story("strange");
+    assert_eq!(push(&server, &text("one", "x", "")), "0000");
+    let told = callback.wait_notified(1);
+    assert_eq!((field(&told[0], "reqid"), field(&told[0], "result")), ("one", "0000"));
+    // The centre is rid of it, and the link is the same.
+    assert_eq!(smsc.events("strange")[0]["status"], 0);
+    assert_eq!((smsc.events("bound").len(), smsc.events("closed").len()), (1, 0));
+    let receipts = server.metric("isthmus_sms_dispatch_total{event=\"receipt\"}");
+    assert_eq!((receipts, server.metric("isthmus_sms_ended_total")), (2.0, 1.0));
+}
+
+#[test]
 fn receipts_that_come_twice() {
     let Story { server, callback, smsc: _smsc, _ports, .. } = story("double");
     assert_eq!(push(&server, &text("one", "x", "")), "0000");

@@ -7,7 +7,7 @@
 // (RSYSERR at first), reject (RINVDSTADR), keep (no receipts; cancel_sm works), part (a receipt for the first of two), nocancel (cancel_sm fails, then a receipt), a number (each
 // submission is followed by a message from its destination to that number), a number and `:parts` (by one in three parts, each when the one before was taken),
 // `:again` (by one that is tried again until it is taken) or
-// `:latin` (by one in Latin-1).
+// `:latin` (by one in Latin-1), strange (a receipt for a message that nobody sent, a number that no request has, and then normal).
 const fs = require('fs');
 const smpp = require('smpp');
 
@@ -120,6 +120,14 @@ smpp.createServer(tls, (session) => {
       case 'late':
         respond();
         setTimeout(report, 2000);
+        break;
+      case 'strange':
+        session.deliver_sm(receiptOf('F00D', pdu, 'F00D'), (answer) => {
+          say({ event: 'strange', status: answer.command_status });
+          session.send(new smpp.PDU('submit_sm_resp', { sequence_number: 4711, message_id: 'F00D' }));
+          respond();
+          report();
+        });
         break;
       case 'double':
         respond();
