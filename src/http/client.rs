@@ -232,7 +232,7 @@ impl LookUp for HlrClient {
             let _place = room.acquire().await;
             let accept = [("accept", "application/json".to_owned())];
             let line = match timeout(patience, client.request(Method::GET, &url, &accept, Vec::new())).await {
-                Ok(Ok(answer)) => line(answer.status, &answer.body),
+                Ok(Ok(answer)) => Line::told(answer.status, &answer.body),
                 Ok(Err(_)) | Err(_) => None,
             };
             if line.is_none() {
@@ -240,15 +240,6 @@ impl LookUp for HlrClient {
             }
             done(line);
         });
-    }
-}
-
-fn line(status: u16, body: &[u8]) -> Option<Line> {
-    match status {
-        // An array would be read as well, and an empty one as an ordinary line.
-        200 if body.trim_ascii_start().first() == Some(&b'{') => serde_json::from_slice(body).ok(),
-        404 => Some(Line::default()),
-        _ => None,
     }
 }
 
@@ -262,18 +253,3 @@ const MAX_IDLE: usize = 32;
 const CONNECT: Duration = Duration::from_secs(5);
 /// From the request to the end of its answer.
 const ANSWER: Duration = Duration::from_secs(10);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_hlr_says_is_a_line_or_nothing() {
-        assert!(line(200, br#" {"roaming":true,"imsi":"x"}"#).unwrap().roaming);
-        assert_eq!((line(200, b"{}"), line(404, b"no such")), (Some(Line::default()), Some(Line::default())));
-        for bad in [&b""[..], b"[]", b"{", b"null", br#"{"roaming":"yes"}"#] {
-            assert_eq!(line(200, bad), None);
-        }
-        assert_eq!((line(500, b"{}"), line(302, b"{}")), (None, None));
-    }
-}

@@ -233,6 +233,18 @@ pub struct Line {
     pub ps_roaming: bool,
 }
 
+impl Line {
+    /// What an HLR or HSS behind HTTP says of a number. `None`: nothing that could be understood.
+    pub fn told(status: u16, body: &[u8]) -> Option<Line> {
+        match status {
+            // An array would be read as well, and an empty one as an ordinary line.
+            200 if body.trim_ascii_start().first() == Some(&b'{') => serde_json::from_slice(body).ok(),
+            404 => Some(Line::default()),
+            _ => None,
+        }
+    }
+}
+
 fn url(key: &'static str, text: &str) -> Result<(), Wrong> {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let good = text.is_empty()
@@ -330,5 +342,16 @@ mod tests {
         assert_eq!(wrong(r#","destinations":["81"]"#), Err("destinations"));
         assert_eq!(wrong(r#","senders":["much too long a name"]"#), Err("senders"));
         assert_eq!(wrong(r#","xpid":"12345678901","rate":5"#), Err("xpid"));
+    }
+
+    #[test]
+    fn what_an_hlr_says_is_a_line_or_nothing() {
+        assert!(Line::told(200, br#" {"roaming":true,"imsi":"x"}"#).unwrap().roaming);
+        let ordinary = Some(Line::default());
+        assert_eq!((Line::told(200, b"{}"), Line::told(404, b"no such")), (ordinary, ordinary));
+        for bad in [&b""[..], b"[]", b"{", b"null", br#"{"roaming":"yes"}"#] {
+            assert_eq!(Line::told(200, bad), None);
+        }
+        assert_eq!((Line::told(500, b"{}"), Line::told(302, b"{}")), (None, None));
     }
 }
