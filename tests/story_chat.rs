@@ -112,6 +112,41 @@ fn a_room_passes_on_what_is_said_and_keeps_private_words_private() {
 }
 
 #[test]
+fn chunks_that_overlap_are_one_message_and_one_without_an_end_is_none() {
+    let server = started("");
+    let mut alice = Participant::joins(&server, "alice", &factory(), "alice@chunks");
+    let room = alice.room.clone();
+    let mut bob = Participant::joins(&server, "bob", &room, "bob@chunks");
+    let body = format!("From: <{}>\r\nTo: <{room}>\r\n\r\nContent-Type: text/plain\r\n\r\nonce and whole", bob.uri());
+    let chunk = |id: &str, from: usize, to: usize, end: &str| {
+        format!(
+            "MSRP {id} SEND\r\nTo-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: 0verlaps\r\nByte-Range: {from}-{to}/{}\r\n\
+             Content-Type: message/cpim\r\n\r\n{}\r\n{end}",
+            bob.to,
+            bob.from,
+            body.len(),
+            &body[from - 1..to]
+        )
+    };
+    let chunks =
+        [chunk("0ver1ap1", 1, 60, "-------0ver1ap1+\r\n"), chunk("0ver1ap2", 41, body.len(), "-------0ver1ap2$\r\n")];
+    let endless = chunk("n0end000", 1, body.len(), "");
+    for chunk in &chunks {
+        bob.msrp.write(chunk.as_bytes());
+        assert_eq!(bob.msrp.next().status(), 200);
+    }
+    assert!(alice.hears().ends_with("\r\n\r\nonce and whole"));
+    // What follows is taken for more of it, until the connection ends.
+    bob.msrp.write(endless.as_bytes());
+    bob.msrp.write(chunks[1].as_bytes());
+    drop(bob);
+    let mut tablet = Participant::joins(&server, "bob", &room, "tablet@chunks");
+    assert_eq!(tablet.says("tab1et00", "next"), 200);
+    assert!(alice.hears().ends_with("\r\n\r\nnext"));
+    [alice, tablet].into_iter().for_each(Participant::hangs_up);
+}
+
+#[test]
 fn a_room_outlives_the_server() {
     let mut server = started("");
     let mut alice = Participant::joins(&server, "alice", &factory(), "alice@lasting");

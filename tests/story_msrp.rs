@@ -2,6 +2,7 @@
 
 mod harness;
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
@@ -375,6 +376,47 @@ fn what_is_wrong_is_answered_or_closed() {
     session.hang_up();
     chat.alice.closed(CLOSED);
     dissected(server.path(), &chat.alice);
+}
+
+#[test]
+fn who_sends_too_much_is_told_at_once_and_cut_off_when_it_goes_on() {
+    let (server, [door, _]) = started("max_message = \"64 KiB\"");
+    let (session, mut chat) = chat(&server, door, ["-cid_str", "chat-endless"]);
+    let [ours, alice] = chat.alices();
+    let begins = |id: &str| {
+        format!(
+            "MSRP {id} SEND\r\nTo-Path: {ours}\r\nFrom-Path: {alice}\r\nMessage-ID: m{id}\r\nByte-Range: 1-*/*\r\n\
+             Content-Type: text/plain\r\n\r\n"
+        )
+    };
+    let much = vec![b'x'; 100 * 1024];
+    chat.alice.write(begins("end1e550").as_bytes());
+    chat.alice.write(&much);
+    let answer = chat.alice.next();
+    assert_eq!((answer.id.as_str(), answer.status()), ("end1e550", 413));
+    // She stops in the middle of her chunk (RFC 4975 §10.5), tells of something that nobody sent, and talks on.
+    chat.alice.write(b"\r\n-------end1e550#\r\n");
+    chat.alice.write(
+        format!(
+            "MSRP rep0rt00 REPORT\r\nTo-Path: {ours}\r\nFrom-Path: {alice}\r\nMessage-ID: n0b0dys\r\nByte-Range: 1-5/5\r\n\
+             Status: 000 200 OK\r\n-------rep0rt00$\r\n"
+        )
+        .as_bytes(),
+    );
+    chat.alice.send("fine0001", [&ours, &alice], "fine0001", "", "still here");
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|f: &Frame| f.text() != "still here") {
+        seen.push(chat.bob.next_answering());
+    }
+    assert_eq!(seen.iter().filter(|f| f.flag == '$' && f.body.is_some()).count(), 1, "{seen:?}");
+    assert_eq!(chat.alice.next().what, "200 OK");
+    // She does not stop.
+    chat.alice.write(begins("end1e551").as_bytes());
+    let written = (0..1_000).take_while(|_| chat.alice.io.write_all(&much).is_ok()).count();
+    assert!(written < 1_000, "100 MB were taken");
+    chat.alice.closed(CLOSED);
+    assert_eq!(server.metric("isthmus_msrp_total{kind=\"connections_cut\"}"), 1.0);
+    session.hang_up();
 }
 
 #[test]

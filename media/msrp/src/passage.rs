@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncRead;
 
-use crate::assembly::Told;
+use crate::assembly::{Refused, Told};
 use crate::bridge::{Bridge, Far, Link, Paths, Side};
 use crate::buffer::Buffer;
 use crate::connection::{About, Connection, Gone, ReadHalf};
@@ -25,6 +25,8 @@ use crate::write::{self, TransactionId};
 
 /// Chunks up to this many bytes are not interrupted (RFC 4975 §7.1.1).
 const UNINTERRUPTED: usize = 2048;
+/// Bytes of a chunk that are read on after it was refused: its sender was told, and ends it (RFC 4975 §10.5), or the connection is closed.
+const MAX_UNWANTED: u64 = 16 << 20;
 /// How long a message waits for the other leg's connection.
 const REACH_WAIT: Duration = Duration::from_secs(20);
 
@@ -107,6 +109,8 @@ struct Course {
     keeping: Option<Keeping>,
     /// Whose connection this is, once it is answered.
     binds: Option<(Arc<Bridge>, Side)>,
+    /// Bytes of its body that nobody takes.
+    unwanted: u64,
 }
 
 /// The response that its sender gets.
@@ -179,10 +183,10 @@ impl Inbound<'_> {
                 Event::More if done > 0 => {}
                 Event::More => break,
                 Event::Body(next) => {
-                    self.piece(std::mem::replace(&mut piece, next), None).await;
+                    self.piece(std::mem::replace(&mut piece, next), None).await?;
                 }
                 Event::Guarded => {
-                    self.piece(std::mem::take(&mut piece), None).await;
+                    self.piece(std::mem::take(&mut piece), None).await?;
                     self.reader.guard(b"");
                     self.interrupt().await;
                 }
@@ -190,26 +194,26 @@ impl Inbound<'_> {
                 Event::Head(head) => self.head(head).await?,
             }
         }
-        self.piece(piece, None).await;
+        self.piece(piece, None).await?;
         Ok(at)
     }
 
     async fn head(&mut self, bytes: &[u8]) -> Result<(), End> {
-        let head = match Head::parse(bytes) {
-            Ok(head) => head,
-            Err(malformed) => {
-                self.course = Some(Box::new(self.malformed(bytes, malformed)));
-                return Ok(());
-            }
+        self.course = match Head::parse(bytes) {
+            Err(malformed) => Some(Box::new(self.malformed(bytes, malformed))),
+            Ok(head) => match head.start {
+                Start::Response { status, .. } => {
+                    self.response(head.id, status).await;
+                    None
+                }
+                Start::Request(method) => Some(Box::new(self.request(&head, method).await)),
+            },
         };
-        let course = match head.start {
-            Start::Response { status, .. } => {
-                self.response(head.id, status).await;
-                None
-            }
-            Start::Request(method) => Some(Box::new(self.request(&head, method).await)),
-        };
-        self.course = course;
+        if let Some(course) = &mut self.course
+            && course.answer.status().is_some_and(|status| status != 200)
+        {
+            respond(self.switch, self.connection, course).await?;
+        }
         Ok(())
     }
 
@@ -237,6 +241,7 @@ impl Inbound<'_> {
                 gather: None,
                 keeping: None,
                 binds: None,
+                unwanted: 0,
             },
             _ => Course {
                 id: Box::default(),
@@ -248,6 +253,7 @@ impl Inbound<'_> {
                 gather: None,
                 keeping: None,
                 binds: None,
+                unwanted: 0,
             },
         }
     }
@@ -265,6 +271,7 @@ impl Inbound<'_> {
             gather: None,
             keeping: None,
             binds: None,
+            unwanted: 0,
         };
         if method == Method::Auth {
             let (status, headers) = self.switch.auth(self.connection, head);
@@ -418,42 +425,39 @@ impl Inbound<'_> {
         custody.begin(bridge, side, first, self.switch)
     }
 
-    /// Writes on a piece of the body, and the end of the chunk with it.
-    async fn piece(&mut self, body: &[u8], end: Option<Flag>) {
+    /// Writes on a piece of the body, and the end of the chunk with it. What nobody takes is refused at once: its sender may stop in the middle
+    /// of the chunk.
+    async fn piece(&mut self, body: &[u8], end: Option<Flag>) -> Result<(), End> {
         if body.is_empty() && end.is_none() {
-            return;
+            return Ok(());
         }
-        let Some(course) = &mut self.course else { return };
-        if let Some(Gather { bridge, side, .. }) = &course.gather
+        let Some(course) = &mut self.course else { return Ok(()) };
+        let refused = if let Some(Gather { bridge, side, .. }) = &course.gather
             && let Some(local) = &bridge.leg(side.other()).local
         {
-            let taken = local.assembly.lock().piece(body);
-            if let Err(refused) = taken {
-                course.gather = None;
-                course.answer = course.answer.with(refused.status());
+            let taken = local.assembly.lock().piece(body).map_err(Refused::status);
+            taken.inspect_err(|_| course.gather = None).err()
+        } else if let Some(keeping) = &mut course.keeping {
+            keeping.piece(body).await.inspect_err(|_| course.keeping = None).err()
+        } else if let Some(relay) = &mut course.relay {
+            let refused = match relay.refusal(body, self.switch.max_message()) {
+                None => relay.forward(self.switch, &mut self.reader, body, end).await.err().map(|Gone| 481),
+                Some(status) => {
+                    relay.give_up().await;
+                    Some(status)
+                }
+            };
+            if refused.is_some() {
+                course.relay = None;
             }
-            return;
-        }
-        if let Some(keeping) = &mut course.keeping {
-            if let Err(status) = keeping.piece(body).await {
-                course.keeping = None;
-                course.answer = course.answer.with(status);
-            }
-            return;
-        }
-        let Some(relay) = &mut course.relay else { return };
-        let status = match relay.refusal(body, self.switch.max_message()) {
-            None => match relay.forward(self.switch, &mut self.reader, body, end).await {
-                Ok(()) => return,
-                Err(Gone) => 481,
-            },
-            Some(status) => {
-                relay.give_up().await;
-                status
-            }
+            refused
+        } else {
+            course.unwanted += body.len() as u64;
+            return if course.unwanted > MAX_UNWANTED { Err(End::Lost(Lost::Endless)) } else { Ok(()) };
         };
-        course.relay = None;
+        let Some(status) = refused else { return Ok(()) };
         course.answer = course.answer.with(status);
+        respond(self.switch, self.connection, course).await
     }
 
     async fn interrupt(&mut self) {
@@ -465,23 +469,14 @@ impl Inbound<'_> {
     }
 
     async fn end(&mut self, piece: &[u8], flag: Flag) -> Result<(), End> {
-        self.piece(piece, Some(flag)).await;
+        self.piece(piece, Some(flag)).await?;
         let Some(mut course) = self.course.take() else { return Ok(()) };
         let report = match course.gather.take() {
             Some(gather) => self.gathered(&mut course, gather, flag).await,
             None => None,
         };
         let kept = course.keeping.take();
-        if let Some(status) = course.answer.status() {
-            if status != 200 {
-                Counts::add(&self.switch.counts().refused, 1);
-            }
-            let answered = self.connection.write(|lane, out| {
-                lane.interject(Instant::now(), out);
-                write::response_with(out, &course.id, status, [&course.back, &course.from], &course.headers);
-            });
-            answered.await.map_err(|Gone| End::Broken)?;
-        }
+        respond(self.switch, self.connection, &mut course).await?;
         if let Some(report) = report {
             let told = self.connection.write(|lane, out| {
                 lane.interject(Instant::now(), out);
@@ -583,6 +578,20 @@ impl Inbound<'_> {
             }
         }
     }
+}
+
+/// Sends the response to a request, if it gets one: once.
+async fn respond(switch: &Switch, connection: &Connection, course: &mut Course) -> Result<(), End> {
+    let Some(status) = course.answer.status() else { return Ok(()) };
+    course.answer = Answer::Never;
+    if status != 200 {
+        Counts::add(&switch.counts().refused, 1);
+    }
+    let answered = connection.write(|lane, out| {
+        lane.interject(Instant::now(), out);
+        write::response_with(out, &course.id, status, [&course.back, &course.from], &course.headers);
+    });
+    answered.await.map_err(|Gone| End::Broken)
 }
 
 /// A chunk of a message that ends here.

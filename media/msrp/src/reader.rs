@@ -62,6 +62,8 @@ pub enum Lost {
     TooLong,
     #[error("a request without a body does not end where its headers end")]
     NoEnd,
+    #[error("a chunk that was refused goes on and on")]
+    Endless,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
