@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use isthmus::store::follow::Follower;
+use isthmus::store::follow;
 use isthmus::store::{Engine, OpenError, Store, open_users};
 use sip_ims::ports::*;
 use sip_ims::{Aor, CallSettings, DigestSecrets, Directory, Role, User};
@@ -249,7 +249,7 @@ fn a_user_change_is_made_whole_or_not_at_all(subject: Subject) {
 fn a_running_server_sees_what_another_process_provisions(subject: Subject) {
     let running = subject.open();
     let directory = Arc::new(Directory::new());
-    let mut follower = Follower::new(running.users(), directory.clone());
+    let mut follower = follow::users(running.users(), directory.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     assert_eq!(runtime.block_on(follower.catch_up(|_| ())).unwrap(), 0);
 

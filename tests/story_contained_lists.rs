@@ -14,7 +14,8 @@ mod postgres;
 
 use std::time::Duration;
 
-use harness::presence::{SOON, basic, document, hears, notifies, state, store};
+use harness::presence::{EVERYTHING, SOON, basic, document, hears, notifies, rule, rules, state, store};
+use harness::xcap::{Client, SERVICES, home};
 use harness::{DOMAIN, Linphone, Server, Setup, Sipp, eventually, header};
 
 const PIDF: &str = "application/pidf+xml";
@@ -173,6 +174,16 @@ fn what_is_no_list_is_refused() {
     assert_eq!(header(&answer, "Require"), Some("eventlist"));
     let answer = refused(&server, 420, &good, event(format!("{READS}\nRequire: foo")));
     assert_eq!(header(&answer, "Unsupported"), Some("foo"));
+    // RFC 5363 §5: of a stranger nobody knows who it is.
+    let stranger = Sipp::new(&server, "stranger_watches", server.ports.next()).set("USER", "rls").set("CODE", 403);
+    stranger.set("EVENT", READS).set("TYPE", "application/resource-lists+xml").set("BODY", &good).succeed();
+    // Nobody takes the address for a list of one's own.
+    let services = format!(
+        "<rls-services xmlns=\"urn:ietf:params:xml:ns:rls-services\"><service uri=\"sip:rls@{DOMAIN}\"><list/>\
+         <packages><package>presence</package></packages></service></rls-services>"
+    );
+    let answer = Client::of(&server, "alice").put(&home("rls-services", "alice", "index"), SERVICES, &services);
+    assert!(answer.status == 409 && answer.body.contains("uniqueness-failure"), "{answer:?}");
     // A user is no list.
     let answer = refused(&server, 415, &good, |sipp| sipp.set("USER", "bob"));
     assert_eq!(header(&answer, "Accept"), Some("application/simple-filter+xml"));
@@ -212,4 +223,17 @@ fn linphone_sees_its_friends_by_one_subscription() {
     server.restart();
     publishes(&server, "bob", "more");
     linphone.wait_for("\"more\"");
+}
+
+#[test]
+fn rules_decide_what_linphone_sees() {
+    let server = setup(&["alice", "bob", "carol"]).start();
+    publishes(&server, "bob", "bobs");
+    publishes(&server, "carol", "carols");
+    rules(&server, "bob", &rule("alice", "polite-block", ""));
+    let mut linphone = Linphone::with_friends(&server, "alice", &["bob", "carol"]);
+    linphone.sees("carol", "Online");
+    linphone.sees("bob", "Offline");
+    rules(&server, "bob", &rule("alice", "allow", EVERYTHING));
+    linphone.sees("bob", "Online");
 }

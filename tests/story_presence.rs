@@ -5,7 +5,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::presence::{SOON, basic, document, hears, notifies, state, store};
+use harness::presence::{EVERYTHING, SOON, basic, document, hears, notifies, rule, rules, state, store};
 use harness::{DOMAIN, Ports, Server, Setup, Sipp, eventually, header};
 
 const PIDF: &str = "application/pidf+xml";
@@ -74,25 +74,6 @@ fn watching(server: &Server, scenario: &'static str, watcher: &str, user: &str, 
     let sipp = Sipp::new(server, scenario, server.ports.next()).set("USER", user).users(&[watcher]);
     sipp.set("EVENT", event).set("ACCEPT", accept).limit(Duration::from_secs(120))
 }
-
-/// Stores presence rules as an operator does.
-fn rules(server: &Server, user: &str, rules: &str) {
-    let text = format!(
-        "<ruleset xmlns=\"urn:ietf:params:xml:ns:common-policy\" xmlns:pr=\"urn:ietf:params:xml:ns:pres-rules\">{rules}</ruleset>"
-    );
-    store(server, user, "pres-rules", &text);
-}
-
-fn rule(watcher: &str, handling: &str, transformations: &str) -> String {
-    format!(
-        "<rule id=\"{watcher}\"><conditions><identity><one id=\"sip:{watcher}@{DOMAIN}\"/></identity></conditions>\
-         <actions><pr:sub-handling>{handling}</pr:sub-handling></actions>\
-         <transformations>{transformations}</transformations></rule>"
-    )
-}
-
-const EVERYTHING: &str = "<pr:provide-services><pr:all-services/></pr:provide-services><pr:provide-persons><pr:all-persons/></pr:provide-persons>\
-    <pr:provide-devices><pr:all-devices/></pr:provide-devices><pr:provide-all-attributes/>";
 
 #[test]
 fn publication_is_made_refreshed_changed_and_taken_back() {

@@ -55,3 +55,24 @@ pub fn put(server: &Server, path: &str, text: &str) -> String {
         .expect("curl runs");
     String::from_utf8_lossy(&done.stdout).into_owned()
 }
+
+/// Stores presence rules as an operator does.
+pub fn rules(server: &Server, user: &str, rules: &str) {
+    let text = format!(
+        "<ruleset xmlns=\"urn:ietf:params:xml:ns:common-policy\" xmlns:pr=\"urn:ietf:params:xml:ns:pres-rules\">{rules}</ruleset>"
+    );
+    store(server, user, "pres-rules", &text);
+}
+
+/// One rule of theirs.
+pub fn rule(watcher: &str, handling: &str, transformations: &str) -> String {
+    format!(
+        "<rule id=\"{watcher}\"><conditions><identity><one id=\"sip:{watcher}@{DOMAIN}\"/></identity></conditions>\
+         <actions><pr:sub-handling>{handling}</pr:sub-handling></actions>\
+         <transformations>{transformations}</transformations></rule>"
+    )
+}
+
+/// What shows all there is.
+pub const EVERYTHING: &str = "<pr:provide-services><pr:all-services/></pr:provide-services><pr:provide-persons><pr:all-persons/></pr:provide-persons>\
+    <pr:provide-devices><pr:all-devices/></pr:provide-devices><pr:provide-all-attributes/>";
