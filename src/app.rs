@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gw_sms::dispatch::Dispatcher;
 use gw_sms::ip_sm_gw::{Inbox, IpSmGw};
-use gw_sms::registry::{self, Registry};
+use gw_sms::registry::Registry;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
@@ -51,7 +51,7 @@ use crate::names::Located;
 use crate::secrets::{self, Pem, SecretError};
 use crate::sip::{Neighbours, Sip, SipParts};
 use crate::sms::{self, Sms};
-use crate::store::follow::Follower;
+use crate::store::follow;
 use crate::store::{OpenError, Store, StoreConfig};
 use crate::telemetry::log::{self, LogError};
 use crate::telemetry::metrics::Family;
@@ -127,8 +127,8 @@ pub fn run(
 
     let store = Arc::new(Store::open(&store_config(&config))?);
     let directory = Arc::new(Directory::new());
-    let mut follower = Follower::new(store.users(), directory.clone());
-    runtime.block_on(follower.catch_up(|_| {}))?;
+    let mut users = follow::users(store.users(), directory.clone());
+    runtime.block_on(users.catch_up(|_| {}))?;
 
     let node = config.node_name();
     let metrics = Arc::new(Metrics::new());
@@ -167,7 +167,7 @@ pub fn run(
     let pems = secrets::certificates(&config)?;
     let shared = config.store.engine == StoreEngine::Postgres;
     let registry = Arc::new(Registry::default());
-    let mut registrations = registry::Follower::new(store.registrations(), registry.clone());
+    let mut registrations = follow::registrations(store.registrations(), registry.clone());
     runtime.block_on(registrations.catch_up(|_| {}))?;
     let bus = open_bus(&config, &runtime)?;
     let cluster = Arc::new(Cluster::new(bus, config.node_name(), shared, &cluster_secret(&store)?));
@@ -299,7 +299,7 @@ pub fn run(
         runtime: runtime.handle().clone(),
     };
     runtime.spawn(Removed::catch_up(removed.xcap.clone()));
-    runtime.spawn(follower.run(move |change| removed.see(change)));
+    runtime.spawn(users.run(move |change| removed.see(&change)));
     if config.billing.automatic {
         runtime.spawn(Office::of(&config).keep(sms.queue.clone(), sms::clock()));
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use gw_sms::registry::{ApiClient, Block, Entry, Follower, Kind, PushClient, Registrations, Registry, Wrong};
+use gw_sms::registry::{ApiClient, Block, Entry, Kind, PushClient, Registrations, Registry, Wrong};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sip_ims::Msisdn;
@@ -14,6 +14,7 @@ use sip_ims::criteria::DefaultHandling;
 use super::{CtlError, Place};
 use crate::config::Problem;
 use crate::provision::{Line, wait};
+use crate::store::follow;
 use crate::store::sql::SqlStore;
 
 #[derive(Subcommand, Debug)]
@@ -285,7 +286,7 @@ fn remove(kind: Kind, key: &str, place: &Place) -> Result<(), CtlError> {
 fn registry(place: &Place) -> Result<Arc<Registry>, CtlError> {
     let store: Arc<dyn Registrations> = Arc::new(open(place)?);
     let registry = Arc::new(Registry::default());
-    let mut follower = Follower::new(store, registry.clone());
+    let mut follower = follow::registrations(store, registry.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(crate::store::OpenError::Thread)?;
     runtime.block_on(follower.catch_up(|_| {}))?;
     Ok(registry)

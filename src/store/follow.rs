@@ -1,40 +1,59 @@
-//! Keeps the directory of users in step with the store, whichever process changes it.
+//! Keeps what is in memory in step with a sequence of changes in the store, whichever process makes them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sip_ims::ports::{StoreError, UserChange, UserStore};
-use sip_ims::{Directory, answer};
+use gw_sms::registry::{Change, Registrations, Registry};
+use sip_ims::ports::{Done, StoreError, UserChange, UserStore};
+use sip_ims::{Directory, Msisdn, answer};
 
-/// Reads the users' change sequence and applies it to a [`Directory`].
-pub struct Follower {
-    users: Arc<dyn UserStore>,
-    directory: Arc<Directory>,
+/// Reads a sequence of changes (`C`) and applies it; some are news (`N`) to others.
+pub struct Follower<C, N> {
+    /// Of what, for logs.
+    of: &'static str,
+    read: Box<Read<C>>,
+    apply: Box<dyn Fn(C) -> (u64, Option<N>) + Send + Sync>,
     /// The last change that was applied.
     sequence: u64,
 }
 
-impl Follower {
-    pub fn new(users: Arc<dyn UserStore>, directory: Arc<Directory>) -> Follower {
-        Follower { users, directory, sequence: 0 }
-    }
+/// Asks for the changes after one, at most so many.
+type Read<C> = dyn Fn(u64, u32, Done<Vec<C>>) + Send + Sync;
 
-    /// Applies every change there is, in order, and tells `each` after it; gives their number. The first call fills the directory.
-    pub async fn catch_up(&mut self, mut each: impl FnMut(&UserChange)) -> Result<u64, StoreError> {
+/// Fills a directory with the users. Every change is news.
+pub fn users(users: Arc<dyn UserStore>, directory: Arc<Directory>) -> Follower<UserChange, UserChange> {
+    let apply = move |change: UserChange| {
+        match &change.user {
+            Some(user) => drop(directory.put(user.clone())),
+            None => drop(directory.remove(&change.id)),
+        }
+        (change.sequence, Some(change))
+    };
+    let read = move |after, limit, done| users.changes(after, limit, done);
+    Follower { of: "users", read: Box::new(read), apply: Box::new(apply), sequence: 0 }
+}
+
+/// Fills a registry. The numbers whose line changed are news.
+pub fn registrations(store: Arc<dyn Registrations>, registry: Arc<Registry>) -> Follower<Change, Msisdn> {
+    let apply = move |change: Change| (change.sequence, registry.apply(&change));
+    let read = move |after, limit, done| store.changes(after, limit, done);
+    Follower { of: "registrations", read: Box::new(read), apply: Box::new(apply), sequence: 0 }
+}
+
+impl<C: Send + 'static, N> Follower<C, N> {
+    /// Applies every change there is, in order, and tells `each` the news; gives their number. The first call fills.
+    pub async fn catch_up(&mut self, mut each: impl FnMut(N)) -> Result<u64, StoreError> {
         let mut count = 0;
         loop {
             let (done, changes) = answer();
-            self.users.changes(self.sequence, PAGE, done);
+            (self.read)(self.sequence, PAGE, done);
             let changes = changes.await?;
             let last = changes.len() < PAGE as usize;
             for change in changes {
-                match &change.user {
-                    Some(user) => drop(self.directory.put(user.clone())),
-                    None => drop(self.directory.remove(&change.id)),
-                }
-                self.sequence = change.sequence;
+                let (sequence, news) = (self.apply)(change);
+                self.sequence = sequence;
                 count += 1;
-                each(&change);
+                news.into_iter().for_each(&mut each);
             }
             if last {
                 return Ok(count);
@@ -42,14 +61,14 @@ impl Follower {
         }
     }
 
-    /// Catches up four times a second until the store is closed; `each` hears of every change.
-    pub async fn run(mut self, mut each: impl FnMut(&UserChange)) {
+    /// Catches up four times a second until the store is closed; `each` hears the news.
+    pub async fn run(mut self, mut each: impl FnMut(N)) {
         loop {
             tokio::time::sleep(BETWEEN).await;
             match self.catch_up(&mut each).await {
                 Ok(_) => {}
                 Err(StoreError::Closed) => return,
-                Err(error) => tracing::warn!(%error, "users not re-read"),
+                Err(error) => tracing::warn!(%error, "{} not re-read", self.of),
             }
         }
     }
@@ -63,7 +82,6 @@ const BETWEEN: Duration = Duration::from_millis(250);
 #[cfg(test)]
 mod tests {
     use parking_lot::Mutex;
-    use sip_ims::ports::Done;
     use sip_ims::{CallSettings, DigestSecrets, User};
 
     use super::*;
@@ -115,8 +133,8 @@ mod tests {
         let (users, directory) = (Arc::new(Elsewhere::default()), Arc::new(Directory::new()));
         let removed = Arc::new(Mutex::new(Vec::new()));
         let heard = removed.clone();
-        let each = move |change: &UserChange| heard.lock().extend(change.user.is_none().then(|| change.id.clone()));
-        tokio::spawn(Follower::new(users.clone(), directory.clone()).run(each));
+        let each = move |change: UserChange| heard.lock().extend(change.user.is_none().then_some(change.id));
+        tokio::spawn(super::users(users.clone(), directory.clone()).run(each));
         // Whenever it comes.
         for wait in [0u64, 1, 249, 250, 251, 777, 60_000] {
             tokio::time::sleep(Duration::from_millis(wait)).await;

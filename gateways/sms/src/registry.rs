@@ -6,13 +6,12 @@ mod lock;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::RwLock;
 use serde::Serialize;
+use sip_ims::Msisdn;
 use sip_ims::criteria::{Filters, Rule};
-use sip_ims::ports::{Done, StoreError};
-use sip_ims::{Msisdn, answer};
+use sip_ims::ports::Done;
 
 pub use block::Block;
 pub use client::{ApiClient, Line, PushClient};
@@ -194,49 +193,3 @@ impl Registry {
         }
     }
 }
-
-/// Reads the registrations' change sequence and applies it to a [`Registry`].
-pub struct Follower {
-    store: Arc<dyn Registrations>,
-    registry: Arc<Registry>,
-    sequence: u64,
-}
-
-impl Follower {
-    pub fn new(store: Arc<dyn Registrations>, registry: Arc<Registry>) -> Follower {
-        Follower { store, registry, sequence: 0 }
-    }
-
-    /// Applies every change there is; `line` hears of numbers whose line changed. The first call fills the registry.
-    pub async fn catch_up(&mut self, mut line: impl FnMut(Msisdn)) -> Result<(), StoreError> {
-        loop {
-            let (done, changes) = answer();
-            self.store.changes(self.sequence, PAGE, done);
-            let changes = changes.await?;
-            for change in &changes {
-                self.sequence = change.sequence;
-                self.registry.apply(change).into_iter().for_each(&mut line);
-            }
-            if changes.len() < PAGE as usize {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Catches up four times a second until the store is closed.
-    pub async fn run(mut self, mut line: impl FnMut(Msisdn)) {
-        loop {
-            tokio::time::sleep(BETWEEN).await;
-            match self.catch_up(&mut line).await {
-                Ok(()) => {}
-                Err(StoreError::Closed) => return,
-                Err(error) => tracing::warn!(%error, "registrations not re-read"),
-            }
-        }
-    }
-}
-
-/// Changes read at once.
-const PAGE: u32 = 1000;
-/// A quarter of the second in which provisioning takes effect.
-const BETWEEN: Duration = Duration::from_millis(250);
