@@ -29,6 +29,7 @@ pub mod ports;
 pub mod presence;
 pub mod process;
 pub mod raw;
+pub mod rcs;
 pub mod relay;
 pub mod server;
 pub mod sipp;
