@@ -30,8 +30,9 @@ fn main() -> Result<(), Failure> {
                 file(number("--bytes", 1 << 30))?;
             }
             if wanted("short") {
-                let each = short(number("--messages", 50_000))?;
-                println!("| CPU for a short message (SEND in and out, both 200s) | {each:.1} us | - | 30 us |");
+                for conversations in [1, 16] {
+                    short(conversations, number("--messages", 50_000))?;
+                }
             }
             if wanted("idle") {
                 quiet(number("--sessions", 50_000) as usize)?;
@@ -67,16 +68,21 @@ fn switch(sessions: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a plain relay does: one connection in, one out to `port`, bytes as they come.
+/// What a plain relay does: for each connection in, one out to `port`, bytes as they come.
 fn splice(port: u16) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         println!("{}", listener.local_addr()?.port());
-        let (mut inside, _) = listener.accept().await?;
-        let mut outside = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-        tokio::io::copy_bidirectional_with_sizes(&mut inside, &mut outside, 128 << 10, 128 << 10).await?;
-        Ok(())
+        loop {
+            let (mut inside, _) = listener.accept().await?;
+            let mut outside = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+            inside.set_nodelay(true)?;
+            outside.set_nodelay(true)?;
+            tokio::spawn(async move {
+                tokio::io::copy_bidirectional_with_sizes(&mut inside, &mut outside, 128 << 10, 128 << 10).await
+            });
+        }
     })
 }
 
@@ -160,6 +166,35 @@ impl End {
         Ok(())
     }
 
+    /// One that need not be bound.
+    fn plain(io: TcpStream) -> Result<End, Failure> {
+        io.set_nodelay(true)?;
+        let uri = |side| peer(0, side);
+        Ok(End { io, ours: uri(Side::Caller), theirs: uri(Side::Callee), unread: VecDeque::new() })
+    }
+
+    fn say(&mut self, messages: u64) -> Result<(), Failure> {
+        let text = "A short message, as people write them: see you at eight?";
+        let head = self.head("short001", "short001", Some(&format!("1-{0}/{0}", text.len())));
+        let message = format!("{head}{text}\r\n-------short001$\r\n");
+        for _ in 0..messages {
+            self.io.write_all(message.as_bytes())?;
+            self.until("$\r\n")?;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, messages: u64) -> Result<(), Failure> {
+        let End { ours, theirs, .. } = self;
+        let paths = format!("To-Path: {theirs}\r\nFrom-Path: {ours}\r\n");
+        for _ in 0..messages {
+            let got = self.until("$\r\n")?;
+            let id = String::from_utf8_lossy(&got[5..]).split(' ').next().unwrap_or_default().to_owned();
+            self.io.write_all(format!("MSRP {id} 200 OK\r\n{paths}-------{id}$\r\n").as_bytes())?;
+        }
+        Ok(())
+    }
+
     fn head(&self, id: &str, message: &str, range: Option<&str>) -> String {
         let range = range.map_or(String::new(), |r| format!("Byte-Range: {r}\r\nContent-Type: text/plain\r\n\r\n"));
         let End { ours, theirs, .. } = self;
@@ -198,10 +233,6 @@ fn file(bytes: u64) -> Result<(), Failure> {
         grown = grown.max(more);
         spliced.push(plain(bytes)?);
     }
-    let median = |rates: &mut Vec<f64>| {
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2]
-    };
     let (relayed, spliced) = (median(&mut relayed), median(&mut spliced));
     println!(
         "| {} MiB through one session | {relayed:.0} MiB/s, {:.0}% | {spliced:.0} MiB/s | 80% |",
@@ -210,6 +241,11 @@ fn file(bytes: u64) -> Result<(), Failure> {
     );
     println!("| resident memory more at its height | {} KiB | - | flat |", grown >> 10);
     Ok(())
+}
+
+fn median(of: &mut [f64]) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of[of.len() / 2]
 }
 
 /// So many idle sessions, or as many as there are descriptors for; and all of them on shared connections.
@@ -293,30 +329,50 @@ fn pour(io: &mut TcpStream, bytes: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Microseconds of CPU of the switch for one message, one after the other.
-fn short(messages: u64) -> Result<f64, Failure> {
-    let subject = Subject::start("switch", 1, 1)?;
-    let mut from = End::bind(&subject, 0, Side::Caller, Ipv4Addr::LOCALHOST)?;
-    let mut to = End::bind(&subject, 0, Side::Callee, Ipv4Addr::LOCALHOST)?;
-    let (to_us, own) = (to.theirs.clone(), to.ours.clone());
-    let answering = std::thread::spawn(move || -> Result<(), String> {
-        for _ in 0..messages {
-            let got = to.until("$\r\n").map_err(|e| e.to_string())?;
-            let id = String::from_utf8_lossy(&got[5..17]).into_owned();
-            let answer = format!("MSRP {id} 200 OK\r\nTo-Path: {to_us}\r\nFrom-Path: {own}\r\n-------{id}$\r\n");
-            to.io.write_all(answer.as_bytes()).map_err(|e| e.to_string())?;
+/// Microseconds of CPU for a message, in so many conversations at once; in each one message after the other. With one the
+/// process sleeps and is woken for every step, which costs the more the idler the machine is.
+fn short(conversations: usize, messages: u64) -> Result<(), Failure> {
+    let (mut switched, mut spliced) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let subject = Subject::start("switch", conversations, conversations)?;
+        let mut pairs = Vec::new();
+        for n in 0..conversations {
+            let bind = |side| End::bind(&subject, n, side, Ipv4Addr::LOCALHOST);
+            pairs.push([bind(Side::Caller)?, bind(Side::Callee)?]);
         }
-        Ok(())
-    });
-    let before = subject.cpu()?;
-    let text = "A short message, as people write them: see you at eight?";
-    let head = from.head("short001", "short001", Some(&format!("1-{0}/{0}", text.len())));
-    let message = format!("{head}{text}\r\n-------short001$\r\n");
-    for _ in 0..messages {
-        from.io.write_all(message.as_bytes())?;
-        from.until("-------short001$\r\n")?;
+        switched.push(converse(&subject, pairs, messages)?);
+
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let subject = Subject::start("splice", usize::from(listener.local_addr()?.port()), 0)?;
+        let mut pairs = Vec::new();
+        for _ in 0..conversations {
+            let caller = TcpStream::connect((Ipv4Addr::LOCALHOST, subject.port))?;
+            let (callee, _) = listener.accept()?;
+            pairs.push([End::plain(caller)?, End::plain(callee)?]);
+        }
+        spliced.push(converse(&subject, pairs, messages)?);
     }
-    answering.join().map_err(|_| "the answerer panicked")??;
+    let (switched, spliced) = (median(&mut switched), median(&mut spliced));
+    let how = if conversations == 1 { "one at a time".into() } else { format!("{conversations} conversations") };
+    println!(
+        "| CPU for a short message (SEND in and out, both 200s), {how} | {switched:.1} us | {spliced:.1} us | 30 us |"
+    );
+    Ok(())
+}
+
+fn converse(subject: &Subject, pairs: Vec<[End; 2]>, messages: u64) -> Result<f64, Failure> {
+    let each = messages / pairs.len() as u64;
+    let before = subject.cpu()?;
+    let mut threads = Vec::new();
+    for [mut from, mut to] in pairs {
+        // An end that hangs up would end the conversation for both.
+        threads.push(std::thread::spawn(move || from.say(each).map(|()| from).map_err(|e| e.to_string())));
+        threads.push(std::thread::spawn(move || to.answer(each).map(|()| to).map_err(|e| e.to_string())));
+    }
+    let mut ends = Vec::new();
+    for thread in threads {
+        ends.push(thread.join().map_err(|_| "an end panicked")??);
+    }
     Ok((subject.cpu()? - before).as_secs_f64() * 1e6 / messages as f64)
 }
 
