@@ -5,6 +5,7 @@
 //!
 //! Start reading at `main.rs`, then [`config::Config`], then [`app`], which wires everything.
 
+mod allocator;
 pub mod app;
 pub mod billing;
 pub mod bus;

@@ -212,6 +212,10 @@ impl Handler for Front {
         self.driver.tick(now, out);
     }
 
+    fn idle(&self) {
+        crate::allocator::collect();
+    }
+
     fn closed(&self, _now: Instant, flow: &Flow, _out: &mut Outbox) {
         (self.closed)(flow);
     }

@@ -74,6 +74,11 @@ impl Core {
         self.stopped.load(Relaxed)
     }
 
+    /// Nothing came for a second to a thread that receives datagrams.
+    pub(crate) fn idle(&self) {
+        self.guarded(|handler| handler.idle());
+    }
+
     /// Gives one message to the handler. A defect there costs this message, not the thread.
     pub(crate) fn deliver(&self, now: Instant, flow: &Flow, bytes: &[u8], loaded: bool, out: &mut Outbox) {
         self.guarded(|handler| handler.message(now, flow, bytes, loaded, out));

@@ -21,6 +21,9 @@ pub trait Handler: Send + Sync + 'static {
     /// Advances every timer that is due. Called about every 10 ms from one thread.
     fn tick(&self, now: Instant, out: &mut Outbox);
 
+    /// Nothing came for a second to a thread that receives datagrams; called on that thread, and again after each such second.
+    fn idle(&self) {}
+
     /// A stream connection is gone: its flow id will never be used again.
     fn closed(&self, now: Instant, flow: &Flow, out: &mut Outbox);
 

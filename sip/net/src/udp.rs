@@ -244,6 +244,9 @@ fn work(core: &Core, place: Place) {
                 let came_back = give_back(core, endpoint, &mut out);
                 core.flush(Instant::now(), &mut out, Some(place));
                 let idle = matches!(e.kind(), WouldBlock | TimedOut | Interrupted);
+                if idle {
+                    core.idle();
+                }
                 if !(idle || came_back || returned::may_be_about_another(&e)) {
                     tracing::warn!(error = %e, "UDP receive failed");
                     std::thread::sleep(Duration::from_millis(100));

@@ -272,3 +272,28 @@ fn two_servers_do_not_share_a_port_by_accident() {
         assert!(Carriers::start(&config, Echo::new(), server._runtime.handle().clone()).is_err());
     }
 }
+
+/// Tells on which thread nothing came.
+struct Silence(std::sync::mpsc::Sender<Option<String>>);
+
+impl sip_net::Handler for Silence {
+    fn message(&self, _: Instant, _: &sip_proto::Flow, _: &[u8], _: bool, _: &mut Outbox) {}
+    fn tick(&self, _: Instant, _: &mut Outbox) {}
+    fn idle(&self) {
+        let _ = self.0.send(std::thread::current().name().map(str::to_owned));
+    }
+    fn closed(&self, _: Instant, _: &sip_proto::Flow, _: &mut Outbox) {}
+    fn unreachable(&self, _: Instant, _: u64, _: &mut Outbox) {}
+}
+
+#[test]
+fn a_thread_to_which_nothing_comes_is_idle_again_and_again() {
+    let runtime = Runtime::new().unwrap();
+    let (told, idle) = std::sync::mpsc::channel();
+    let config = CarrierConfig { udp_threads: 1, ..on("127.0.0.1:0") };
+    let carriers = Carriers::start(&config, std::sync::Arc::new(Silence(told)), runtime.handle().clone()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(idle.recv_timeout(Duration::from_secs(20)).unwrap().as_deref(), Some("udp-0-0"));
+    }
+    carriers.shutdown();
+}
