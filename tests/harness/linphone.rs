@@ -27,7 +27,7 @@ impl Linphone {
 
     /// Registers `user` and watches these friends by one subscription, to the list of them that it sends (RFC 5367).
     pub fn with_friends(server: &Server, user: &str, friends: &[&str]) -> Self {
-        let list = format!("rls_uri=sip:rls@{DOMAIN}\nrls_presence_expires=60\nhandle_content_encoding=none\n");
+        let list = format!("rls_uri=sip:rls@{DOMAIN}\nrls_presence_expires=60\n");
         Self::with_settings(server, user, &format!("publish=0\n{}", route(server)), &list, &friend_entries(friends))
     }
 

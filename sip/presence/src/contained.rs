@@ -3,12 +3,13 @@
 //! Each is a presentity of its own, since nobody else follows just that list, at a place that no request can name. It ends with its
 //! subscription, of which it is a part in the store too.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use sip_ims::Aor;
 use sip_ims::service::{Request, Step};
 use sip_proto::headers::MediaType;
-use sip_proto::{HeaderName, Message, derived, multipart};
+use sip_proto::{HeaderName, Message, derived, encoding, multipart};
 use sip_xcap::recipients::{self, BadList, Recipient};
 
 use crate::lists::{MAX_MEMBERS, Member};
@@ -18,6 +19,18 @@ use crate::rlmi::Dialect;
 use crate::rules::canonical;
 use crate::server::Presence;
 use crate::watch::{DialogKey, Following, Package};
+
+/// Bytes of the body of a SUBSCRIBE.
+const MAX_BODY: usize = 128 * 1024;
+
+/// The body of a SUBSCRIBE, unpacked: Linphone packs its lists.
+pub(crate) fn body<'a>(message: &Message<'a>) -> Result<Cow<'a, [u8]>, No> {
+    encoding::unpacked(message, MAX_BODY).map_err(|unreadable| match unreadable {
+        encoding::Unreadable::Unknown => No::Encoded,
+        encoding::Unreadable::TooLong => No::Status(413),
+        encoding::Unreadable::Broken => No::Because("Body Does Not Unpack".into()),
+    })
+}
 
 /// What the body of a SUBSCRIBE has in it.
 #[derive(Clone, Copy, Default)]
@@ -29,13 +42,9 @@ pub(crate) struct Bodies<'a> {
 
 impl<'a> Bodies<'a> {
     /// Alone, or as parts of a multipart. `taken`: the formats that may be, as Accept names them.
-    pub fn of(message: &Message<'a>, taken: &'static [u8]) -> Result<Bodies<'a>, No> {
-        let body = message.body();
+    pub fn of(message: &Message<'a>, body: &'a [u8], taken: &'static [u8]) -> Result<Bodies<'a>, No> {
         if body.is_empty() {
             return Ok(Bodies::default());
-        }
-        if message.value(HeaderName::ContentEncoding).is_some_and(|e| !e.eq_ignore_ascii_case(b"identity")) {
-            return Err(No::Encoded);
         }
         let media = message.value(HeaderName::ContentType).and_then(MediaType::parse).ok_or(No::OtherBody(taken))?;
         let find = |essence| multipart::find(&media, body, essence).map(|part| part.body);

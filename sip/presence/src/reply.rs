@@ -2,7 +2,7 @@
 
 use sip_ims::service::{Request, Step};
 use sip_proto::build::Writer;
-use sip_proto::{HeaderName, Message, validate};
+use sip_proto::{HeaderName, Message, encoding, validate};
 
 use crate::names::PIDF_TYPE;
 
@@ -22,7 +22,7 @@ pub enum No {
     ExtensionRequired,
     /// 415: a body of another format than those that a SUBSCRIBE may have.
     OtherBody(&'static [u8]),
-    /// 415: a body that is packed.
+    /// 415: a body that is packed in a way that is not known here.
     Encoded,
     /// 420: Require has what is not supported.
     BadExtension(Vec<u8>),
@@ -76,7 +76,7 @@ impl No {
         match self {
             No::MediaType => w.text(HeaderName::Accept, PIDF_TYPE),
             No::OtherBody(taken) => w.text(HeaderName::Accept, taken),
-            No::Encoded => w.text(HeaderName::AcceptEncoding, b"identity"),
+            No::Encoded => w.text(HeaderName::AcceptEncoding, encoding::ACCEPTED),
             No::BadExtension(unsupported) => w.text(HeaderName::Unsupported, unsupported),
             No::Filters(why) => w.header(HeaderName::Warning, |out| {
                 out.extend_from_slice(b"399 presence \"");

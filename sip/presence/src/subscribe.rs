@@ -13,7 +13,7 @@ use sip_proto::headers::{Event, delta_seconds, has_token};
 use sip_proto::subscription::{EndReason, Notifier, NotifierEvent, Rates};
 use sip_proto::{Flow, HeaderName, Hop, Message, derived, edit};
 
-use crate::contained::Bodies;
+use crate::contained::{self, Bodies};
 use crate::counts::add;
 use crate::filters::Asked;
 use crate::mailbox;
@@ -128,7 +128,8 @@ impl Presence {
             return Err(No::NotAcceptable(media_type));
         }
         let seconds = self.granted(message)?;
-        let bodies = Bodies::of(message, if contained { LIST_FORMATS } else { formats(kind) })?;
+        let body = contained::body(message)?;
+        let bodies = Bodies::of(message, &body, if contained { LIST_FORMATS } else { formats(kind) })?;
         let filters = bodies.filters.map_or(Ok(None), |body| filters(body, None))?;
         let watcher = self.watcher(request);
         let is = |owner: &Aor| watcher.uri.strip_prefix("sip:") == Some(owner.as_str());
@@ -265,8 +266,9 @@ impl Presence {
         if to != Some(watch.dialog.id().local_tag) || watch.notifier.is_terminated() {
             return Err(No::Status(481));
         }
-        if let Some(body) = Bodies::of(message, formats(watch.kind()))?.filters {
-            watch.filters = filters(body, watch.filters.as_deref())?;
+        let body = contained::body(message)?;
+        if let Some(asked) = Bodies::of(message, &body, formats(watch.kind()))?.filters {
+            watch.filters = filters(asked, watch.filters.as_deref())?;
             watch.before = None;
         }
         watch.dialog.receive(message).map_err(|_| No::Status(500))?;

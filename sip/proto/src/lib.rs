@@ -13,6 +13,7 @@ pub mod derived;
 pub mod dialog;
 pub mod digest;
 pub mod edit;
+pub mod encoding;
 pub mod endpoint;
 pub mod features;
 pub mod headers;
