@@ -208,7 +208,7 @@ impl EsmeSide {
     }
 
     fn name(&self, msn: Msisdn, order: &Order, many: bool) -> COctets<65> {
-        Making { msn, drawn: (self.random)() as u32, kin: order.kin, many, wish: order.wish }.name()
+        Making { msn, drawn: (self.random)(), kin: order.kin, many, wish: order.wish }.name()
     }
 
     fn destination(&self, address: &Address) -> Option<Msisdn> {
