@@ -171,6 +171,9 @@ pub fn run(
     runtime.block_on(registrations.catch_up(|_| {}))?;
     let bus = open_bus(&config, &runtime)?;
     let cluster = Arc::new(Cluster::new(bus, config.node_name(), shared, &cluster_secret(&store)?));
+    // Before the first door opens, and so before anybody can see that we are there: a signal from then on is not lost, and a
+    // stop is a drain.
+    let signals = runtime.block_on(async { Signals::heard() }).map_err(failed("signals"))?;
     let authorities = authorities(&config)?;
     let msrp = Msrp::open(&config, &pems, &authorities, chronicle.clone(), &metrics, runtime.handle())?;
     let filters = registry.filters().clone();
@@ -306,8 +309,6 @@ pub fn run(
     let dispatcher = sms.dispatcher.clone();
     runtime.spawn(registrations.run(move |msn| dispatcher.line_changed(msn)));
 
-    // Before anybody is told that we are there: a signal from then on is heard.
-    let signals = runtime.block_on(async { Signals::heard() }).map_err(failed("signals"))?;
     println!("{}", ready_line(&running));
     ready(&running);
 

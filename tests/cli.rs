@@ -287,6 +287,32 @@ fn a_server_opens_its_doors_and_drains_on_sigterm() {
 }
 
 #[test]
+fn sigterm_at_the_first_answer_is_a_drain_already() {
+    let folder = TempDir::new().unwrap();
+    let address = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    write_config(folder.path(), "");
+    let text = read(&folder.path().join("c.toml")).replacen("127.0.0.1:0", &address.to_string(), 1);
+    std::fs::write(folder.path().join("c.toml"), text).unwrap();
+    let log = std::fs::File::create(folder.path().join("log")).unwrap();
+    let child = command(folder.path(), &["--config", "c.toml"]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let server = Server { child, ready: String::new() };
+    let phone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    phone.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    let options = format!(
+        "OPTIONS sip:localhost SIP/2.0\r\nVia: SIP/2.0/UDP {};rport;branch=z9hG4bKearly\r\nMax-Forwards: 70\r\n\
+         From: <sip:a@localhost>;tag=1\r\nTo: <sip:localhost>\r\nCall-ID: early\r\nCSeq: 1 OPTIONS\r\n\
+         Content-Length: 0\r\n\r\n",
+        phone.local_addr().unwrap()
+    );
+    // While nothing is bound there, an ICMP error comes back. Asked without a pause: the moment is short.
+    let end = Instant::now() + Duration::from_secs(20);
+    while phone.send_to(options.as_bytes(), address).is_err() || phone.recv(&mut [0; 4096]).is_err() {
+        assert!(Instant::now() < end, "no answer: {}", read(&folder.path().join("log")));
+    }
+    assert_eq!(server.stop(), Some(0), "{}", read(&folder.path().join("log")));
+}
+
+#[test]
 fn messages_are_copied_to_the_capture_server_and_the_drain_still_ends() {
     let folder = TempDir::new().unwrap();
     let homer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
