@@ -186,6 +186,16 @@ impl Authenticator {
         Ok(user)
     }
 
+    /// The user who has this password, by the name that stands in digest credentials too. `None` for an unknown user and a wrong
+    /// password, after the same work.
+    pub fn password(&self, name: &str, password: &[u8]) -> Option<Arc<User>> {
+        let (user, secret) = self.named_account(name, Some(HashFunction::Sha256));
+        let given = Ha1::new(HashFunction::Sha256, name.as_bytes(), self.realm.name(), password);
+        // In constant time; nobody's secret is compared too.
+        let right = secret.unwrap_or(given) == given;
+        user.filter(|_| right && secret.is_some())
+    }
+
     /// The values of `WWW-Authenticate` that go with a 401 to such a request.
     pub fn http_challenges(&self, refusal: &Refusal, unix: u64) -> Vec<Vec<u8>> {
         let nonce = self.realm.nonces().make(unix, self.unique.fetch_add(1, Relaxed));
@@ -348,11 +358,17 @@ impl Authenticator {
         }
     }
 
-    /// The user of a digest user name and the secret under that name: `alice` or, in full, `alice@domain`.
+    /// As [`Self::named_account`], with the name and the algorithm of credentials.
     fn account(&self, c: &Credentials<'_>) -> (Option<Arc<User>>, Option<Ha1>) {
-        let name = std::str::from_utf8(c.username).ok().filter(|n| n.len() <= MAX_ID + 256).unwrap_or_default();
+        let name = std::str::from_utf8(c.username).unwrap_or_default();
         // The algorithm of a SIM has no password; its answers are judged elsewhere.
         let function = c.algorithm().filter(|a| *a != Algorithm::AkaV1Md5).map(Algorithm::function);
+        self.named_account(name, function)
+    }
+
+    /// The user of a digest user name and the secret under that name: `alice` or, in full, `alice@domain`.
+    fn named_account(&self, name: &str, function: Option<HashFunction>) -> (Option<Arc<User>>, Option<Ha1>) {
+        let name = Some(name).filter(|n| n.len() <= MAX_ID + 256).unwrap_or_default();
         if let Some(user) = self.directory.by_id(name) {
             let secret = match function {
                 Some(HashFunction::Md5) => Ha1::from_bytes(HashFunction::Md5, &user.secrets.ha1_md5),
@@ -659,6 +675,19 @@ mod tests {
             assert_eq!(ask(&answer("alice", "wonderland", "/z", 3, &challenge)), Err(Refusal::Malformed));
             assert_eq!(ask(&answer("alice", "guess", "/x?y", 4, &challenge)), Err(Refusal::Wrong));
             assert_eq!(ask(&answer("nobody", "guess", "/x?y", 4, &challenge)), Err(Refusal::Wrong));
+        }
+    }
+
+    #[test]
+    fn a_password_is_known_by_both_names_and_no_other() {
+        let a = authenticator();
+        let user = |name: &str, password: &str| a.password(name, password.as_bytes()).map(|user| user.id.to_string());
+        for name in ["alice", "alice@example.com"] {
+            assert_eq!(user(name, "wonderland").as_deref(), Some("alice"), "{name}");
+            assert_eq!(user(name, "Wonderland"), None, "{name}");
+        }
+        for name in ["", "nobody", "nobody@example.com", "alice@example.net", "sip:alice@example.com"] {
+            assert_eq!(user(name, "wonderland"), None, "{name}");
         }
     }
 
