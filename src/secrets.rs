@@ -7,7 +7,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use hmac::{Hmac, KeyInit, Mac};
 use rand::RngCore;
+use sha2::Sha256;
 
 use crate::config::Config;
 
@@ -126,6 +128,17 @@ pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0u8; N];
     rand::rng().fill_bytes(&mut bytes);
     bytes
+}
+
+/// HMAC-SHA-256.
+pub(crate) fn mac(key: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
+    // HMAC takes a key of any length.
+    Hmac::<Sha256>::new_from_slice(key)
+        .map(|mut mac| {
+            mac.update(bytes);
+            mac.finalize().into_bytes().into()
+        })
+        .unwrap_or_default()
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

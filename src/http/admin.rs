@@ -83,7 +83,7 @@ async fn authorise(State(admin): State<Arc<Admin>>, request: Request, next: Next
     if bool::from(token.as_bytes().ct_eq(admin.token.as_bytes())) {
         next.run(request).await
     } else {
-        Problem::new(StatusCode::UNAUTHORIZED, "the admin token is needed").into_response()
+        Problem::unauthenticated("Bearer", "the admin token is needed").into_response()
     }
 }
 

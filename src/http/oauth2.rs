@@ -23,15 +23,14 @@ use axum::{Json, Router};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use gw_sms::registry::{ApiClient, Credentials, Registry};
-use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use super::Peer;
 use super::camara::Refusal;
+use crate::secrets::mac;
 pub use assertion::Assertions;
 use failures::Failures;
 use form::Form;
@@ -293,16 +292,6 @@ fn basic_credentials(value: &HeaderValue) -> Vec<(String, String)> {
     let plain = (id.to_owned(), secret.to_owned());
     let differs = decoded.filter(|d| *d != plain);
     [Some(plain), differs].into_iter().flatten().collect()
-}
-
-fn mac(key: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
-    // HMAC takes a key of any length.
-    Hmac::<Sha256>::new_from_slice(key)
-        .map(|mut mac| {
-            mac.update(bytes);
-            mac.finalize().into_bytes().into()
-        })
-        .unwrap_or_default()
 }
 
 fn unix_now() -> u64 {

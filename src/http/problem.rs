@@ -9,11 +9,18 @@ use sip_ims::ports::StoreError;
 pub struct Problem {
     pub status: StatusCode,
     pub detail: String,
+    /// Of a 401: what the client is asked for (RFC 9110 §11.6.1).
+    pub challenge: Option<&'static str>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
-        Problem { status, detail: detail.into() }
+        Problem { status, detail: detail.into(), challenge: None }
+    }
+
+    /// 401.
+    pub fn unauthenticated(challenge: &'static str, detail: &str) -> Problem {
+        Problem { challenge: Some(challenge), ..Problem::new(StatusCode::UNAUTHORIZED, detail) }
     }
 
     pub fn not_found(what: &str) -> Problem {
@@ -34,8 +41,8 @@ impl IntoResponse for Problem {
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        if let Some(challenge) = self.challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -62,7 +62,20 @@ impl Default for Guesses {
 impl Guesses {
     /// Counts a guess.
     pub fn forgives(&self, address: IpAddr) -> bool {
-        self.0.lock().take(address, Instant::now())
+        self.0.lock().take(source(address), Instant::now())
+    }
+
+    /// Whether one more would be forgiven.
+    pub fn may_try(&self, address: IpAddr) -> bool {
+        self.0.lock().has(&source(address), Instant::now())
+    }
+}
+
+/// Whoever has an IPv6 address has 2^64 of them.
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from_bits(a.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
     }
 }
 
@@ -86,6 +99,11 @@ impl<K: Hash + Eq> Buckets<K> {
             }
         }
         self.held.entry(key).or_insert_with(|| Bucket::full(rate, now)).take(rate, now)
+    }
+
+    /// Whether there is something to take.
+    fn has(&self, key: &K, now: Instant) -> bool {
+        self.held.get(key).is_none_or(|bucket| bucket.level(self.rate, now) >= 1.0)
     }
 }
 
@@ -124,7 +142,18 @@ mod tests {
         let start = Instant::now();
         assert!((0..20).all(|_| buckets.take("a", start)));
         assert!(!buckets.take("a", start) && buckets.take("b", start));
+        assert!(!buckets.has(&"a", start) && buckets.has(&"b", start) && buckets.has(&"c", start));
         let later = start + Duration::from_millis(450);
         assert!(buckets.take("a", later) && buckets.take("a", later) && !buckets.take("a", later));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_guesses_as_one() {
+        let guesses = Guesses::default();
+        for i in 0..16 {
+            assert!(guesses.forgives(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, i, 0, 0, 1))));
+        }
+        assert!(!guesses.may_try("2001:db8::2".parse().unwrap()));
+        assert!(guesses.may_try("2001:db8:0:1::2".parse().unwrap()));
     }
 }
