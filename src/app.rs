@@ -42,7 +42,9 @@ use crate::chat::{self, Chat, Ends};
 use crate::chronicle::Ledger;
 use crate::cluster::Cluster;
 use crate::config::{Auth, BusEngine, Config, ConfigError, DigestAlgorithm, Oauth2, StoreEngine};
+use crate::http::authentication::Authentication;
 use crate::http::digest::Digest;
+use crate::http::session::Sessions;
 use crate::http::{
     self, oauth2::Assertions, oauth2::Tokens, sms_api::SmsApi, tls::CertificateError, tls::Certificates,
 };
@@ -249,15 +251,21 @@ pub fn run(
     if let Some(diff) = &diff {
         hints.push(changes::follow(diff, &**cluster.bus())?);
     }
+    let authentication = match digest {
+        Some(digest) => Some(authentication(&config, digest, directory.clone(), &store)?),
+        None => None,
+    };
+    let portal_sessions = authentication.as_ref().map(|a| a.sessions.clone());
     let draining = Arc::new(AtomicBool::new(false));
     let (stop, stopped) = watch::channel(false);
     let sessions = msrp.as_ref().map(|m| http::public::msrp(m.switch.clone()));
     let public = http::public::sip(sip.carriers.clone())
         .merge(sessions.unwrap_or_default())
         .merge(http::smsgw::router(sms.push.clone()))
-        .merge(http::xcap::open(&xcap, digest.clone(), &config.xcap, &metrics))
-        .merge(http::history::open(history.clone(), digest.clone(), &config.history))
-        .merge(http::content::open(&config, depot, digest, &metrics, runtime.handle()))
+        .merge(http::session::open(portal_sessions.clone(), &metrics))
+        .merge(http::xcap::open(&xcap, authentication.clone(), &config.xcap, &metrics))
+        .merge(http::history::open(history.clone(), authentication.clone(), &config.history))
+        .merge(http::content::open(&config, depot, authentication, &metrics, runtime.handle()))
         .merge(developers(&config, &store, registry.clone(), &sms, &metrics)?);
     let admin = http::admin::Admin {
         token: secrets::admin_token(&config)?,
@@ -297,11 +305,13 @@ pub fn run(
     let removed = Removed {
         registrar: registrar.clone(),
         xcap: removed_documents,
+        sessions: portal_sessions.clone(),
         history,
         domain: config.domain.clone(),
         runtime: runtime.handle().clone(),
     };
     runtime.spawn(Removed::catch_up(removed.xcap.clone()));
+    portal_sessions.map(|sessions| runtime.spawn(sessions.keep()));
     runtime.spawn(users.run(move |change| removed.see(&change)));
     if config.billing.automatic {
         runtime.spawn(Office::of(&config).keep(sms.queue.clone(), sms::clock()));
@@ -357,6 +367,18 @@ pub fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How users prove themselves over HTTP.
+fn authentication(
+    config: &Config,
+    digest: Arc<Digest>,
+    directory: Arc<Directory>,
+    store: &Store,
+) -> Result<Arc<Authentication>, AppError> {
+    let secret = cluster_secret(store)?;
+    let sessions = Sessions::new(digest.clone(), directory, store.documents(), &secret, &config.portal);
+    Ok(Arc::new(Authentication { digest, sessions: Arc::new(sessions) }))
 }
 
 /// The doors for developers: access tokens, short messages, and the description of it all.

@@ -11,13 +11,15 @@ use sip_registrar::Registrar;
 use tokio::runtime::Handle;
 
 use super::unix_now;
+use crate::http::session::Sessions;
 use crate::xcap::Xcap;
 
-/// A user who was removed is registered no longer, and keeps no documents and no history.
+/// A user who was removed is registered no longer, and keeps no documents, no history and no sessions.
 pub(super) struct Removed {
     pub registrar: Arc<Registrar>,
     pub xcap: Arc<Xcap>,
     pub history: Arc<History>,
+    pub sessions: Option<Arc<Sessions>>,
     pub domain: String,
     pub runtime: Handle,
 }
@@ -35,8 +37,14 @@ impl Removed {
             && let Ok(aor) = Aor::from_parts(change.id.as_bytes(), self.domain.as_bytes())
         {
             self.registrar.deregister(Instant::now(), unix_now(), aor.as_str());
-            let (xcap, history) = (self.xcap.clone(), self.history.clone());
+            let (xcap, history, sessions) = (self.xcap.clone(), self.history.clone(), self.sessions.clone());
+            let id = change.id.clone();
             self.runtime.spawn(async move {
+                if let Some(sessions) = sessions
+                    && let Err(error) = sessions.forget(&id).await
+                {
+                    tracing::warn!(%error, "the sessions of a user who was removed are left");
+                }
                 let (done, removed) = answer();
                 history.store().remove(HistoryPart::of(aor.clone()), done);
                 if let Err(error) = removed.await {

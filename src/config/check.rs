@@ -126,6 +126,9 @@ impl Config {
             within(&format!("smpp.esme[{i}].deliver_window"), esme.deliver_window.into(), 1, 1_000);
             within(&format!("smpp.esme[{i}].sessions"), esme.sessions.into(), 1, 1_000);
         }
+        within("portal.session_idle", self.portal.session_idle, 1, 31_536_000);
+        within("portal.session_lifetime", self.portal.session_lifetime, 1, 31_536_000);
+        within("portal.sessions_per_user", self.portal.sessions_per_user as u64, 1, 256);
         within("oauth2.token_lifetime", u64::from(self.oauth2.token_lifetime), 60, 86_400);
         within("sms.validity", u64::from(self.sms.validity), 1, 43_200);
         within("sms.keep", u64::from(self.sms.keep), 1, 366);

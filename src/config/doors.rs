@@ -166,6 +166,26 @@ impl Default for Http {
     }
 }
 
+/// `[portal]`: the sessions of users' browsers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Portal {
+    /// Seconds for which a session lasts without a request, 1 to 31,536,000.
+    pub session_idle: u64,
+    /// Seconds for which it lasts at most, 1 to 31,536,000.
+    pub session_lifetime: u64,
+    /// Sessions of one user, 1 to 256; one more ends the one that was idle longest.
+    pub sessions_per_user: usize,
+    /// Passwords are taken without TLS from other machines too: for a proxy in front of us that has the certificate.
+    pub plain: bool,
+}
+
+impl Default for Portal {
+    fn default() -> Portal {
+        Portal { session_idle: 3_600, session_lifetime: 86_400, sessions_per_user: 16, plain: false }
+    }
+}
+
 /// `[oauth2]`: access tokens for the third-party APIs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]

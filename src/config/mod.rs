@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use doors::{
-    Admin, Billing, CertificateFiles, Conference, Content, Control, Http, Media, Msrp, Oauth2, S3, Smpp, SmppBind,
-    SmppEsme, SmppLink, SmppTimers, Sms, Strangers, Tls, Webhooks, WhenUnscanned, Whose, Xmpp, XmppRoute,
+    Admin, Billing, CertificateFiles, Conference, Content, Control, Http, Media, Msrp, Oauth2, Portal, S3, Smpp,
+    SmppBind, SmppEsme, SmppLink, SmppTimers, Sms, Strangers, Tls, Webhooks, WhenUnscanned, Whose, Xmpp, XmppRoute,
 };
 pub use node::{Bus, BusEngine, Cdr, Hep, Log, LogFormat, Node, Store, StoreEngine, Telemetry, Trace, TraceLevel};
 pub use presence::{Capabilities, CapabilitiesFrom, Presence, Watchers};
@@ -48,6 +48,7 @@ pub struct Config {
     pub conference: Conference,
     pub media: Media,
     pub http: Http,
+    pub portal: Portal,
     pub oauth2: Oauth2,
     pub webhooks: Webhooks,
     pub admin: Admin,
@@ -82,6 +83,7 @@ impl Default for Config {
             conference: Conference::default(),
             media: Media::default(),
             http: Http::default(),
+            portal: Portal::default(),
             oauth2: Oauth2::default(),
             webhooks: Webhooks::default(),
             admin: Admin::default(),

@@ -1,6 +1,6 @@
 //! `/content/`: files that users send each other (GSMA RCC.07 "File Transfer via HTTP"; docs/content.md).
 //!
-//! Uploads are their owner's, by digest credentials; everything else is asked for by a signed link.
+//! Uploads are their owner's, who proves it ([`Authentication`]); everything else is asked for by a signed link.
 
 mod range;
 
@@ -29,7 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::Peer;
-use super::digest::{Digest, Refusal};
+use super::authentication::{Authentication, Refusal};
 use super::etag::{Conditions, Failed};
 use super::problem::Problem;
 use super::rate::Rates;
@@ -59,7 +59,7 @@ const SWEEP: Duration = Duration::from_secs(3600);
 struct Content {
     depot: Arc<Depot>,
     /// `None`: everybody is let in (closed test nets only).
-    digest: Option<Arc<Digest>>,
+    authentication: Option<Arc<Authentication>>,
     rates: Rates,
     places: Arc<Semaphore>,
     counts: Counts,
@@ -115,7 +115,7 @@ pub fn depot(
 pub fn open(
     config: &Config,
     depot: Option<Arc<Depot>>,
-    digest: Option<Arc<Digest>>,
+    authentication: Option<Arc<Authentication>>,
     metrics: &Metrics,
     runtime: &tokio::runtime::Handle,
 ) -> Router {
@@ -123,7 +123,7 @@ pub fn open(
     let Some(depot) = depot else { return Router::new() };
     let content = Arc::new(Content {
         depot,
-        digest,
+        authentication,
         rates: Rates::new(settings.rate, settings.rate.saturating_mul(100)),
         places: Arc::new(Semaphore::new(settings.max_uploads)),
         counts: Counts::default(),
@@ -178,7 +178,7 @@ async fn upload(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    let owner = content.caller(&peer, &parts)?;
+    let owner = content.caller(&peer, &parts).await?;
     let Some(media_type) = parts.headers.get(header::CONTENT_TYPE) else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
@@ -213,7 +213,7 @@ async fn state_of_upload(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (parts, _) = request.into_parts();
-    let owner = content.caller(&peer, &parts)?;
+    let owner = content.caller(&peer, &parts).await?;
     let base = content.base(&peer, &parts.headers);
     let (id, entry) = content.find_upload(&owner, &asked.tid).await?;
     match (asked.get_upload_info, asked.get_download_info) {
@@ -345,12 +345,12 @@ fn shown(media_type: &str, name: &str, body: Body) -> Response {
 
 impl Content {
     /// The user's id; empty on a closed test net.
-    fn caller(&self, peer: &Peer, parts: &Parts) -> Result<String, Refusal> {
-        let owner = match &self.digest {
+    async fn caller(&self, peer: &Peer, parts: &Parts) -> Result<String, Refusal> {
+        let owner = match &self.authentication {
             None => String::new(),
-            Some(digest) => {
-                let user = digest.user(peer, &parts.method, &parts.uri, &parts.headers);
-                user.map_err(|unproven| Refusal::of(unproven, later()))?.id.to_string()
+            Some(authentication) => {
+                let user = authentication.user(peer, &parts.method, &parts.uri, &parts.headers).await;
+                user.map_err(|denied| Refusal::of(denied, later()))?.id.to_string()
             }
         };
         if self.rates.admits(&owner) { Ok(owner) } else { Err(later()) }

@@ -9,7 +9,6 @@ use sip_ims::User;
 use sip_ims::authenticate::{self, Authenticator};
 
 use super::Peer;
-use super::problem::Problem;
 use super::rate::Guesses;
 use crate::app::unix_now;
 
@@ -26,6 +25,13 @@ pub enum Unproven {
     Malformed,
     /// What to ask with, see [`challenged`].
     Challenge(Vec<Vec<u8>>),
+}
+
+/// Why a name and a password are nobody's.
+pub enum WrongPassword {
+    /// Too many from that address: this one was not looked at.
+    Guessing,
+    Wrong,
 }
 
 impl Digest {
@@ -51,7 +57,7 @@ impl Digest {
         let unix = unix_now();
         self.authenticator.http(credentials, method, target, unix).map_err(|refusal| {
             // Guesses cost; the first attempt and an old nonce do not.
-            if refusal.is_suspect() && !self.guesses.forgives(from.to_canonical()) {
+            if refusal.is_suspect() && !self.guesses.forgives(from) {
                 return Unproven::Guessing;
             }
             match refusal {
@@ -60,38 +66,16 @@ impl Digest {
             }
         })
     }
-}
 
-/// An answer other than the wanted one, at a door where users prove themselves.
-pub enum Refusal {
-    Problem(Problem),
-    /// See [`challenged`].
-    Unauthenticated(Vec<Vec<u8>>),
-}
-
-impl Refusal {
-    /// `later`: what says that it is too much at once.
-    pub fn of(unproven: Unproven, later: Refusal) -> Refusal {
-        match unproven {
-            Unproven::Guessing => later,
-            Unproven::Malformed => Problem::new(StatusCode::BAD_REQUEST, "the credentials cannot be read").into(),
-            Unproven::Challenge(challenges) => Refusal::Unauthenticated(challenges),
+    /// Whose name and password these are.
+    pub fn password(&self, from: IpAddr, name: &str, password: &[u8]) -> Result<Arc<User>, WrongPassword> {
+        if !self.guesses.may_try(from) {
+            return Err(WrongPassword::Guessing);
         }
-    }
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Refusal {
-        Refusal::Problem(problem)
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        match self {
-            Refusal::Problem(problem) => problem.into_response(),
-            Refusal::Unauthenticated(challenges) => challenged(&challenges),
-        }
+        self.authenticator.password(name, password).ok_or_else(|| {
+            self.guesses.forgives(from);
+            WrongPassword::Wrong
+        })
     }
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -18,7 +19,7 @@ use sip_ims::{Aor, answer};
 use sip_messaging::History;
 
 use super::Peer;
-use super::digest::{Digest, Refusal};
+use super::authentication::{Authentication, Refusal};
 use super::problem::Problem;
 use super::rate::Rates;
 use crate::config;
@@ -32,18 +33,18 @@ const MAX_PEER: usize = 512;
 
 struct Door {
     history: Arc<History>,
-    digest: Arc<Digest>,
+    authentication: Arc<Authentication>,
     rates: Rates,
 }
 
 /// The door; none where nobody proves who they are, or nothing is kept.
-pub fn open(history: Arc<History>, digest: Option<Arc<Digest>>, settings: &config::History) -> Router {
-    let Some(digest) = digest.filter(|_| settings.max_days > 0) else { return Router::new() };
+pub fn open(history: Arc<History>, authentication: Option<Arc<Authentication>>, settings: &config::History) -> Router {
+    let Some(authentication) = authentication.filter(|_| settings.max_days > 0) else { return Router::new() };
     let rates = Rates::new(settings.rate, settings.rate.saturating_mul(100));
     Router::new()
         .route(ROOT, get(page).delete(forget_part))
         .route("/history/{id}", get(one).delete(forget_one))
-        .with_state(Arc::new(Door { history, digest, rates }))
+        .with_state(Arc::new(Door { history, authentication, rates }))
 }
 
 /// What of a history a request is about. A key that is not known is an error: a DELETE with a misspelt one would take more than was
@@ -72,9 +73,9 @@ type Caller = (State<Arc<Door>>, ConnectInfo<Peer>);
 async fn page(
     (State(door), ConnectInfo(peer)): Caller,
     asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
-    request: Request,
+    parts: Parts,
 ) -> Result<Response, Refusal> {
-    let owner = door.owner(&peer, &request)?;
+    let owner = door.owner(&peer, &parts).await?;
     let Query(Asked { peer, since, until, limit, cursor }) = asked.map_err(|e| bad(e.body_text()))?;
     let part = door.part(owner, Which { peer, since, until })?;
     let limit = limit.unwrap_or(PAGE);
@@ -100,9 +101,9 @@ async fn page(
 async fn forget_part(
     (State(door), ConnectInfo(peer)): Caller,
     which: Result<Query<Which>, axum::extract::rejection::QueryRejection>,
-    request: Request,
+    parts: Parts,
 ) -> Result<Response, Refusal> {
-    let owner = door.owner(&peer, &request)?;
+    let owner = door.owner(&peer, &parts).await?;
     let Query(which) = which.map_err(|e| bad(e.body_text()))?;
     let removed = door.forget(door.part(owner, which)?).await?;
     Ok(json(&json!({ "removed": removed })))
@@ -112,9 +113,9 @@ async fn forget_part(
 async fn one(
     (State(door), ConnectInfo(peer)): Caller,
     Path(id): Path<String>,
-    request: Request,
+    parts: Parts,
 ) -> Result<Response, Refusal> {
-    let owner = door.owner(&peer, &request)?;
+    let owner = door.owner(&peer, &parts).await?;
     let part = HistoryPart { id: Some(id_of(&id)?), ..HistoryPart::of(owner) };
     let (done, found) = answer();
     door.history.store().page(part, None, 1, done);
@@ -128,9 +129,9 @@ async fn one(
 async fn forget_one(
     (State(door), ConnectInfo(peer)): Caller,
     Path(id): Path<String>,
-    request: Request,
+    parts: Parts,
 ) -> Result<Response, Refusal> {
-    let owner = door.owner(&peer, &request)?;
+    let owner = door.owner(&peer, &parts).await?;
     match door.forget(HistoryPart { id: Some(id_of(&id)?), ..HistoryPart::of(owner) }).await? {
         0 => Err(Problem::not_found("message").into()),
         _ => Ok(StatusCode::NO_CONTENT.into_response()),
@@ -138,9 +139,9 @@ async fn forget_one(
 }
 
 impl Door {
-    fn owner(&self, peer: &Peer, request: &Request) -> Result<Aor, Refusal> {
-        let user = self.digest.user(peer, request.method(), request.uri(), request.headers());
-        let user = user.map_err(|unproven| Refusal::of(unproven, later()))?;
+    async fn owner(&self, peer: &Peer, parts: &Parts) -> Result<Aor, Refusal> {
+        let user = self.authentication.user(peer, &parts.method, &parts.uri, &parts.headers).await;
+        let user = user.map_err(|denied| Refusal::of(denied, later()))?;
         if self.rates.admits(&user.id) { Ok(user.aor.clone()) } else { Err(later()) }
     }
 

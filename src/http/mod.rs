@@ -3,6 +3,7 @@
 //! Doors bring an [`axum::Router`] and are mounted; nothing here knows what they do.
 
 pub mod admin;
+pub mod authentication;
 pub mod camara;
 pub mod client;
 pub mod content;
@@ -12,9 +13,11 @@ pub mod guard;
 pub mod history;
 pub mod oauth2;
 pub mod openapi;
+pub mod origin;
 pub mod problem;
 pub mod public;
 pub mod rate;
+pub mod session;
 pub mod sms_api;
 pub mod smsgw;
 pub mod tls;

@@ -17,7 +17,8 @@ use sip_xcap::{BadSelector, BadTarget, Conflict, NodeSelector, Put, Target, Term
 
 use self::caller::Caller;
 use super::Peer;
-use super::digest::{Digest, challenged};
+use super::authentication::Authentication;
+use super::digest::challenged;
 use super::etag::{Conditions, Failed};
 use super::rate::Rates;
 use crate::config;
@@ -34,16 +35,16 @@ const SLACK: usize = 1024;
 pub struct Door {
     pub xcap: Arc<Xcap>,
     /// `None`: everybody is who they say (closed test nets only).
-    digest: Option<Arc<Digest>>,
+    authentication: Option<Arc<Authentication>>,
     config: config::Xcap,
     rates: Rates,
     counts: Mutex<BTreeMap<(&'static str, u16), u64>>,
 }
 
 impl Door {
-    pub fn new(xcap: Arc<Xcap>, digest: Option<Arc<Digest>>, config: config::Xcap) -> Door {
+    pub fn new(xcap: Arc<Xcap>, authentication: Option<Arc<Authentication>>, config: config::Xcap) -> Door {
         let rates = Rates::new(config.rate, config.total_rate);
-        Door { xcap, digest, config, rates, counts: Mutex::default() }
+        Door { xcap, authentication, config, rates, counts: Mutex::default() }
     }
 
     /// Requests so far, by method and status.
@@ -53,11 +54,16 @@ impl Door {
 }
 
 /// The door, or none where it is shut, and its numbers.
-pub fn open(xcap: &Arc<Xcap>, digest: Option<Arc<Digest>>, config: &config::Xcap, metrics: &Metrics) -> Router {
+pub fn open(
+    xcap: &Arc<Xcap>,
+    authentication: Option<Arc<Authentication>>,
+    config: &config::Xcap,
+    metrics: &Metrics,
+) -> Router {
     if !config.enabled {
         return Router::new();
     }
-    let door = Arc::new(Door::new(xcap.clone(), digest, config.clone()));
+    let door = Arc::new(Door::new(xcap.clone(), authentication, config.clone()));
     let counted = door.clone();
     let family = Family::counter("isthmus_xcap_requests_total", "XCAP requests, by method and status.");
     metrics.source(family, move |s| {
@@ -126,7 +132,7 @@ impl Door {
             return Err(Refusal::Only("GET, HEAD, PUT, DELETE"));
         }
         // Before anything is said of what is there: a stranger learns of nobody whether they are a user.
-        let caller = self.caller(peer, method, uri, headers)?;
+        let caller = self.caller(peer, method, uri, headers).await?;
         if !self.rates.admits(caller.name()) {
             return Err(Refusal::Later(StatusCode::TOO_MANY_REQUESTS));
         }

@@ -10,6 +10,7 @@ pub struct Answer {
     pub status: u16,
     pub etag: Option<String>,
     pub media_type: Option<String>,
+    pub cookie: Option<String>,
     /// The whole head, of the last response where there were several.
     pub head: String,
     pub body: String,
@@ -41,6 +42,15 @@ impl Client {
         self
     }
 
+    /// Over TLS.
+    pub fn secure(mut self, server: &Server) -> Client {
+        self.root = self
+            .root
+            .replace(&format!("http://127.0.0.1:{}", server.http), &format!("https://127.0.0.1:{}", server.https));
+        let authority = server.authority.certificate().display().to_string();
+        self.with(&["--cacert", &authority])
+    }
+
     /// With further arguments for curl.
     pub fn with(mut self, arguments: &[&str]) -> Client {
         self.arguments.extend(arguments.iter().map(|a| (*a).to_owned()));
@@ -67,6 +77,7 @@ impl Client {
                 lines.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.to_owned())
             };
             return Answer {
+                cookie: header("Set-Cookie"),
                 status: head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status"),
                 etag: header("ETag"),
                 media_type: header("Content-Type"),
@@ -99,6 +110,10 @@ impl Client {
 
     pub fn delete_if(&self, path: &str, condition: &str) -> Answer {
         self.ask(&["-X", "DELETE", "-H", condition], path)
+    }
+
+    pub fn post_json(&self, path: &str, body: &str) -> Answer {
+        self.ask(&["-H", "Content-Type: application/json", "--data-binary", body], path)
     }
 
     pub fn post(&self, path: &str) -> Answer {

@@ -1,6 +1,5 @@
-//! Who sends a request: digest credentials (RFC 4825 §8), or whom an authentication proxy asserts (TS 33.222).
-//!
-//! A portal's session would be a third way in; there is no portal yet.
+//! Who sends a request: a user with digest credentials (RFC 4825 §8) or a session of the portal, or whom an authentication proxy asserts
+//! (TS 33.222).
 
 use std::sync::Arc;
 
@@ -9,7 +8,9 @@ use sip_ims::User;
 
 use super::{Door, Refusal};
 use crate::http::Peer;
+use crate::http::authentication::Denied;
 use crate::http::digest::Unproven;
+use crate::xcap::No;
 
 pub(super) enum Caller {
     User(Arc<User>),
@@ -34,7 +35,7 @@ impl Caller {
 const ASSERTED: &str = "x-3gpp-asserted-identity";
 
 impl Door {
-    pub(super) fn caller(
+    pub(super) async fn caller(
         &self,
         peer: &Peer,
         method: &Method,
@@ -52,11 +53,13 @@ impl Door {
             // Somebody, but nobody of ours.
             return known.map(Caller::User).ok_or(Refusal::Status(StatusCode::FORBIDDEN));
         }
-        let Some(digest) = &self.digest else { return Ok(Caller::Anybody) };
-        digest.user(peer, method, uri, headers).map(Caller::User).map_err(|unproven| match unproven {
-            Unproven::Guessing => Refusal::Later(StatusCode::TOO_MANY_REQUESTS),
-            Unproven::Malformed => Refusal::Status(StatusCode::BAD_REQUEST),
-            Unproven::Challenge(challenges) => Refusal::Unauthenticated(challenges),
+        let Some(authentication) = &self.authentication else { return Ok(Caller::Anybody) };
+        authentication.user(peer, method, uri, headers).await.map(Caller::User).map_err(|denied| match denied {
+            Denied::Unproven(Unproven::Guessing) => Refusal::Later(StatusCode::TOO_MANY_REQUESTS),
+            Denied::Unproven(Unproven::Malformed) => Refusal::Status(StatusCode::BAD_REQUEST),
+            Denied::Unproven(Unproven::Challenge(challenges)) => Refusal::Unauthenticated(challenges),
+            Denied::Foreign => Refusal::Status(StatusCode::FORBIDDEN),
+            Denied::Store(error) => No::Store(error).into(),
         })
     }
 }
