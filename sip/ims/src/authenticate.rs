@@ -3,6 +3,7 @@
 //!
 //! Unknown users and wrong passwords get the same answer for the same work.
 
+use std::borrow::Cow;
 use std::hash::Hasher as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -158,7 +159,8 @@ impl Authenticator {
     /// password; a SIM alone does not do. `unix` in seconds.
     pub fn http(&self, authorization: &[&[u8]], method: &str, target: &str, unix: u64) -> Result<Arc<User>, Refusal> {
         let mut credentials = Err(Refusal::Missing);
-        for value in authorization {
+        let mended: Vec<_> = authorization.iter().map(|value| without_quoted(value, target.as_bytes())).collect();
+        for value in &mended {
             match Credentials::about(target.as_bytes(), value) {
                 Some(c) if c.realm == self.realm.name() => credentials = Ok(c),
                 None if value.get(..6).is_some_and(|s| s.eq_ignore_ascii_case(b"Digest")) && credentials.is_err() => {
@@ -471,6 +473,20 @@ fn origin_form(target: &[u8]) -> &[u8] {
     }
 }
 
+/// Credentials without their uri, if that is this target and has quotes in it: curl and Python's urllib write them there as they are, where a
+/// node selector of XCAP is not percent-encoded.
+fn without_quoted<'v>(value: &'v [u8], target: &[u8]) -> Cow<'v, [u8]> {
+    if !target.contains(&b'"') {
+        return Cow::Borrowed(value);
+    }
+    let written = |at: usize| value[at + 5..].strip_prefix(target)?.strip_prefix(b"\"");
+    let at = value.windows(5).position(|w| w == b"uri=\"");
+    match at.and_then(|at| Some((&value[..at], written(at)?))) {
+        Some((before, after)) => Cow::Owned([before, b"no-uri=\"\"", after].concat()),
+        None => Cow::Borrowed(value),
+    }
+}
+
 /// What a request has in common with its retransmissions and with nothing else.
 fn print(message: &Message<'_>) -> u64 {
     let mut hash = SipHasher13::new();
@@ -675,6 +691,14 @@ mod tests {
             assert_eq!(ask(&answer("alice", "wonderland", "/z", 3, &challenge)), Err(Refusal::Malformed));
             assert_eq!(ask(&answer("alice", "guess", "/x?y", 4, &challenge)), Err(Refusal::Wrong));
             assert_eq!(ask(&answer("nobody", "guess", "/x?y", 4, &challenge)), Err(Refusal::Wrong));
+            // As clients write it that escape nothing.
+            let quoted = "/x[@name=\"y\"]";
+            let good =
+                String::from_utf8(answer("alice", "wonderland", quoted, 5, &challenge)).unwrap().replace("\\\"", "\"");
+            assert!(good.contains(&format!("uri=\"{quoted}\"")), "{good}");
+            let about = |target: &str| a.http(&[good.as_bytes()], "PUT", target, NOW).map(|user| user.id.to_string());
+            assert_eq!(about("/x[@name=\"z\"]"), Err(Refusal::Malformed));
+            assert_eq!(about(quoted).as_deref(), Ok("alice"));
         }
     }
 
