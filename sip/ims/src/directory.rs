@@ -20,7 +20,9 @@ pub struct Directory {
     by_id: Sharded<Arc<str>>,
     by_aor: Sharded<Aor>,
     by_number: Sharded<Msisdn>,
-    /// One change at a time, so that the three maps agree when it is over.
+    /// In lower case.
+    by_jid: Sharded<Box<str>>,
+    /// One change at a time, so that the four maps agree when it is over.
     change: Mutex<()>,
     /// Some user has had a SIM.
     sims: AtomicBool,
@@ -43,6 +45,11 @@ impl Directory {
 
     pub fn by_msisdn(&self, number: Msisdn) -> Option<Arc<User>> {
         self.by_number.get(&number)
+    }
+
+    /// By address in XMPP, `local@domain` in lower case. Two users may say that they have it: it is the last one's.
+    pub fn by_jid(&self, jid: &str) -> Option<Arc<User>> {
+        self.by_jid.get(jid)
     }
 
     /// The user that a SIP URI's parts name: by address-of-record first, then, if the user part reads as an
@@ -69,7 +76,15 @@ impl Directory {
         if let Some(number) = user.msisdn {
             self.by_number.insert(number, user.clone());
         }
+        let jid = jid(&user);
+        if let Some(jid) = jid.clone() {
+            self.by_jid.insert(jid, user.clone());
+        }
         if let Some(old) = old {
+            match self::jid(&old) {
+                Some(gone) if jid.as_ref() != Some(&gone) => self.by_jid.remove_of(&gone, &old.id),
+                _ => {}
+            }
             if old.aor != user.aor {
                 self.by_aor.remove_of(&old.aor, &old.id);
             }
@@ -89,6 +104,9 @@ impl Directory {
         if let Some(number) = old.msisdn {
             self.by_number.remove_of(&number, &old.id);
         }
+        if let Some(jid) = jid(&old) {
+            self.by_jid.remove_of(&jid, &old.id);
+        }
         Some(old)
     }
 
@@ -106,6 +124,10 @@ impl Directory {
             shard.read().values().for_each(&mut each);
         }
     }
+}
+
+fn jid(user: &User) -> Option<Box<str>> {
+    user.jid.as_deref().map(|jid| jid.to_lowercase().into())
 }
 
 const SHARDS: usize = 32;
@@ -180,6 +202,21 @@ mod tests {
         assert!(directory.by_msisdn("+819012345678".parse().unwrap()).is_none());
         assert!(directory.by_msisdn("+819000000000".parse().unwrap()).is_some());
         assert_eq!(directory.len(), 1);
+    }
+
+    #[test]
+    fn a_user_is_found_by_an_address_in_xmpp_while_it_is_theirs() {
+        let directory = Directory::new();
+        let with = |jid: Option<&str>| User { jid: jid.map(Box::from), ..user("alice", None) };
+        directory.put(with(Some("Alice@xmpp.test")));
+        assert_eq!(&*directory.by_jid("alice@xmpp.test").unwrap().id, "alice");
+        directory.put(with(Some("ALICE@xmpp.test")));
+        assert!(directory.by_jid("alice@xmpp.test").is_some());
+        directory.put(with(None));
+        assert!(directory.by_jid("alice@xmpp.test").is_none());
+        directory.put(with(Some("alice@xmpp.test")));
+        directory.remove("alice");
+        assert!(directory.by_jid("alice@xmpp.test").is_none());
     }
 
     #[test]

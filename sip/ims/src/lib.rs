@@ -1,7 +1,7 @@
 //! Who is who, and the ports through which services reach what outlives them.
 //!
 //! Holds the identities of a subscriber ([`Aor`], [`Msisdn`]), how they are proved ([`authenticate`]) and the links between them ([`User`], [`Directory`]), and the
-//! traits behind which stores, queues and the bus live ([`ports`]).
+//! traits behind which stores, queues and the bus live ([`ports`]), and other networks than SIP ([`bearer`]).
 //!
 //! What calls a service for a user, and in which order, is in [`criteria`].
 //!
@@ -10,6 +10,7 @@
 //! Start at [`ports`] for what a service may ask for, at [`user`] for what is known of a subscriber.
 
 pub mod authenticate;
+pub mod bearer;
 pub mod criteria;
 pub mod gate;
 pub mod history;
