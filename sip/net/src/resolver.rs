@@ -205,6 +205,32 @@ impl Resolver {
         runtime.spawn(async move { done(resolver.resolve(&question).await) });
     }
 
+    /// Where another service of a domain is, over TCP (RFC 2782): `service` as in `_xmpp-server._tcp`; without SRV records at `port` of
+    /// the domain itself. In the order in which they should be tried; at most 5 s.
+    pub async fn service(&self, service: &str, domain: &str, port: u16) -> Result<Vec<SocketAddr>, Unresolved> {
+        if let Ok(ip) = IpAddr::from_str(domain) {
+            return Ok(vec![SocketAddr::new(ip, port)]);
+        }
+        let dns = self.dns.as_ref().ok_or(Unresolved::Failed)?;
+        let host = name(&normal(domain))?;
+        let _place = self.under_way.try_acquire().map_err(|_| Unresolved::Busy)?;
+        let mut asked = Asked { dns, until: Instant::now() + KEPT_MAX, failed: false };
+        let look_up = async {
+            let record = Name::from_ascii(service).ok().and_then(|n| n.append_name(&host).ok());
+            let services: Vec<_> = record.map(|name| (Transport::Tcp, name)).into_iter().collect();
+            match asked.servers(&services).await {
+                Some(servers) => servers,
+                None => {
+                    let addresses = asked.addresses(&host, port).await;
+                    vec![Candidate { transport: Transport::Tcp, rank: (0, 0), weight: 0, addresses }]
+                }
+            }
+        };
+        let found = timeout(LOOK_UP, look_up).await.map_err(|_| Unresolved::Failed)?;
+        let targets = arrange(&found, &mut rand::rng());
+        if targets.is_empty() { Err(asked.nothing()) } else { Ok(targets.into_iter().map(|(_, at)| at).collect()) }
+    }
+
     /// What the question fixes about the transport (RFC 3263 §4.1), or an error.
     fn transport(&self, question: &Question) -> Result<Option<Transport>, Unresolved> {
         let transport = match (question.transport, question.secure) {
