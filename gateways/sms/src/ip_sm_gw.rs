@@ -3,7 +3,8 @@
 //! Handset to us: a MESSAGE with RP-DATA is answered 202, and with an RP-ACK or RP-ERROR in a MESSAGE of our own once the queue
 //! has it ([`Outbound`]). A plain text MESSAGE to a number that is nobody's here leaves as short message too. To the handset:
 //! [`IpSmGw::deliver`] sends RP-DATA to the registered contact and waits for the report; a user without such a handset gets a
-//! text MESSAGE, whole.
+//! text MESSAGE, whole, at every phone. A user with an address in another network ([`sip_ims::bearer`]) gets the text there too: it
+//! is one more phone, that is always on; and it gets what a handset does not take, before any other carrier does.
 //!
 //! The service runs under a shard's lock, so it only judges and leaves orders; the [`Worker`] owns what is under way
 //! (`transfers`) and does the sending.
@@ -30,6 +31,7 @@ pub use ports::{
 };
 pub use queued::{CLIENT, Queued};
 pub use reporting::UserTeller;
+use sip_ims::bearer::{Bearer, Heard, Listener, Unheard};
 use sip_ims::service::{Caller, Location, Reach, Request, Service, Step, Transaction, Verdict};
 use sip_ims::{Aor, Directory, Home, Msisdn, User};
 use sip_proto::build::Response;
@@ -38,6 +40,7 @@ use sip_proto::uri::{Scheme, Uri};
 use sip_proto::{HeaderName, Message, Method, derived};
 use tokio::sync::mpsc;
 pub use watch::{Counts, Passage, Watch};
+use worker::{Carriage, Done, Submitted};
 pub use worker::{Worker, WorkerParts};
 
 use crate::esme::Numbers;
@@ -63,6 +66,7 @@ pub struct IpSmGw {
     directory: Arc<Directory>,
     home: Arc<Home>,
     numbers: Arc<Numbers>,
+    bearer: Option<Arc<dyn Bearer>>,
     orders: mpsc::UnboundedSender<Order>,
     counts: Arc<Counts>,
 }
@@ -86,22 +90,25 @@ pub struct Inbox {
     pub(crate) config: Config,
     pub(crate) directory: Arc<Directory>,
     pub(crate) home: Arc<Home>,
+    pub(crate) bearer: Option<Arc<dyn Bearer>>,
     pub(crate) counts: Arc<Counts>,
 }
 
 pub(crate) enum Order {
     /// An RP message from a handset, its MESSAGE answered already.
     Relay(Relayed),
-    /// A text to a number, its transaction to be answered.
+    /// A text to a number, its sender to be answered.
     Text {
         from: Arc<User>,
         source: Msisdn,
         to: Msisdn,
         text: String,
         key: String,
-        transaction: Transaction,
+        whom: Submitted,
     },
     Deliver(Delivery),
+    /// What a handset has had its turn with, for the bearer.
+    Carry(Carriage, Done),
     Discharge(Discharge),
     /// The response to a MESSAGE of ours, `None` if there was none.
     Answered {
@@ -111,7 +118,7 @@ pub(crate) enum Order {
     /// A report that another node got.
     Reported(Report),
     /// A submission was accepted or not.
-    Submitted(worker::Submitted, Result<(), NotAccepted>),
+    Submitted(Submitted, Result<(), NotAccepted>),
 }
 
 /// What of a MESSAGE with an RP message is needed later.
@@ -125,7 +132,13 @@ pub(crate) struct Relayed {
 }
 
 impl IpSmGw {
-    pub fn new(config: Config, directory: Arc<Directory>, home: Arc<Home>) -> (Arc<IpSmGw>, Inbox) {
+    /// `bearer`: where users can be reached besides SIP.
+    pub fn new(
+        config: Config,
+        directory: Arc<Directory>,
+        home: Arc<Home>,
+        bearer: Option<Arc<dyn Bearer>>,
+    ) -> (Arc<IpSmGw>, Inbox) {
         let (orders, inbox) = mpsc::unbounded_channel();
         let user = config.user.as_str().into();
         let numbers = config.numbers.clone();
@@ -136,9 +149,10 @@ impl IpSmGw {
             config,
             directory: directory.clone(),
             home: home.clone(),
+            bearer: bearer.clone(),
             counts: counts.clone(),
         };
-        (Arc::new(IpSmGw { user, directory, home, numbers, orders, counts }), inbox)
+        (Arc::new(IpSmGw { user, directory, home, numbers, bearer, orders, counts }), inbox)
     }
 
     pub fn counts(&self) -> &Arc<Counts> {
@@ -153,8 +167,11 @@ impl IpSmGw {
     /// The best that the user of this number has here now.
     pub fn phone(&self, location: &dyn Location, msn: Msisdn, unix: u64) -> Option<Phone> {
         let user = self.directory.by_msisdn(msn)?;
-        let best = handsets(location, &user.aor, unix).into_iter().next()?;
-        Some(if best.smsip { Phone::Relay } else { Phone::Text })
+        match handsets(location, &user.aor, unix).first() {
+            Some(best) if best.smsip => Some(Phone::Relay),
+            Some(_) => Some(Phone::Text),
+            None => self.bearer.as_ref().filter(|bearer| bearer.reaches(&user)).map(|_| Phone::Text),
+        }
     }
 
     /// Sends one segment; `done` gets its fate, from another thread.
@@ -253,8 +270,24 @@ impl IpSmGw {
         let Ok(text) = std::str::from_utf8(message.body()) else { return refuse(step, 415) };
         let (text, key) = (text.to_owned(), key(message));
         let Ok(transaction) = step.defer(request) else { return refuse(step, 503) };
-        let _ = self.orders.send(Order::Text { from, source, to, text, key, transaction });
+        let whom = Submitted::Client(transaction);
+        let _ = self.orders.send(Order::Text { from, source, to, text, key, whom });
         Verdict::Taken
+    }
+}
+
+/// What users write to numbers over the bearer goes out as a MESSAGE of theirs to that number would.
+impl Listener for IpSmGw {
+    fn heard(&self, text: Heard, done: Box<dyn FnOnce(Result<(), Unheard>) + Send>) {
+        let Heard { from, to, text, key } = text;
+        let user = self.directory.by_jid(&from);
+        let Some((from, source)) = user.and_then(|user| Some((user.clone(), user.msisdn?))) else {
+            return done(Err(Unheard::Stranger));
+        };
+        let to = Uri::parse(to.as_bytes()).and_then(|uri| self.dialled(&uri));
+        let Some(to) = to else { return done(Err(Unheard::NoRoute)) };
+        // The worker is gone when the server stops: then nobody is told, and the bearer's side keeps it.
+        let _ = self.orders.send(Order::Text { from, source, to, text, key, whom: Submitted::Bearer(done) });
     }
 }
 

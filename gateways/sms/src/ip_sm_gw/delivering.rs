@@ -40,7 +40,8 @@ impl Handsets for Registered {
         let done = Box::new(move |fate| dispatcher.handset_reported(id, report(fate)));
         let Origin { client, reqid, msn, .. } = &*segment.origin;
         let name = (!client.starts_with(CLIENT)).then(|| format!("{client} {reqid}").into());
-        self.gateway.deliver(delivery(*msn, segment.part.clone(), name, done));
+        let as_text = segment.origin.has(Origin::TEXT);
+        self.gateway.deliver(Delivery { as_text, ..delivery(*msn, segment.part.clone(), name, done) });
     }
 }
 
@@ -52,6 +53,7 @@ fn delivery(to: Msisdn, part: Part, name: Option<Box<str>>, done: Box<dyn FnOnce
         data_coding: part.data_coding,
         has_header: part.udhi,
         octets: part.short_message,
+        as_text: true,
         name,
         done,
     }

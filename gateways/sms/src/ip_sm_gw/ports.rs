@@ -127,6 +127,8 @@ pub struct Delivery {
     pub has_header: bool,
     /// As SMPP has it: septets one in each octet.
     pub octets: Box<[u8]>,
+    /// The bearer may have it as text, beside or instead of a handset.
+    pub as_text: bool,
     /// What it is known by, for a history; `None`: it stands there since it was submitted.
     pub name: Option<Box<str>>,
     pub done: Box<dyn FnOnce(Fate) + Send>,

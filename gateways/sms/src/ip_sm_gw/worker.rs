@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use sip_ims::bearer::{Bearer, Carried, Text, Unheard};
 use sip_ims::history::TextArchive;
 use sip_ims::service::{Location, NextHops, Outcome, Outlet, Transaction};
 use sip_ims::{Aor, Directory, Home, User};
@@ -29,7 +30,7 @@ use crate::short_message::{Message, Unreadable};
 use crate::tpdu::{
     Address, Carrier, Deliver, FromHandset, Optional, StatusReport, Submit, SubmitReport, Timestamp, ToHandset, failure,
 };
-use crate::udh::Reference;
+use crate::udh::{self, Reference};
 
 /// What the worker works with.
 pub struct WorkerParts {
@@ -51,6 +52,7 @@ pub struct Worker {
     config: Config,
     directory: Arc<Directory>,
     home: Arc<Home>,
+    bearer: Option<Arc<dyn Bearer>>,
     parts: WorkerParts,
     counts: Arc<Counts>,
     orders: mpsc::UnboundedReceiver<Order>,
@@ -65,7 +67,7 @@ pub struct Worker {
 /// Completions: of one segment, or of all that one text was made of. Dropped unsaid (a part whose others never came, a stop),
 /// they are told that nothing arrived, so that each runs exactly once.
 #[derive(Default)]
-struct Done(Vec<Box<dyn FnOnce(Fate) + Send>>);
+pub(crate) struct Done(Vec<Box<dyn FnOnce(Fate) + Send>>);
 
 impl Done {
     fn of(done: Box<dyn FnOnce(Fate) + Send>) -> Done {
@@ -83,12 +85,22 @@ impl Drop for Done {
     }
 }
 
+/// A text, or a part of one, on its way from a handset to the bearer.
+pub(crate) struct Carriage {
+    to: Arc<User>,
+    from: Box<str>,
+    part: Option<udh::Part>,
+    text: String,
+}
+
 /// Whom to tell about a submission.
 pub(crate) enum Submitted {
     /// The handset that sent RP-DATA.
     Handset { from: Arc<User>, call_id: Box<str>, reference: u8, source: std::net::SocketAddr },
     /// The client whose transaction waits.
     Client(Transaction),
+    /// Who wrote it over the bearer.
+    Bearer(Box<dyn FnOnce(Result<(), Unheard>) + Send>),
 }
 
 impl Worker {
@@ -100,6 +112,7 @@ impl Worker {
             config: inbox.config,
             directory: inbox.directory,
             home: inbox.home,
+            bearer: inbox.bearer,
             counts: inbox.counts,
             parts,
             orders: inbox.orders,
@@ -150,19 +163,25 @@ impl Worker {
         }
         match order {
             Order::Relay(relayed) => self.relayed(relayed),
-            Order::Text { from, source, to, text, key, transaction } => {
+            Order::Text { from, source, to, text, key, whom } => {
                 self.reference = self.reference.wrapping_add(1);
                 let layout = Layout::new(Reference::Byte(self.reference), MAX_SEGMENTS);
                 match segment::split(Content::Text(&text), &layout) {
-                    Err(_) => self.parts.outlet.answer(transaction, 413, &|_| {}),
+                    Err(_) => match whom {
+                        Submitted::Client(transaction) => self.parts.outlet.answer(transaction, 413, &|_| {}),
+                        Submitted::Bearer(done) => done(Err(Unheard::TooLong)),
+                        // Handsets divide by themselves.
+                        Submitted::Handset { .. } => {}
+                    },
                     Ok(segments) => {
                         let submission = Submission { from, source, to, segments, protocol_id: 0, validity: None, key };
-                        self.submit(submission, Submitted::Client(transaction));
+                        self.submit(submission, whom);
                     }
                 }
             }
             Order::Deliver(delivery) if self.orders.len() > MAX_ORDERS => (delivery.done)(Fate::Busy),
             Order::Deliver(delivery) => self.deliver(delivery),
+            Order::Carry(carriage, done) => self.carry(carriage, done),
             Order::Discharge(discharge) => self.discharge(discharge),
             Order::Answered { call_id, status } => {
                 if let Some((done, fate)) = self.transfers.answered(&call_id, status) {
@@ -183,6 +202,10 @@ impl Worker {
                 };
                 self.parts.outlet.answer(transaction, status, &|_| {});
             }
+            Order::Submitted(Submitted::Bearer(done), result) => done(result.map_err(|why| match why {
+                NotAccepted::Busy | NotAccepted::Failed => Unheard::Busy,
+                NotAccepted::NoRoute => Unheard::NoRoute,
+            })),
             Order::Submitted(Submitted::Handset { from, call_id, reference, source }, result) => {
                 let answer = Reply { from: &from, call_id: &call_id, reference, source };
                 match result {
@@ -355,9 +378,10 @@ impl Worker {
             return (delivery.done)(Fate::Unreachable { status: 404 });
         };
         let all = handsets(&*self.parts.location, &user.aor, unix);
-        let Some(handset) = all.first() else {
+        let bearer = self.bearer.clone().filter(|bearer| delivery.as_text && bearer.reaches(&user));
+        if all.is_empty() && bearer.is_none() {
             return (delivery.done)(Fate::Unreachable { status: 480 });
-        };
+        }
         let octets = std::mem::take(&mut delivery.octets);
         let refused = Fate::Refused { cause: cause::SEMANTICALLY_INCORRECT };
         let Ok(message) = Message::read(delivery.data_coding, delivery.has_header, &octets) else {
@@ -372,8 +396,11 @@ impl Worker {
                 done(fate);
             });
         }
-        if !handset.smsip {
-            return self.deliver_text(&user.aor, &all, delivery, &message);
+        let Some(handset) = all.first().filter(|handset| handset.smsip) else {
+            return self.deliver_text(&user, &all, bearer, delivery, &message);
+        };
+        if bearer.is_some() {
+            self.to_bearer_afterwards(&user, &mut delivery, &message);
         }
         let (coding, data) = match message.user_data() {
             Ok(read) => read,
@@ -415,12 +442,54 @@ impl Worker {
         self.send(handset, &call_id, letter.relay(&body));
     }
 
-    /// A text MESSAGE to every phone, once all its segments are here. What is no text, or is for an application, goes another way.
-    fn deliver_text(&mut self, aor: &Aor, phones: &[Handset], delivery: Delivery, message: &Message<'_>) {
-        let text = match message.text() {
-            Ok(Some(text)) if message.header.ports().is_none() => text,
-            _ => return (delivery.done)(Fate::Unreachable { status: 415 }),
+    /// What the handset has taken goes to the bearer too; what it has not, goes there instead. Not the parts of a text: some would
+    /// be here and some there.
+    fn to_bearer_afterwards(&self, user: &Arc<User>, delivery: &mut Delivery, message: &Message<'_>) {
+        let Some(text) = readable(message) else { return };
+        let (to, from, part) = (user.clone(), self.sender(&delivery.source).into(), message.header.part());
+        let carriage = Carriage { to, from, part, text };
+        let (again, nothing) = (self.again.clone(), Box::new(|_| {}) as Box<dyn FnOnce(Fate) + Send>);
+        let done = std::mem::replace(&mut delivery.done, nothing);
+        delivery.done = Box::new(move |fate| match fate {
+            Fate::Delivered => {
+                // The worker is gone when the server stops.
+                let _ = again.send(Order::Carry(carriage, Done::default()));
+                done(fate);
+            }
+            Fate::NoReport | Fate::Unreachable { .. } if carriage.part.is_none() => {
+                let _ = again.send(Order::Carry(carriage, Done::of(done)));
+            }
+            _ => done(fate),
+        });
+    }
+
+    fn carry(&mut self, carriage: Carriage, done: Done) {
+        let Carriage { to, from, part, text } = carriage;
+        let Some(bearer) = self.bearer.clone() else { return };
+        let pieces = match part {
+            None => Some(vec![(text, done)]),
+            Some(part) => {
+                let weight = text.len() + size_of::<Done>();
+                // A URI, so they are not among those that phones wait for.
+                self.texts.offer((from.clone(), to.aor.clone()), part, (text, done), weight, Instant::now())
+            }
         };
+        let Some((text, done)) = pieces.map(together) else { return };
+        bearer.carry(Text { to, from, text }, Box::new(move |carried| done.say(fate(carried))));
+    }
+
+    /// A text MESSAGE to every phone, and to the bearer, once all its segments are here. What is no text, or is for an application, goes
+    /// another way.
+    fn deliver_text(
+        &mut self,
+        user: &Arc<User>,
+        phones: &[Handset],
+        bearer: Option<Arc<dyn Bearer>>,
+        delivery: Delivery,
+        message: &Message<'_>,
+    ) {
+        let aor = &user.aor;
+        let Some(text) = readable(message) else { return (delivery.done)(Fate::Unreachable { status: 415 }) };
         let whole = match message.header.part() {
             None => Some(vec![(text, Done::of(delivery.done))]),
             Some(part) => {
@@ -429,19 +498,14 @@ impl Worker {
                 self.texts.offer(ends, part, (text, Done::of(delivery.done)), weight, Instant::now())
             }
         };
-        let Some(whole) = whole else { return };
-        let (texts, dones): (Vec<String>, Vec<Done>) = whole.into_iter().unzip();
-        let from = match Address::parse(&delivery.source) {
-            Ok(address)
-                if !address.spelt().is_empty() && address.spelt().bytes().all(|b| b == b'+' || b.is_ascii_digit()) =>
-            {
-                format!("sip:{}@{};user=phone", address.spelt(), self.home.domain())
-            }
-            _ => self.own_uri(),
-        };
-        let text = texts.concat();
-        let done = Done(dones.into_iter().flat_map(|mut d| std::mem::take(&mut d.0)).collect());
-        let first = Arc::new(Mutex::new((phones.len(), Some(done))));
+        let Some((text, done)) = whole.map(together) else { return };
+        let from = self.sender(&delivery.source);
+        let first = Arc::new(Mutex::new((phones.len() + usize::from(bearer.is_some()), Some(done))));
+        if let Some(bearer) = bearer {
+            let (to, from, text, first) = (user.clone(), from.as_str().into(), text.clone(), first.clone());
+            let carried = move |carried| one_ended(&first, fate(carried));
+            bearer.carry(Text { to, from, text }, Box::new(carried));
+        }
         for phone in phones {
             let (call_id, tag) = self.names();
             let way = self.way(phone, &call_id);
@@ -456,7 +520,7 @@ impl Worker {
             };
             let bytes = letter.text(&text);
             let first = first.clone();
-            self.request(phone, bytes, Box::new(move |status| one_answered(&first, status)));
+            self.request(phone, bytes, Box::new(move |status| one_ended(&first, answered(status))));
         }
     }
 
@@ -534,6 +598,15 @@ impl Worker {
         own_uri(&self.config, &self.home)
     }
 
+    /// Whom the addressee of a text sees: the number that it is from, or the gateway for names and for nobody.
+    fn sender(&self, source: &str) -> String {
+        let number = Address::parse(source).ok().map(|address| address.spelt());
+        match number.filter(|n| !n.is_empty() && n.bytes().all(|b| b == b'+' || b.is_ascii_digit())) {
+            Some(number) => format!("sip:{number}@{};user=phone", self.home.domain()),
+            None => self.own_uri(),
+        }
+    }
+
     /// A Call-ID and a tag.
     fn names(&self) -> (Arc<str>, String) {
         let octets = (self.parts.random)();
@@ -546,15 +619,40 @@ fn own_uri(config: &Config, home: &Home) -> String {
     format!("sip:{}@{}", config.user, home.domain())
 }
 
+/// The text of a message for a person.
+fn readable(message: &Message<'_>) -> Option<String> {
+    message.text().ok().flatten().filter(|_| message.header.ports().is_none())
+}
+
+/// Of all parts.
+fn together(whole: Vec<(String, Done)>) -> (String, Done) {
+    let (texts, dones): (Vec<String>, Vec<Done>) = whole.into_iter().unzip();
+    (texts.concat(), Done(dones.into_iter().flat_map(|mut d| std::mem::take(&mut d.0)).collect()))
+}
+
+fn answered(status: Option<u16>) -> Fate {
+    match status {
+        Some(200..=299) => Fate::Delivered,
+        status => Fate::Unreachable { status: status.unwrap_or(408) },
+    }
+}
+
+/// A server that refuses a text does not know the user, and others may.
+fn fate(carried: Carried) -> Fate {
+    match carried {
+        Carried::Taken => Fate::Delivered,
+        Carried::Later => Fate::Unreachable { status: 480 },
+        Carried::Refused => Fate::Unreachable { status: 404 },
+    }
+}
+
 /// A text has arrived with the first phone that takes it, and has not when none did.
-fn one_answered(phones: &Mutex<(usize, Option<Done>)>, status: Option<u16>) {
+fn one_ended(phones: &Mutex<(usize, Option<Done>)>, fate: Fate) {
     let mut phones = phones.lock();
     phones.0 -= 1;
-    let fate = match status {
-        Some(200..=299) => Fate::Delivered,
-        _ if phones.0 > 0 => return,
-        status => Fate::Unreachable { status: status.unwrap_or(408) },
-    };
+    if fate != Fate::Delivered && phones.0 > 0 {
+        return;
+    }
     let done = phones.1.take();
     drop(phones);
     if let Some(done) = done {
