@@ -14,9 +14,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use gw_sms::dispatch::Dispatcher;
 use gw_sms::ip_sm_gw::{Inbox, IpSmGw};
 use gw_sms::registry::Registry;
+use gw_xmpp::Federation;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
+use sip_ims::bearer::Bearer;
 use sip_ims::criteria::Filters;
 use sip_ims::gate::Gate;
 use sip_ims::history::Archive;
@@ -60,7 +62,7 @@ use crate::telemetry::metrics::Family;
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Capture, Marks, Metrics, Tap, Timed, redact, sources};
 use crate::xcap::{Xcap, changes};
-use crate::{cdr, control, history, presence, provision};
+use crate::{cdr, control, history, presence, provision, xmpp};
 use removed::Removed;
 use settings::{carrier_config, ip_sm_gw_config, pager_config, registrar_config};
 use signals::{Live, Signals, until_stopped};
@@ -183,6 +185,9 @@ pub fn run(
     metrics.source(family, move |s| s.push(&[], filters.len() as f64));
     let shared = control::shared(&config, &cluster_secret(&store)?)?;
     let depot = shared.depot.clone();
+    let certificates = Certificates::new(&pems, config.http.client_certificates)?;
+    let wake = Arc::new(OnceLock::<Arc<Dispatcher>>::new());
+    let federation = xmpp::open(&config, cluster_secret(&store)?, &certificates, &wake, &metrics, runtime.handle())?;
     let around = Around {
         directory: directory.clone(),
         filters: registry.filters().clone(),
@@ -192,23 +197,12 @@ pub fn run(
         media: msrp.as_ref().map(|m| m.anchor.clone() as Arc<dyn Media>),
         ends: msrp.as_ref().map(|m| Ends { switch: m.switch.clone(), doors: m.told, anchor: m.anchor.clone() }),
         shared,
+        wake: wake.clone(),
+        federation: federation.clone(),
     };
     let services = open_sip(&config, &pems, &store, around, runtime.handle())?;
-    let Services {
-        sip,
-        home,
-        registrar,
-        presence,
-        abroad,
-        diff,
-        digest,
-        pager,
-        history,
-        courier,
-        ip_sm_gw,
-        names,
-        wake,
-    } = services;
+    let Services { sip, home, registrar, presence, abroad, diff, digest, pager, history, courier, ip_sm_gw, names } =
+        services;
     let local = sip.carriers.local_addrs().to_vec();
     if trace.is_on() || capture.is_some() {
         sip.driver.watch(Arc::new(Tap::new(trace.clone(), capture, local.clone())));
@@ -223,7 +217,6 @@ pub fn run(
         hints.extend(presence::follow(presence, cluster.bus(), cluster.node(), shared, runtime.handle())?);
     }
 
-    let certificates = Certificates::new(&pems, config.http.client_certificates)?;
     let sms = Sms::open(
         &config,
         sms::Around {
@@ -289,6 +282,9 @@ pub fn run(
         let _ = until_stop.wait_for(|stop| *stop).await;
     }));
     if let Some(gateway) = ip_sm_gw {
+        if let Some(federation) = &federation {
+            federation.attach(gateway.0.clone());
+        }
         let around = sms::handsets::Around {
             directory: directory.clone(),
             location: registrar.clone(),
@@ -332,6 +328,9 @@ pub fn run(
     sip.carriers.shutdown();
     if let Some(msrp) = &msrp {
         msrp.shutdown();
+    }
+    if let Some(federation) = &federation {
+        federation.stop();
     }
     stop.send_replace(true);
     runtime.block_on(async {
@@ -457,6 +456,9 @@ struct Around {
     media: Option<Arc<dyn Media>>,
     ends: Option<Ends>,
     shared: control::Shared,
+    /// Whom a registration wakes, for the short messages that wait.
+    wake: Arc<OnceLock<Arc<Dispatcher>>>,
+    federation: Option<Federation>,
 }
 
 /// What answers SIP, tied together.
@@ -474,8 +476,6 @@ struct Services {
     courier: Courier,
     ip_sm_gw: Option<(Arc<IpSmGw>, Inbox)>,
     names: Arc<Located>,
-    /// Whom a registration wakes, for the short messages that wait.
-    wake: Arc<OnceLock<Arc<Dispatcher>>>,
 }
 
 /// Builds the services, the stack around them, and opens every SIP door. Bindings are in memory before the first message.
@@ -486,7 +486,7 @@ fn open_sip(
     around: Around,
     runtime: &Handle,
 ) -> Result<Services, AppError> {
-    let Around { directory, filters, chronicle, metrics, cluster, media, ends, shared } = around;
+    let Around { directory, filters, chronicle, metrics, cluster, media, ends, shared, wake, federation } = around;
     let sip = &config.sip;
     // Bound before anything is written into a Via, so that port 0 is known by its real number.
     let bound = Bound::new(&carrier_config(config, pems)?, runtime.clone())?;
@@ -509,7 +509,6 @@ fn open_sip(
     let neighbours = Arc::new(Neighbours::new(&sip.trusted));
     let messages = cluster.messages(Arc::new(Timed::new(metrics.clone(), store.messages())));
     let (pager, inbox) = Pager::new(pager_config(config), messages, Arc::new(unix_now));
-    let wake = Arc::new(OnceLock::<Arc<Dispatcher>>::new());
     let present = Arc::new(OnceLock::<Arc<Presence>>::new());
     let names = Arc::new(Located::default());
     let registrar = Arc::new(Registrar::new(
@@ -558,7 +557,10 @@ fn open_sip(
     let (gateway, gateway_inbox) = config
         .sms_over_ip
         .enabled
-        .then(|| IpSmGw::new(ip_sm_gw_config(config), directory.clone(), home.clone()))
+        .then(|| {
+            let bearer = federation.map(|federation| Arc::new(federation) as Arc<dyn Bearer>);
+            IpSmGw::new(ip_sm_gw_config(config), directory.clone(), home.clone(), bearer)
+        })
         .unzip();
     let mut services: Vec<Arc<dyn Service>> = vec![registrar.clone(), pager.clone()];
     // In front of the pager: a short message is not kept as a text for a number that nobody has here.
@@ -663,7 +665,6 @@ fn open_sip(
         courier,
         ip_sm_gw,
         names,
-        wake,
     })
 }
 

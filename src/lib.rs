@@ -28,3 +28,4 @@ pub mod sms;
 pub mod store;
 pub mod telemetry;
 pub mod xcap;
+mod xmpp;

@@ -223,8 +223,14 @@ impl Config {
         if !token.is_empty() && (token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic())) {
             say("admin.token", "must be at least 16 printable characters without blanks".to_owned());
         }
-        for domain in self.xmpp.route.keys().filter(|d| !is_host_name(d)) {
+        for domain in self.xmpp.iter().flat_map(|xmpp| xmpp.route.keys()).filter(|d| !is_host_name(d)) {
             say(&format!("xmpp.route.{domain:?}"), "is not a host name".to_owned());
+        }
+        if self.xmpp.as_ref().is_some_and(|xmpp| xmpp.s2s.0.is_none()) {
+            say("xmpp.s2s", "must be an address: other domains ask back there whether it is us".to_owned());
+        }
+        if self.xmpp.is_some() && !self.sms_over_ip.enabled {
+            say("xmpp", "needs sms_over_ip.enabled = true: what it carries are short messages".to_owned());
         }
         match self.store.engine {
             StoreEngine::Sqlite if !self.store.url.is_empty() => {
@@ -307,7 +313,7 @@ impl Config {
         tcp.extend(one("http.plain", self.http.plain));
         tcp.extend(one("http.tls", self.http.tls));
         tcp.extend(one("admin.listen", self.admin.listen));
-        tcp.extend(one("xmpp.s2s", self.xmpp.s2s));
+        tcp.extend(self.xmpp.iter().filter_map(|xmpp| one("xmpp.s2s", xmpp.s2s)));
         tcp.extend(one("smpp.listen", self.smpp.listen));
         tcp.extend(one("smpp.tls", self.smpp.tls));
 
@@ -363,6 +369,14 @@ mod tests {
         assert_eq!(keys("[store]\nengine = \"postgres\"\n"), ["store.url"]);
         assert_eq!(keys("[store]\nurl = \"postgres://h/d\"\n"), ["store.url"]);
         assert_eq!(keys("[bus]\nengine = \"nats\"\nurl = \"http://h\"\n"), ["bus.url"]);
+    }
+
+    #[test]
+    fn federation_needs_a_door_and_something_to_carry() {
+        assert!(Config::parse("[xmpp.route.\"x.test\"]\naddress = \"127.0.0.1:5269\"\n").is_ok());
+        assert_eq!(keys("[xmpp]\ns2s = \"\"\n"), ["xmpp.s2s"]);
+        assert_eq!(keys("[xmpp]\n[sms_over_ip]\nenabled = false\n"), ["xmpp"]);
+        assert_eq!(keys("[xmpp]\ns2s = \"127.0.0.1:8081\"\n"), ["xmpp.s2s"]);
     }
 
     #[test]

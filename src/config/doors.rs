@@ -232,9 +232,11 @@ impl std::fmt::Debug for Admin {
     }
 }
 
+/// `[xmpp]`: federation with XMPP domains.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Xmpp {
+    /// Where other domains come in. Not empty: what we send is believed only when they can ask back here.
     pub s2s: Door,
     /// Overrides DNS SRV, by domain.
     pub route: BTreeMap<String, XmppRoute>,

@@ -52,7 +52,8 @@ pub struct Config {
     pub oauth2: Oauth2,
     pub webhooks: Webhooks,
     pub admin: Admin,
-    pub xmpp: Xmpp,
+    /// Without it there is no federation, and no door for it.
+    pub xmpp: Option<Xmpp>,
     pub smpp: Smpp,
     pub sms: Sms,
     pub billing: Billing,
@@ -87,7 +88,7 @@ impl Default for Config {
             oauth2: Oauth2::default(),
             webhooks: Webhooks::default(),
             admin: Admin::default(),
-            xmpp: Xmpp::default(),
+            xmpp: None,
             smpp: Smpp::default(),
             sms: Sms::default(),
             billing: Billing::default(),
