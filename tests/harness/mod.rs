@@ -28,6 +28,7 @@ pub mod msrp_ws;
 pub mod ports;
 pub mod presence;
 pub mod process;
+pub mod prosody;
 pub mod raw;
 pub mod rcs;
 pub mod relay;
