@@ -37,7 +37,7 @@ use sip_ims::{Aor, Directory, Home, Msisdn, User};
 use sip_proto::build::Response;
 use sip_proto::headers::{MediaType, NameAddr, Params, list};
 use sip_proto::uri::{Scheme, Uri};
-use sip_proto::{HeaderName, Message, Method, derived};
+use sip_proto::{HeaderName, Message, Method};
 use tokio::sync::mpsc;
 pub use watch::{Counts, Passage, Watch};
 use worker::{Carriage, Done, Submitted};
@@ -302,7 +302,7 @@ impl Service for IpSmGw {
 
     fn request(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict {
         let message = request.message;
-        let in_dialog = message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
+        let in_dialog = message.is_in_dialog();
         if message.method() != Method::Message || in_dialog {
             return Verdict::Pass;
         }
@@ -347,7 +347,7 @@ fn number(uri: &Uri<'_>) -> Option<Msisdn> {
 fn key(message: &Message<'_>) -> String {
     use std::hash::Hasher;
     let mut hash = siphasher::sip128::SipHasher13::new();
-    let tag = message.value(HeaderName::From).and_then(derived::tag).unwrap_or_default();
+    let tag = message.from_tag().unwrap_or_default();
     for part in [message.call_id().unwrap_or_default(), tag, message.body()] {
         hash.write_usize(part.len());
         hash.write(part);

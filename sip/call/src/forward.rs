@@ -7,7 +7,7 @@ use sip_proto::edit::number;
 use sip_proto::endpoint::{Branch, Endpoint};
 use sip_proto::headers::{Credentials, Privacy};
 use sip_proto::privacy::{self, Hidden, Neighbour, Seal};
-use sip_proto::{Edits, Flow, HeaderName, Hop, Message, Method, derived};
+use sip_proto::{Edits, Flow, HeaderName, Hop, Message, Method};
 
 use crate::chain::Link;
 use crate::route::{Routed, write_flow, write_record_route, write_route_elsewhere};
@@ -40,13 +40,12 @@ pub struct Plan<'a> {
 
 /// The loop hash of RFC 3261 §16.6 step 8: what routing depends on. Two passes with the same hash are a loop.
 pub fn loop_hash(message: &Message<'_>, endpoint: &Endpoint) -> u32 {
-    let tag = |name| message.value(name).and_then(derived::tag).unwrap_or_default();
     let route = message.value(HeaderName::Route).unwrap_or_default();
     let cseq = message.value(HeaderName::CSeq).unwrap_or_default();
     endpoint.seal(&[
         message.request_uri(),
-        tag(HeaderName::From),
-        tag(HeaderName::To),
+        message.from_tag().unwrap_or_default(),
+        message.to_tag().unwrap_or_default(),
         message.call_id().unwrap_or_default(),
         cseq,
         route,
@@ -55,6 +54,9 @@ pub fn loop_hash(message: &Message<'_>, endpoint: &Endpoint) -> u32 {
 
 /// This request has been here before, and nothing that routing depends on has changed (RFC 3261 §16.3 step 4).
 pub fn is_looping(message: &Message<'_>, endpoint: &Endpoint) -> bool {
+    if message.has_one_via() {
+        return false;
+    }
     let mut hash = None;
     message.list(HeaderName::Via).skip(1).any(|via| {
         sip_proto::headers::Via::parse(via)
@@ -127,7 +129,7 @@ fn seals_contact(plan: &Plan<'_>, asked: bool, known: Privacy) -> bool {
 /// Requests that may set up a dialog get our Record-Route.
 fn makes_dialog(message: &Message<'_>) -> bool {
     matches!(message.method(), Method::Invite | Method::Subscribe | Method::Refer | Method::Notify)
-        && message.value(HeaderName::To).is_none_or(|to| derived::tag(to).is_none())
+        && !message.is_in_dialog()
 }
 
 /// Writes the request for one branch.
@@ -148,7 +150,7 @@ pub fn write(
             record_routes(plan, hop, sent_by, tokens, t);
         }
         if let Some(elsewhere) = &target.elsewhere {
-            sip_proto::edit::header(t, HeaderName::Route.as_str(), |t| {
+            sip_proto::edit::header(t, HeaderName::Route, |t| {
                 write_route_elsewhere(t, elsewhere, plan.seals, plan.message.call_id().unwrap_or_default());
             });
         }
@@ -229,7 +231,7 @@ fn path_routes(target: &Target, t: &mut Vec<u8>) {
         None => Some(&target.path[..]),
         Some((_, rest)) => rest,
     };
-    sip_proto::edit::header(t, HeaderName::Route.as_str(), |t| {
+    sip_proto::edit::header(t, HeaderName::Route, |t| {
         t.extend_from_slice(rest.unwrap_or_default());
         if strict.is_some() {
             t.extend_from_slice(if rest.is_some() { b", <" } else { b"<" });

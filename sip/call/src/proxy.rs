@@ -21,7 +21,7 @@ use sip_proto::privacy::{self, Neighbour, Unfulfilled};
 use sip_proto::slots::{Slot, Slots};
 use sip_proto::transport::Transmit;
 use sip_proto::uri::{Scheme, Uri};
-use sip_proto::{Edits, Flow, FlowId, HeaderName, Hop, Message, Method, derived, validate};
+use sip_proto::{Edits, Flow, FlowId, HeaderName, Hop, Message, Method, validate};
 use smallvec::SmallVec;
 
 use crate::b2bua::Joints;
@@ -406,7 +406,7 @@ impl Proxy {
         let Access::Digest(authenticator) = &parts.access else {
             return Ok(claimed.map_or(Caller::Foreign, Caller::User));
         };
-        let in_dialog = message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
+        let in_dialog = message.is_in_dialog();
         if routed.sealed || in_dialog && parts.services.iter().any(|s| s.knows(message)) {
             return Ok(claimed.map_or(Caller::Foreign, Caller::User));
         }
@@ -476,7 +476,7 @@ impl Proxy {
     /// A request that ends here: nobody of ours behind it, or no hops left.
     fn for_ourselves(&mut self, step: &mut Step<'_>, request: &Request<'_>, local: bool) {
         let (flow, message) = (request.flow, request.message);
-        let in_dialog = message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
+        let in_dialog = message.is_in_dialog();
         match message.method() {
             Method::Options => reply(step, flow, message, 200, capabilities),
             _ if !local => reply(step, flow, message, 483, |_| {}),
@@ -638,7 +638,7 @@ impl Proxy {
     /// An ACK for a 2xx: goes the way of its dialog, without a transaction.
     fn ack(&mut self, step: &mut Step<'_>, flow: &Flow, message: &Message<'_>) {
         let call_id = message.call_id().unwrap_or_default();
-        let tag = message.value(HeaderName::To).and_then(derived::tag);
+        let tag = message.to_tag();
         if tag.is_some()
             && let Some(service) = self.parts.services.iter().find(|s| s.knows(message))
         {
@@ -737,7 +737,7 @@ impl Proxy {
 
     fn refuse_with(&self, step: &mut Step<'_>, request: &Request<'_>, status: u16, reason: Option<&str>) {
         let message = request.message;
-        let in_dialog = message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
+        let in_dialog = message.is_in_dialog();
         match message.method() {
             Method::Invite if !in_dialog => self.note(message, NoteEvent::CallRefused, status),
             Method::Message => self.note(message, NoteEvent::MessageRefused, status),
@@ -778,7 +778,7 @@ fn capabilities(w: &mut Writer<'_>) {
 /// Where a request says who sends it: a user who wants to stay unknown to the callee says it to us only (RFC 3325 §6).
 fn identity_header(message: &Message<'_>) -> HeaderName {
     let anonymous = || {
-        let from = message.value(HeaderName::From).and_then(NameAddr::parse).and_then(|a| a.uri());
+        let from = message.from().and_then(|a| a.uri());
         from.is_some_and(|uri| uri.host().eq_ignore_ascii_case(b"anonymous.invalid"))
     };
     match message.line(HeaderName::PPreferredIdentity) {

@@ -133,7 +133,7 @@ pub fn lift(message: &Message<'_>, home: &Home, seals: &Seals) -> Option<Vec<u8>
         && let Some(last) = message.lines(HeaderName::Route).last()
     {
         edits.insert(last.line().end, |t| {
-            edit::header(t, HeaderName::Route.as_str(), |t| t.extend_from_slice(&veil.route));
+            edit::header(t, HeaderName::Route, |t| t.extend_from_slice(&veil.route));
         });
     }
     let mut lifted = Vec::with_capacity(message.bytes().len() + 64);

@@ -257,7 +257,7 @@ impl Authenticator {
         let user = match self.realm.credentials(message, credentials) {
             Some(Ok(c)) => self.account(&c).0,
             _ => {
-                let uri = message.value(HeaderName::From).and_then(NameAddr::parse)?.uri()?;
+                let uri = message.from()?.uri()?;
                 self.named(&uri)
             }
         }?;

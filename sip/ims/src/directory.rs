@@ -1,12 +1,12 @@
 //! The users of this node's domain, in memory.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use hashbrown::hash_table::{self, HashTable};
 use parking_lot::{Mutex, RwLock};
 
 use crate::identity::{Aor, Msisdn};
@@ -121,7 +121,7 @@ impl Directory {
     /// Calls `each` for every user, a shard at a time, in no order.
     pub fn for_each(&self, mut each: impl FnMut(&Arc<User>)) {
         for shard in &self.by_id.shards {
-            shard.read().values().for_each(&mut each);
+            shard.read().iter().map(|entry| &entry.user).for_each(&mut each);
         }
     }
 }
@@ -132,10 +132,16 @@ fn jid(user: &User) -> Option<Box<str>> {
 
 const SHARDS: usize = 32;
 
-/// A map cut in pieces so that readers on several cores do not meet on one lock word.
+/// A map cut in pieces so that readers on several cores do not meet on one lock word. A key is hashed once: for its piece and
+/// within it.
 struct Sharded<K> {
     hasher: RandomState,
-    shards: [RwLock<HashMap<K, Arc<User>>>; SHARDS],
+    shards: [RwLock<HashTable<Entry<K>>>; SHARDS],
+}
+
+struct Entry<K> {
+    key: K,
+    user: Arc<User>,
 }
 
 impl<K> Default for Sharded<K> {
@@ -145,34 +151,51 @@ impl<K> Default for Sharded<K> {
 }
 
 impl<K: Hash + Eq> Sharded<K> {
-    fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> &RwLock<HashMap<K, Arc<User>>> {
-        &self.shards[(self.hasher.hash_one(key) >> 32) as usize % SHARDS]
+    fn shard(&self, hash: u64) -> &RwLock<HashTable<Entry<K>>> {
+        // The table itself uses the low and the highest bits.
+        &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
     fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<Arc<User>>
     where
         K: Borrow<Q>,
     {
-        self.shard(key).read().get(key).cloned()
+        let hash = self.hasher.hash_one(key);
+        self.shard(hash).read().find(hash, |entry| entry.key.borrow() == key).map(|entry| entry.user.clone())
     }
 
     fn insert(&self, key: K, user: Arc<User>) -> Option<Arc<User>> {
-        self.shard(&key).write().insert(key, user)
+        let hash = self.hasher.hash_one(&key);
+        let mut shard = self.shard(hash).write();
+        match shard.entry(hash, |entry| entry.key == key, |entry| self.hasher.hash_one(&entry.key)) {
+            hash_table::Entry::Occupied(mut entry) => Some(std::mem::replace(&mut entry.get_mut().user, user)),
+            hash_table::Entry::Vacant(entry) => {
+                entry.insert(Entry { key, user });
+                None
+            }
+        }
     }
 
     fn remove<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<Arc<User>>
     where
         K: Borrow<Q>,
     {
-        self.shard(key).write().remove(key)
+        self.remove_if(key, |_| true)
     }
 
     /// Removes `key` only while it still leads to the user `id`: an identity may have moved to another user meanwhile.
     fn remove_of(&self, key: &K, id: &str) {
-        let mut shard = self.shard(key).write();
-        if shard.get(key).is_some_and(|user| &*user.id == id) {
-            shard.remove(key);
-        }
+        self.remove_if(key, |user| &*user.id == id);
+    }
+
+    fn remove_if<Q: Hash + Eq + ?Sized>(&self, key: &Q, goes: impl Fn(&User) -> bool) -> Option<Arc<User>>
+    where
+        K: Borrow<Q>,
+    {
+        let hash = self.hasher.hash_one(key);
+        let mut shard = self.shard(hash).write();
+        let entry = shard.find_entry(hash, |entry| entry.key.borrow() == key && goes(&entry.user)).ok()?;
+        Some(entry.remove().0.user)
     }
 }
 

@@ -128,6 +128,11 @@ fn canonical_user(user: &[u8], out: &mut [u8]) -> Result<usize, IdentityError> {
     if user.is_empty() {
         return Err(IdentityError::NoUser);
     }
+    // Nearly always.
+    if user.iter().all(|b| is_user_byte(*b)) {
+        out.get_mut(..user.len()).ok_or(IdentityError::UserTooLong)?.copy_from_slice(user);
+        return Ok(user.len());
+    }
     let mut len = 0;
     let mut rest = user;
     while let Some((&first, tail)) = rest.split_first() {

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use sip_proto::build::Writer;
 use sip_proto::dialog::Dialog;
 use sip_proto::headers::{RetryAfter, list};
-use sip_proto::{Flow, HeaderName, Message, Method, Transport, derived};
+use sip_proto::{Flow, HeaderName, Message, Method, Transport};
 
 use crate::home::Home;
 use crate::service::Outcome;
 
 /// What names a subscription among the dialogs: Call-ID and the watcher's tag.
 pub fn dialog_key(message: &Message<'_>) -> Box<[u8]> {
-    let tag = message.value(HeaderName::From).and_then(derived::tag);
+    let tag = message.from_tag();
     dialog_key_of(message.call_id().unwrap_or_default(), tag.unwrap_or_default())
 }
 

@@ -15,7 +15,7 @@ use sip_proto::dialog::Dialog;
 use sip_proto::endpoint::hex16;
 use sip_proto::headers::{Event, MediaType, RetryAfter, SubscriptionState, Substate, delta_seconds};
 use sip_proto::subscription::{BAD_EVENT, Resubscribe, Subscriber, SubscriberEvent, SubscriberStep};
-use sip_proto::{HeaderName, Hop, Message, Method, derived};
+use sip_proto::{HeaderName, Hop, Message, Method};
 
 use crate::home::Home;
 use crate::notify;
@@ -291,7 +291,7 @@ impl Subscriptions {
     /// Takes a NOTIFY of one of our subscriptions; passes on all others.
     pub fn notified(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict {
         let message = request.message;
-        let tag = message.value(HeaderName::To).and_then(derived::tag).unwrap_or_default();
+        let tag = message.to_tag().unwrap_or_default();
         let key = key_of(message.call_id().unwrap_or_default(), tag);
         let told = {
             let mut state = self.state.lock();
@@ -445,7 +445,7 @@ impl Entry {
             return Err(BAD_EVENT);
         }
         let said = message.value(HeaderName::SubscriptionState).and_then(SubscriptionState::parse).ok_or(400u16)?;
-        let from = message.value(HeaderName::From).and_then(derived::tag).unwrap_or_default();
+        let from = message.from_tag().unwrap_or_default();
         match &mut self.dialog {
             None => {
                 let sent = Message::parse(&self.sent).map_err(|_| 481u16)?;

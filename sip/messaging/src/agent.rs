@@ -20,7 +20,7 @@ use sip_proto::dialog::{Dialog, DialogId};
 use sip_proto::endpoint::ServerId;
 use sip_proto::headers::NameAddr;
 use sip_proto::uri::Uri;
-use sip_proto::{Flow, HeaderName, Hop, Message, Method, Transport, derived};
+use sip_proto::{Flow, HeaderName, Hop, Message, Method, Transport};
 use tokio::runtime::Handle;
 
 use crate::anchor::AnchorConfig;
@@ -499,7 +499,7 @@ fn accepted(w: &mut Writer<'_>, contact: &[u8], body: &[u8]) {
 /// Answers in a transaction, which absorbs what is sent again.
 pub(crate) fn reply(step: &mut Step<'_>, request: &Request<'_>, status: u16, more: impl Fn(&mut Writer<'_>)) {
     let message = request.message;
-    let tag = message.value(HeaderName::To).and_then(derived::tag).map(<[u8]>::to_vec);
+    let tag = message.to_tag().map(<[u8]>::to_vec);
     let tag = tag.unwrap_or_else(|| step.endpoint.local_tag(message.call_id().unwrap_or_default()).to_vec());
     match step.defer(request) {
         Ok(transaction) => {

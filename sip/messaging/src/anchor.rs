@@ -478,7 +478,7 @@ impl Media for Anchor {
                 self.describe(message, request.as_ref().unwrap_or(message), key, Side::Callee, Said::Offer)
             }
             (Method::Invite | Method::Update | Method::Prack, Some((key, asked))) if status < 300 => {
-                let tag = message.value(HeaderName::To).and_then(derived::tag).unwrap_or_default();
+                let tag = message.to_tag().unwrap_or_default();
                 let initial = asked == Side::Caller && Method::from_bytes(cseq.token) == Method::Invite;
                 let said = self.on(&key, |call| {
                     if initial && call.callee.as_deref().is_some_and(|c| c != tag) {

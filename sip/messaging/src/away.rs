@@ -10,7 +10,7 @@ use sip_cpim::{CPIM_TYPE, Fate, Outcome};
 use sip_ims::ports::MessageQueue;
 use sip_ims::service::{Caller, Request};
 use sip_ims::{Aor, answer};
-use sip_proto::{HeaderName, derived};
+use sip_proto::HeaderName;
 use tokio::sync::mpsc;
 
 use crate::agent::Party;
@@ -37,7 +37,7 @@ pub fn terms(config: &Config) -> Terms {
 /// What an INVITE offers, if it is to a session that we can take part in: from somebody who says who they are.
 pub fn offered(switch: &Switch, request: &Request<'_>) -> Option<Offered> {
     let message = request.message;
-    let in_dialog = message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
+    let in_dialog = message.is_in_dialog();
     if in_dialog || message.line(HeaderName::Privacy).is_some() {
         return None;
     }

@@ -10,10 +10,10 @@ use sip_ims::ports::{MAX_QUEUED_MESSAGE, QueuedMessage};
 use sip_ims::service::{Caller, Request};
 use sip_proto::build::{self, Writer};
 use sip_proto::endpoint::hex16;
-use sip_proto::headers::{Date, MediaType, NameAddr, Privacy, delta_seconds};
+use sip_proto::headers::{Date, MediaType, Privacy, delta_seconds};
 use sip_proto::message::NotSip;
 use sip_proto::privacy::{self, Neighbour};
-use sip_proto::{Edits, HeaderName, Limits, Message, Method, derived};
+use sip_proto::{Edits, HeaderName, Limits, Message, Method};
 
 use crate::config::Config;
 use crate::notice::reachable;
@@ -30,7 +30,7 @@ pub enum NotKept {
 /// The stored form of a request that reached nobody. `unix`: now, in seconds.
 pub fn keep(request: &Request<'_>, aor: &Aor, unix: u64, config: &Config) -> Result<QueuedMessage, NotKept> {
     let message = request.message;
-    let in_dialog = message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
+    let in_dialog = message.is_in_dialog();
     if in_dialog || is_composing(message) {
         return Err(NotKept::Fleeting);
     }
@@ -83,11 +83,11 @@ pub fn says_displayed(message: &Message<'_>) -> bool {
 /// The same for the same message sent again: by its Message-ID if it has one (RFC 5438 §6.3), else by Call-ID and CSeq. What it
 /// says is in it: a client that repeats them for another text loses nothing.
 pub fn key(message: &Message<'_>) -> [u8; 16] {
-    let from = message.value(HeaderName::From).and_then(NameAddr::parse).map_or(&b""[..], |a| a.addr);
+    let from = message.from().map_or(&b""[..], |a| a.addr);
     if let Some(key) = cpim(message).and_then(|cpim| named(from, &cpim)) {
         return key;
     }
-    let tag = message.value(HeaderName::From).and_then(derived::tag).unwrap_or_default();
+    let tag = message.from_tag().unwrap_or_default();
     let number = message.cseq().map_or(0, |c| c.number).to_be_bytes();
     hashed(&[message.call_id().unwrap_or_default(), tag, &number, message.body()])
 }

@@ -82,7 +82,7 @@ impl Handler for Ok200 {
             out.extend_from_slice(b"SIP/2.0 200 OK\r\n");
             for name in [HeaderName::Via, HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
                 for value in message.values(name) {
-                    header(out, name.as_str(), |out| out.extend_from_slice(value));
+                    header(out, name, |out| out.extend_from_slice(value));
                 }
             }
             out.extend_from_slice(b"Content-Length: 0\r\n\r\n");

@@ -491,7 +491,7 @@ impl Driver {
         if !loaded && !draining {
             return false;
         }
-        message.value(sip_proto::HeaderName::To).is_none_or(|to| sip_proto::derived::tag(to).is_none())
+        !message.is_in_dialog()
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) fn bad_request(head: &[u8], reason: &str, out: &mut Vec<u8>) -> bool 
     out.extend_from_slice(b"\r\n");
     for name in [HeaderName::Via, HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
         for value in message.values(name) {
-            header(out, name.as_str(), |out| {
+            header(out, name, |out| {
                 out.extend_from_slice(value);
                 if name == HeaderName::To && !has_tag(value) {
                     // RFC 3261 §8.2.6.2; the same for a retransmission, as nothing is kept.

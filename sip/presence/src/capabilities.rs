@@ -13,7 +13,7 @@ use sip_proto::build::{Response, Writer};
 use sip_proto::endpoint::ServerId;
 use sip_proto::features::Union;
 use sip_proto::headers::{MethodSet, Params};
-use sip_proto::{HeaderName, Method, derived};
+use sip_proto::{HeaderName, Method};
 
 use crate::server::Presence;
 
@@ -99,9 +99,7 @@ fn allowed(features: &Union) -> MethodSet {
 /// An OPTIONS to a user, outside any dialog. A GRUU names a phone, which must answer itself.
 fn asks(request: &Request<'_>) -> bool {
     let message = request.message;
-    message.method() == Method::Options
-        && request.uri.gr().is_none()
-        && message.value(HeaderName::To).and_then(derived::tag).is_none()
+    message.method() == Method::Options && request.uri.gr().is_none() && !message.is_in_dialog()
 }
 
 impl Service for Capabilities {

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use sip_ims::Aor;
 use sip_ims::service::{Request, Step};
 use sip_proto::headers::MediaType;
-use sip_proto::{HeaderName, Message, derived, encoding, multipart};
+use sip_proto::{HeaderName, Message, encoding, multipart};
 use sip_xcap::recipients::{self, BadList, Recipient};
 
 use crate::lists::{MAX_MEMBERS, Member};
@@ -100,7 +100,7 @@ impl Presence {
 
     /// OPTIONS to the address that takes lists (RFC 5367 §5). False: it is to somebody else.
     pub(crate) fn tell_capabilities(&self, step: &mut Step<'_>, request: &Request<'_>) -> bool {
-        let in_dialog = request.message.value(HeaderName::To).and_then(derived::tag).is_some();
+        let in_dialog = request.message.is_in_dialog();
         let ours = !in_dialog && request.callee.as_ref().is_some_and(|aor| self.takes_lists(aor));
         if ours {
             step.reply(request.flow, request.message, 200, None, |w| {

@@ -11,7 +11,7 @@ use sip_ims::service::{Caller, Request, Step, Transaction, Verdict};
 use sip_proto::dialog::Dialog;
 use sip_proto::headers::{Event, delta_seconds, has_token};
 use sip_proto::subscription::{EndReason, Notifier, NotifierEvent, Rates};
-use sip_proto::{Flow, HeaderName, Hop, Message, derived, edit};
+use sip_proto::{Flow, HeaderName, Hop, Message, edit};
 
 use crate::contained::{self, Bodies};
 use crate::counts::add;
@@ -78,7 +78,7 @@ impl Presence {
         let message = request.message;
         let Some(event) = message.value(HeaderName::Event).and_then(Event::parse) else { return Verdict::Pass };
         let Some(kind) = Kind::of(event.package) else { return Verdict::Pass };
-        let in_dialog = message.value(HeaderName::To).and_then(derived::tag).is_some();
+        let in_dialog = message.is_in_dialog();
         let result = match (in_dialog, &request.callee) {
             (true, _) => match self.known(message) {
                 Some((aor, number)) => self.refresh(step, request, &aor, number),
@@ -262,7 +262,7 @@ impl Presence {
         let mut shard = self.shard(aor.as_str());
         let (p, mut calendar) = shard.get(aor.as_str()).ok_or(No::Status(481))?;
         let watch = self.watch(aor, p, number).ok_or(No::Status(481))?;
-        let to = message.value(HeaderName::To).and_then(derived::tag);
+        let to = message.to_tag();
         if to != Some(watch.dialog.id().local_tag) || watch.notifier.is_terminated() {
             return Err(No::Status(481));
         }

@@ -14,8 +14,7 @@ use sip_ims::Aor;
 use sip_ims::notify::contact_for;
 use sip_ims::ports::{Done, StateChange, StateRow};
 use sip_ims::service::{Request, Step, Transaction};
-use sip_proto::headers::NameAddr;
-use sip_proto::{Flow, HeaderName, Hop, Message};
+use sip_proto::{Flow, Hop, Message};
 use siphasher::sip::SipHasher13;
 
 use crate::reply::No;
@@ -69,7 +68,7 @@ impl Presence {
     /// A SUBSCRIBE in a dialog that is not known here: answered when the store has been asked whose it is.
     pub(crate) fn take_later(&self, step: &mut Step<'_>, request: &Request<'_>) -> Result<(), No> {
         let message = request.message;
-        let to = message.value(HeaderName::To).and_then(NameAddr::parse).and_then(|n| n.uri());
+        let to = message.to().and_then(|n| n.uri());
         let key = self.dialog_key(message);
         let owner = to.and_then(|uri| self.parts.home.aor(&uri)).and_then(|aor| self.place_of(aor, key));
         let (Some(wake), Some(owner)) = (self.takeover.wake.get(), owner) else { return Err(No::Status(481)) };

@@ -84,7 +84,7 @@ impl<'r> Response<'r> {
         if let Some(to) = request.value(HeaderName::To) {
             w.header(HeaderName::To, |out| {
                 out.extend_from_slice(to);
-                if self.status > 100 && !self.tag.is_empty() && !has_tag(to) {
+                if self.status > 100 && !self.tag.is_empty() && !has_tag(request) {
                     out.extend_from_slice(b";tag=");
                     out.extend_from_slice(self.tag);
                 }
@@ -115,9 +115,9 @@ pub(crate) fn write_status_line(status: u16, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A tag as a header parameter; one inside the angle brackets is the URI's.
-fn has_tag(to: &[u8]) -> bool {
-    crate::headers::NameAddr::parse(to).is_some_and(|a| a.params.has("tag"))
+/// A tag as a header parameter, be it empty; one inside the angle brackets is the URI's.
+fn has_tag(request: &Message<'_>) -> bool {
+    request.is_in_dialog() || request.to().is_some_and(|a| !a.params.as_bytes().is_empty() && a.params.has("tag"))
 }
 
 /// A request of our own. The caller writes every header but Content-Length; [`Writer`] has the shapes.
@@ -170,29 +170,26 @@ impl<'o> Writer<'o> {
 
     /// One header line, its value written by `write`.
     pub fn header(&mut self, name: HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
-        self.named(name.as_str(), write);
+        self.before_body(|out| edit::header(out, name, write));
     }
 
     /// One header line with a name that has no [`HeaderName`]. `name` must be a token; other octets are left out.
     pub fn other(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
         if name.bytes().all(crate::message::is_token) {
-            self.named(name, write);
+            self.before_body(|out| edit::other_header(out, name, write));
         } else {
             let name: String = name.chars().filter(|c| c.is_ascii() && crate::message::is_token(*c as u8)).collect();
-            self.named(&name, write);
+            self.before_body(|out| edit::other_header(out, &name, write));
         }
     }
 
-    fn named(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
-        match self.body {
-            None => edit::header(self.out, name, write),
-            Some(body) => {
-                let end = self.out.len();
-                edit::header(self.out, name, write);
-                let line = self.out.len() - end;
-                self.out[body..].rotate_right(line);
-                self.body = Some(body + line);
-            }
+    fn before_body(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let end = self.out.len();
+        write(self.out);
+        if let Some(body) = self.body {
+            let line = self.out.len() - end;
+            self.out[body..].rotate_right(line);
+            self.body = Some(body + line);
         }
     }
 

@@ -56,7 +56,7 @@ impl Edits {
     /// Inserts a whole header line at `at`, which must be the start of a line. Line breaks in the value cannot get out:
     /// each becomes a blank.
     pub fn insert_header(&mut self, at: usize, name: HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
-        self.insert(at, |text| header(text, name.as_str(), write));
+        self.insert(at, |text| header(text, name, write));
     }
 
     /// Writes the edited message. Overlapping deletions are joined.
@@ -76,9 +76,21 @@ impl Edits {
 }
 
 /// Writes one header line; line breaks inside the value become blanks, so that no value can start a header of its own.
-pub fn header(out: &mut Vec<u8>, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+#[inline]
+pub fn header(out: &mut Vec<u8>, name: HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(name.opening().as_bytes());
+    value(out, write);
+}
+
+/// [`header`] with a name that has no [`HeaderName`].
+pub fn other_header(out: &mut Vec<u8>, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
+    value(out, write);
+}
+
+#[inline]
+fn value(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let from = out.len();
     write(out);
     scrub(&mut out[from..]);
@@ -112,12 +124,17 @@ pub fn number(out: &mut Vec<u8>, n: u64) {
 pub fn ip(out: &mut Vec<u8>, addr: IpAddr) {
     match addr.to_canonical() {
         IpAddr::V4(v4) => {
-            for (i, octet) in v4.octets().into_iter().enumerate() {
-                if i > 0 {
-                    out.push(b'.');
+            let (mut text, mut end) = ([b'.'; 16], 0);
+            for octet in v4.octets() {
+                let digits = [octet / 100, octet / 10 % 10, octet % 10];
+                let zeros = usize::from(octet < 100) + usize::from(octet < 10);
+                for digit in &digits[zeros..] {
+                    text[end] = b'0' + digit;
+                    end += 1;
                 }
-                number(out, u64::from(octet));
+                end += 1;
             }
+            out.extend_from_slice(&text[..end - 1]);
         }
         IpAddr::V6(v6) => display(out, v6),
     }

@@ -23,7 +23,6 @@ use crate::derived;
 use crate::headers::Via;
 use crate::message::Message;
 use crate::method::Method;
-use crate::name::HeaderName;
 use crate::slots::{Slot, Slots};
 use crate::transaction::{
     ClientEvent, InviteClient, InviteServer, NonInviteClient, NonInviteServer, ServerEvent, Step, Timer, Timing,
@@ -648,7 +647,7 @@ impl Endpoint {
         if !branch.starts_with(Via::COOKIE) {
             h.write(message.call_id()?);
             h.write_u32(message.cseq()?.number);
-            h.write(derived::tag(message.value(HeaderName::From)?).unwrap_or_default());
+            h.write(message.from_tag().unwrap_or_default());
         }
         Some(h.finish128().as_u128())
     }

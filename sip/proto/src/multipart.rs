@@ -217,9 +217,9 @@ impl<'o> Writer<'o> {
         self.out.extend_from_slice(b"--");
         self.out.extend_from_slice(&self.boundary.0);
         self.out.extend_from_slice(b"\r\n");
-        edit::header(self.out, "Content-Type", |o| o.extend_from_slice(content_type));
+        edit::header(self.out, crate::HeaderName::ContentType, |o| o.extend_from_slice(content_type));
         for (name, value) in headers {
-            edit::header(self.out, name, |o| o.extend_from_slice(value));
+            edit::other_header(self.out, name, |o| o.extend_from_slice(value));
         }
         self.out.extend_from_slice(b"\r\n");
         self.out.extend_from_slice(body);

@@ -14,6 +14,7 @@ macro_rules! header_names {
 
         impl HeaderName {
             const TABLE: &'static [(&'static str, Option<u8>)] = &[$(($text, header_names!(@compact $($compact)?)),)+];
+            const OPENINGS: &'static [&'static str] = &[$(concat!($text, ": "),)+ ": "];
             const ALL: &'static [HeaderName] = &[$(HeaderName::$variant,)+];
         }
     };
@@ -123,6 +124,12 @@ impl HeaderName {
     /// The usual spelling; empty for `Other`.
     pub fn as_str(self) -> &'static str {
         HeaderName::TABLE.get(self as usize).map_or("", |t| t.0)
+    }
+
+    /// The usual spelling with its colon and a blank: how a line begins.
+    #[inline]
+    pub(crate) fn opening(self) -> &'static str {
+        HeaderName::OPENINGS[self as usize]
     }
 
     /// Case-insensitive, long or compact (RFC 3261 §7.3.3).

@@ -1,7 +1,8 @@
-//! What single octets are, as bits, so that one look at a short text answers several questions at once.
+//! What single octets are, as bits, so that one look at a short text answers several questions at once; and where the first octet
+//! of some kind stands, eight looked at together.
 //!
-//! Most texts of a message have ten to thirty octets: a plain loop over them costs less than one call of a vectorised search, and
-//! much less than one call for each question. Longer ones are searched 32 octets at a time.
+//! Most texts of a message have ten to thirty octets: both cost less than one call of a vectorised search, and much less than one
+//! call for each question.
 
 /// Blank, tab, or part of a line end.
 pub(crate) const LWS: u16 = 1;
@@ -39,34 +40,91 @@ pub(crate) fn first(text: &[u8], classes: u16) -> Option<usize> {
     text.iter().position(|b| of(*b) & classes != 0)
 }
 
-/// Offset of the first line feed.
-#[inline]
-pub(crate) fn line_feed(text: &[u8]) -> Option<usize> {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    const SHORT: usize = 64;
+/// Each of eight octets.
+const EACH: u64 = 0x0101_0101_0101_0101;
+const HIGHEST: u64 = EACH << 7;
+
+/// Marks octets that are `b`: the lowest mark is right, those above it need not be (an octet that is zero after the XOR borrows
+/// from its highest bit, and may from the next one too).
+#[inline(always)]
+fn are(eight: u64, b: u8) -> u64 {
+    let x = eight ^ (EACH * b as u64);
+    x.wrapping_sub(EACH) & !x & HIGHEST
+}
+
+/// Marks octets below `b`, which is at most 128, as [`are`] does.
+#[inline(always)]
+fn are_below(eight: u64, b: u8) -> u64 {
+    eight.wrapping_sub(EACH * b as u64) & !eight & HIGHEST
+}
+
+/// Offset of the first octet that is marked, eight looked at together.
+#[inline(always)]
+fn first_marked(text: &[u8], mark: impl Fn(u64) -> u64) -> Option<usize> {
     let mut at = 0;
-    // Eight at a time: an octet that is zero after the XOR borrows from its highest bit.
-    while at < SHORT
-        && let Some(eight) = text[at..].first_chunk::<8>()
-    {
-        let x = u64::from_le_bytes(*eight) ^ (EACH * b'\n' as u64);
-        let hit = x.wrapping_sub(EACH) & !x & (EACH << 7);
-        if hit != 0 {
-            return Some(at + (hit.trailing_zeros() / 8) as usize);
+    while let Some(eight) = text[at..].first_chunk::<8>() {
+        let marks = mark(u64::from_le_bytes(*eight));
+        if marks != 0 {
+            return Some(at + marks.trailing_zeros() as usize / 8);
         }
         at += 8;
     }
-    memchr::memchr(b'\n', &text[at..]).map(|more| at + more)
+    // What is left, behind what was looked at already or, in a text that is too short for that, zeros that are not of the text.
+    let (marks, before) = match text.last_chunk::<8>() {
+        Some(eight) => (mark(u64::from_le_bytes(*eight)), text.len() - 8),
+        None => {
+            let mut eight = [0; 8];
+            eight[..text.len()].copy_from_slice(text);
+            (mark(u64::from_le_bytes(eight)), 0)
+        }
+    };
+    Some(before + marks.trailing_zeros() as usize / 8).filter(|at| marks != 0 && *at < text.len())
+}
+
+/// Beyond so many octets a vectorised search is worth its call.
+const SHORT: usize = 64;
+
+/// Offset of the first line feed.
+#[inline]
+pub(crate) fn line_feed(text: &[u8]) -> Option<usize> {
+    match first_marked(&text[..text.len().min(SHORT)], |eight| are(eight, b'\n')) {
+        None if text.len() > SHORT => memchr::memchr(b'\n', &text[SHORT..]).map(|more| SHORT + more),
+        found => found,
+    }
 }
 
 /// Offset of the first `stop`, quote or opening bracket.
 #[inline]
 pub(crate) fn stop(text: &[u8], stop: u8) -> Option<usize> {
-    const SHORT: usize = 24;
-    if text.len() > SHORT {
-        return memchr::memchr3(stop, b'"', b'<', text);
+    let mark = |eight| are(eight, stop) | are(eight, b'"') | are(eight, b'<');
+    match first_marked(&text[..text.len().min(SHORT)], mark) {
+        None if text.len() > SHORT => memchr::memchr3(stop, b'"', b'<', &text[SHORT..]).map(|more| SHORT + more),
+        found => found,
     }
-    text.iter().position(|b| *b == stop || of(*b) & (QUOTE | OPEN) != 0)
+}
+
+/// Offset of the first colon.
+#[inline]
+pub(crate) fn colon(text: &[u8]) -> Option<usize> {
+    first_marked(text, |eight| are(eight, b':'))
+}
+
+/// Offset of the first `@`.
+#[inline]
+pub(crate) fn at(text: &[u8]) -> Option<usize> {
+    first_marked(text, |eight| are(eight, b'@'))
+}
+
+/// Offset of the first octet that ends the host of a SIP URI: `:`, `;` or `?`.
+#[inline]
+pub(crate) fn host_end(text: &[u8]) -> Option<usize> {
+    first_marked(text, |eight| are(eight, b':') | are(eight, b';') | are(eight, b'?'))
+}
+
+/// Offset of the first octet that no addr-spec in angle brackets holds: a bracket, a blank, a control.
+#[inline]
+pub(crate) fn addr_end(text: &[u8]) -> Option<usize> {
+    first_marked(text, |eight| are(eight, b'>') | are(eight, b'<') | are_below(eight, b' ' + 1))
 }
 
 static CLASSES: [u16; 256] = {

@@ -183,7 +183,7 @@ pub fn restore(response: &Message<'_>, request: &Message<'_>, source: SocketAddr
         _ => {}
     };
     put_back(HeaderName::From);
-    if request.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some()) {
+    if request.is_in_dialog() {
         put_back(HeaderName::To);
     }
     if restore_vias(response, request, source, edits)
@@ -205,7 +205,7 @@ pub fn restore_vias(response: &Message<'_>, request: &Message<'_>, source: Socke
         && let Some(top) = top_via_span(request)
     {
         edits.insert(response.headers_start(), |t| {
-            edit::header(t, HeaderName::Via.as_str(), |t| {
+            edit::header(t, HeaderName::Via, |t| {
                 write_top_via(request, source, t);
                 t.extend_from_slice(&request.bytes()[top.end..first.value().end]);
             });
@@ -542,7 +542,7 @@ mod tests {
             let none = words.contains(&"none");
             let shown = m.value(HeaderName::PAssertedIdentity).is_some();
             prop_assert_eq!(shown, none || !["id", "USER", "header"].iter().any(|w| words.contains(w)));
-            let from = NameAddr::parse(m.value(HeaderName::From).unwrap()).unwrap();
+            let from = m.from().unwrap();
             prop_assert_eq!(from.tag(), Some(&b"at"[..]));
             prop_assert_eq!(from.addr == b"sip:alice@a.example", none || !words.contains(&"USER"));
             let way = !none && words.contains(&"header");

@@ -83,24 +83,25 @@ impl<'a> Uri<'a> {
     }
 
     fn sip(&mut self, rest: &'a [u8]) -> Option<()> {
-        let mut seen = octet::seen(rest);
-        if seen & octet::NOT_URI != 0 || seen & octet::PERCENT != 0 && !escaped_well(rest) {
+        let text = rest;
+        // "@" can stand neither in parameters nor in headers unescaped, so the first one ends the userinfo.
+        let (userinfo, rest) = match octet::at(text) {
+            Some(at) => (Some(&text[..at]), &text[at + 1..]),
+            None => (None, text),
+        };
+        let (before, seen) = (octet::seen(userinfo.unwrap_or_default()), octet::seen(rest));
+        if (before | seen) & octet::NOT_URI != 0 || (before | seen) & octet::PERCENT != 0 && !escaped_well(text) {
             return None;
         }
-        // "@" can stand neither in parameters nor in headers unescaped, so the first one ends the userinfo.
-        let mut rest = rest;
-        if seen & octet::AT != 0 {
-            let at = octet::first(rest, octet::AT)?;
-            let (userinfo, after) = (&rest[..at], &rest[at + 1..]);
-            let (user, password) = match octet::first(userinfo, octet::COLON) {
+        if let Some(userinfo) = userinfo {
+            let (user, password) = match octet::colon(userinfo) {
                 Some(colon) => (&userinfo[..colon], Some(&userinfo[colon + 1..])),
                 None => (userinfo, None),
             };
-            seen = octet::seen(after);
             if user.is_empty() || seen & octet::AT != 0 {
                 return None;
             }
-            (self.user, self.password, rest) = (Some(user), password, after);
+            (self.user, self.password) = (Some(user), password);
         }
         // Nearly always a name or an IPv4 address, and nothing else.
         if seen & octet::NOT_HOST == 0 && !rest.is_empty() {
@@ -110,7 +111,7 @@ impl<'a> Uri<'a> {
         let end = if rest.first() == Some(&b'[') {
             memchr::memchr(b']', rest)? + 1
         } else {
-            octet::first(rest, octet::COLON | octet::SEMICOLON | octet::QUESTION).unwrap_or(rest.len())
+            octet::host_end(rest).unwrap_or(rest.len())
         };
         self.host = &rest[..end];
         if !is_host(self.host) {
@@ -122,7 +123,11 @@ impl<'a> Uri<'a> {
             self.port = Some(decimal(&port[..digits]).and_then(|n| u16::try_from(n).ok())?);
             rest = &port[digits..];
         }
-        let params_end = octet::first(rest, octet::QUESTION).unwrap_or(rest.len());
+        let params_end = if seen & octet::QUESTION == 0 {
+            rest.len()
+        } else {
+            octet::first(rest, octet::QUESTION).unwrap_or(rest.len())
+        };
         let (params, headers) = (&rest[..params_end], &rest[params_end..]);
         if !matches!(params, [] | [b';', ..]) || too_many(params, b';') || too_many(headers, b'&') {
             return None;

@@ -69,69 +69,59 @@ pub fn request(message: &Message<'_>) -> Result<(), Rejection> {
 }
 
 fn vias(message: &Message<'_>) -> Result<(), Rejection> {
-    let mut count = 0;
-    for value in message.list(HeaderName::Via) {
-        // The topmost was read when the message was.
-        let via = if count == 0 { message.top_via() } else { Via::parse(value) };
-        let via = via.filter(|v| v.version == b"2.0").ok_or(bad("Malformed Via"))?;
-        if count == 0 {
-            if via.transport().is_none() {
-                return Err(bad("Unknown Transport In Via"));
-            }
-            if via.branch() == Some(Via::COOKIE) {
-                return Err(bad("Empty Branch In Via"));
-            }
-            // Folded, or with a control character, it would not come back as it was sent, and match nothing.
-            if via.branch().is_some_and(|branch| any(branch, |b| b <= b' ')) {
-                return Err(bad("Blank In Branch Of Via"));
-            }
+    let ours = |via: &Via<'_>| via.version == b"2.0";
+    let top = message.top_via().filter(ours).ok_or_else(|| match message.list(HeaderName::Via).next() {
+        Some(_) => bad("Malformed Via"),
+        None => bad("Missing Via"),
+    })?;
+    if top.transport().is_none() {
+        return Err(bad("Unknown Transport In Via"));
+    }
+    if top.branch() == Some(Via::COOKIE) {
+        return Err(bad("Empty Branch In Via"));
+    }
+    // Folded, or with a control character, it would not come back as it was sent, and match nothing.
+    if top.branch().is_some_and(|branch| any(branch, |b| b <= b' ')) {
+        return Err(bad("Blank In Branch Of Via"));
+    }
+    if message.has_one_via() {
+        return Ok(());
+    }
+    for (count, value) in message.list(HeaderName::Via).enumerate().skip(1) {
+        if Via::parse(value).filter(ours).is_none() {
+            return Err(bad("Malformed Via"));
         }
-        count += 1;
-        if count > HOPS {
+        if count == HOPS {
             return Err(bad("Too Many Via"));
         }
     }
-    if count == 0 { Err(bad("Missing Via")) } else { Ok(()) }
+    Ok(())
 }
 
 fn addresses(message: &Message<'_>) -> Result<(), Rejection> {
-    let readable = |name| message.value(name).and_then(NameAddr::parse).is_some_and(|a| !a.is_star());
-    if !readable(HeaderName::From) {
+    let readable = |address: Option<NameAddr<'_>>| address.is_some_and(|a| !a.is_star());
+    if !readable(message.from()) {
         return Err(bad("Missing Or Bad From"));
     }
-    if !readable(HeaderName::To) {
+    if !readable(message.to()) {
         return Err(bad("Missing Or Bad To"));
     }
     Ok(())
 }
 
+/// Contact and Path are a registrar's to read: what a proxy only passes on it does not judge (RFC 3261 §16.3 step 1).
 fn routes(message: &Message<'_>) -> Result<(), Rejection> {
-    readable(message, HeaderName::Route, bad("Malformed Route"), bad("Too Many Route"))?;
-    // What a proxy only passes on it does not judge (RFC 3261 §16.3 step 1): Contact and Path are a registrar's to read.
-    if message.method() == Method::Register {
-        readable(message, HeaderName::Path, bad("Malformed Path"), bad("Too Many Path"))?;
-        readable(message, HeaderName::Contact, bad("Malformed Contact"), bad("Too Many Contact"))?;
+    for (count, value) in message.list(HeaderName::Route).enumerate() {
+        if count == HOPS {
+            return Err(bad("Too Many Route"));
+        }
+        if NameAddr::parse(value).is_none() {
+            return Err(bad("Malformed Route"));
+        }
     }
     // Copied, not read: counting commas is enough.
     let record_routes: usize = message.values(HeaderName::RecordRoute).map(|v| memchr_iter(b',', v).count() + 1).sum();
     if record_routes > HOPS { Err(bad("Too Many Record-Route")) } else { Ok(()) }
-}
-
-fn readable(
-    message: &Message<'_>,
-    name: HeaderName,
-    malformed: Rejection,
-    too_many: Rejection,
-) -> Result<(), Rejection> {
-    for (count, value) in message.list(name).enumerate() {
-        if count == HOPS {
-            return Err(too_many);
-        }
-        if NameAddr::parse(value).is_none() {
-            return Err(malformed);
-        }
-    }
-    Ok(())
 }
 
 /// Checks a response: what fails is to be dropped (RFC 3261 §8.1.3.3, §16.7, §18.1.2). A request passes.
@@ -271,22 +261,6 @@ mod tests {
         ] {
             assert_eq!(changed(from, to), Err(Rejection { status, reason }), "{to}");
         }
-    }
-
-    #[test]
-    fn a_registration_must_have_readable_contacts() {
-        let check = |from: &str, to: &str| {
-            let text = GOOD.replace("INVITE", "REGISTER").replacen(from, to, 1);
-            request(&Message::parse(text.as_bytes()).unwrap())
-        };
-        assert_eq!(check("", ""), Ok(()));
-        assert_eq!(check("Contact: <sip:a@h>", "Contact: *"), Ok(()));
-        assert_eq!(check("Contact: <sip:a@h>", "Contact: sip:a@h?X=y"), Err(bad("Malformed Contact")));
-        assert_eq!(check("Contact:", "Path: <sip:p\r\nContact:"), Err(bad("Malformed Path")));
-        assert_eq!(
-            check("<sip:a@h>\r\nR", &format!("{}\r\nR", ["<sip:a@h>"; 71].join(","))),
-            Err(bad("Too Many Contact"))
-        );
     }
 
     #[test]

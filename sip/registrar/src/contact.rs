@@ -112,6 +112,11 @@ impl Refused<'_> {
     }
 }
 
+/// Whether each Contact can be read at all.
+pub fn are_readable(message: &Message<'_>) -> bool {
+    message.list(HeaderName::Contact).all(|value| NameAddr::parse(value).is_some())
+}
+
 /// Reads a REGISTER that passed [`validate::request`]. `trusted`: from the core, whose Path is taken as it is.
 pub fn read<'m>(
     config: &RegistrarConfig,
@@ -121,7 +126,7 @@ pub fn read<'m>(
 ) -> Result<Wish<'m>, Refused<'m>> {
     validate::extensions(message, HeaderName::Require, EXTENSIONS).map_err(Refused::Extension)?;
     let via = message.top_via().ok_or(Refused::Bad("Missing Via"))?;
-    let one_via = message.list(HeaderName::Via).nth(1).is_none();
+    let one_via = message.has_one_via();
     let path = path(message)?;
     let (mut supports_path, mut supports, mut gruu) = (false, false, false);
     for tag in message.list(HeaderName::Supported) {

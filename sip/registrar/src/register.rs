@@ -8,7 +8,7 @@ use sip_ims::service::{Caller, Request, Step};
 use sip_ims::{Aor, Home, Msisdn, User};
 use sip_proto::build::{Response, Writer};
 use sip_proto::endpoint::reply_hop;
-use sip_proto::headers::{Date, NameAddr, Q};
+use sip_proto::headers::{Date, Q};
 use sip_proto::transport::Transmit;
 use sip_proto::uri::Scheme;
 use sip_proto::{Flow, HeaderName, Message, Transport, edit};
@@ -79,17 +79,19 @@ impl Registrar {
         let trusted = matches!(request.caller, Caller::Trusted);
         match contact::read(&self.config, message, request.flow, trusted) {
             Ok(wish) => self.grant(step, request, account, &wish),
-            Err(refused) => {
-                (self.parts.penalise)(request.flow, 1);
-                let reason = refused.to_string();
-                step.reply(request.flow, message, refused.status(), Some(&reason), |w| match refused {
-                    Refused::Extension(bad) => w.header(HeaderName::Unsupported, |v| bad.write_unsupported(v)),
-                    Refused::Path => w.text(HeaderName::Unsupported, b"path"),
-                    Refused::TooBrief => w.number(HeaderName::MinExpires, self.config.min_expires.min(3600).into()),
-                    _ => {}
-                });
-            }
+            Err(refused) => self.refuse(step, request, &refused),
         }
+    }
+
+    fn refuse(&self, step: &mut Step<'_>, request: &Request<'_>, refused: &Refused<'_>) {
+        (self.parts.penalise)(request.flow, 1);
+        let reason = refused.to_string();
+        step.reply(request.flow, request.message, refused.status(), Some(&reason), |w| match refused {
+            Refused::Extension(bad) => w.header(HeaderName::Unsupported, |v| bad.write_unsupported(v)),
+            Refused::Path => w.text(HeaderName::Unsupported, b"path"),
+            Refused::TooBrief => w.number(HeaderName::MinExpires, self.config.min_expires.min(3600).into()),
+            _ => {}
+        });
     }
 
     /// Whose bindings this is about, if the sender may change them (RFC 3261 §10.3 steps 3 to 5). `None`: answered.
@@ -99,6 +101,11 @@ impl Registrar {
         if let (Some(authenticator), Caller::Foreign | Caller::User(_)) = (&self.parts.authenticator, &request.caller) {
             match authenticator.register(message, step.unix) {
                 Ok(user) => proof = Some(user),
+                // RFC 4475 §3.1.2.14: nobody is asked for the password to what cannot be granted.
+                Err(_) if !contact::are_readable(message) => {
+                    self.refuse(step, request, &Refused::Bad("Malformed Contact"));
+                    return None;
+                }
                 Err(refusal) => {
                     if refusal.is_suspect() {
                         (self.parts.penalise)(flow, 2);
@@ -123,7 +130,7 @@ impl Registrar {
     /// The address-of-record in To: that of the user it names, or its own when anybody may have one.
     fn named(&self, message: &Message<'_>) -> Option<(Aor, Option<Arc<User>>)> {
         let (home, directory) = (&self.parts.home, &self.parts.directory);
-        let uri = NameAddr::parse(message.value(HeaderName::To)?)?.uri()?;
+        let uri = message.to()?.uri()?;
         if uri.scheme() == Scheme::Tel {
             let user = Msisdn::from_user(uri.user()?).ok().and_then(|n| directory.by_msisdn(n))?;
             return Some((user.aor.clone(), Some(user)));

@@ -119,7 +119,7 @@ fn failure(ok: &[u8]) -> Vec<u8> {
             }
         }
     }
-    edit::header(&mut out, HeaderName::RetryAfter.as_str(), |v| edit::number(v, RETRY_AFTER));
+    edit::header(&mut out, HeaderName::RetryAfter, |v| edit::number(v, RETRY_AFTER));
     out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
     out
 }

@@ -23,8 +23,7 @@ const IMS_XML: &str = "application/3gpp-ims+xml";
 
 /// Whether a REGISTER is about somebody else than its sender (RFC 3261 §10.2).
 pub fn is_third_party(message: &Message<'_>) -> bool {
-    let named = |name| message.value(name).and_then(NameAddr::parse);
-    let (from, to) = (named(HeaderName::From), named(HeaderName::To));
+    let (from, to) = (message.from(), message.to());
     // Nearly always.
     if from.map(|n| n.addr) == to.map(|n| n.addr) {
         return false;
@@ -57,7 +56,7 @@ impl Registrar {
         }
         if !matches!(request.caller, Caller::Trusted) {
             // With passwords, whoever it is must have that of the user in To. Without, everybody is believed but a server.
-            let from = message.value(HeaderName::From).and_then(NameAddr::parse).and_then(|n| n.uri());
+            let from = message.from().and_then(|n| n.uri());
             if self.parts.authenticator.is_some() || from.is_some_and(|uri| uri.user().is_some()) {
                 return false;
             }
@@ -98,7 +97,7 @@ impl Registrar {
     /// The user in To: whether provisioned here or only in the HSS.
     fn registered_elsewhere(&self, message: &Message<'_>) -> Option<(Aor, Option<Arc<User>>)> {
         let (home, directory) = (&self.parts.home, &self.parts.directory);
-        let uri = NameAddr::parse(message.value(HeaderName::To)?)?.uri()?;
+        let uri = message.to()?.uri()?;
         if uri.scheme() == Scheme::Tel {
             let number = Msisdn::from_user(uri.user()?).ok()?;
             return match directory.by_msisdn(number) {

@@ -10,7 +10,7 @@ use sip_proto::privacy::Neighbour;
 use sip_proto::slots::Slot;
 use sip_proto::transport::LONGEST_DATAGRAM_REQUEST;
 use sip_proto::uri::Uri;
-use sip_proto::{HeaderName, Hop, Message, Method, Transport, derived};
+use sip_proto::{HeaderName, Hop, Message, Method, Transport};
 use smallvec::SmallVec;
 
 use super::{BRANCH_SHIFT, NO_ANSWER_TOKEN, Proxy, reply, token_of};
@@ -38,7 +38,7 @@ impl Proxy {
             return reply(step, flow, message, 503, |w| w.number(HeaderName::RetryAfter, 2));
         };
         let invite = message.method() == Method::Invite;
-        let begins = message.value(HeaderName::To).is_none_or(|to| derived::tag(to).is_none());
+        let begins = !message.is_in_dialog();
         let no_answer = request
             .profile
             .as_ref()

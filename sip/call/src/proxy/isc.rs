@@ -10,7 +10,7 @@ use sip_ims::{Aor, Msisdn, User};
 use sip_proto::headers::{NameAddr, ServedUser};
 use sip_proto::slots::Slot;
 use sip_proto::uri::{Scheme, Uri};
-use sip_proto::{Flow, HeaderName, Message, Method, derived, validate};
+use sip_proto::{Flow, HeaderName, Message, Method, validate};
 
 use super::{Access, Proxy, one, reply};
 use crate::chain::{Chain, Link, MAX_HOPS};
@@ -38,7 +38,7 @@ struct Stretch<'a> {
 
 /// Begins a dialog or stands alone: what services are called for.
 pub(super) fn begins(message: &Message<'_>) -> bool {
-    message.value(HeaderName::To).is_none_or(|to| derived::tag(to).is_none())
+    !message.is_in_dialog()
 }
 
 impl Proxy {
@@ -95,7 +95,7 @@ impl Proxy {
     /// The user that the core vouches for (RFC 3325 §9.1), or else the sender as it names itself.
     fn asserted(&self, message: &Message<'_>) -> (Option<Aor>, Option<Arc<User>>) {
         let asserted = message.list(HeaderName::PAssertedIdentity).filter_map(NameAddr::parse);
-        let from = message.value(HeaderName::From).and_then(NameAddr::parse);
+        let from = message.from();
         let all = asserted.chain(from).filter_map(|name| Some(self.identity(&name.uri()?)));
         all.into_iter().find(|(aor, _)| aor.is_some()).unwrap_or_default()
     }

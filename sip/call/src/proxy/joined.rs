@@ -19,7 +19,7 @@ use sip_proto::privacy::{self, Neighbour};
 use sip_proto::session_timer::{Policy, Requested, TooSmall};
 use sip_proto::slots::Slot;
 use sip_proto::transport::Transmit;
-use sip_proto::{Edits, Flow, HeaderName, Hop, Message, Method, Transport, derived, validate};
+use sip_proto::{Edits, Flow, HeaderName, Hop, Message, Method, Transport, validate};
 
 use super::{ALLOW, Proxy, STAMP_MASK, forward, reply, token_of};
 use crate::b2bua::{Due, Joint, Leg, Legs, Side, crossing};
@@ -117,7 +117,7 @@ impl Proxy {
         let Ok(clean) = Message::parse(&clean) else { return };
         let call_id = message.call_id().unwrap_or_default();
         // A caller who tries again, with credentials or another timer, goes on in its far dialog too (RFC 3261 §8.1.3.5).
-        let tag = message.value(HeaderName::From).and_then(derived::tag).unwrap_or_default();
+        let tag = message.from_tag().unwrap_or_default();
         let number = message.cseq().map_or(1, |cseq| cseq.number);
         let made = |what: &[u8]| hex16(step.endpoint.seal(&[b"joined", what, call_id, tag, message.request_uri()]));
         let far_call_id = [made(b"one"), made(b"two")].concat();
@@ -404,7 +404,7 @@ impl Proxy {
         let Ok(original) = Message::parse(&original) else { return };
         let (source, requested) = (exchange.source, exchange.requested);
         let call_id = original.call_id().unwrap_or_default();
-        let far_tag = message.value(HeaderName::To).and_then(derived::tag).unwrap_or_default();
+        let far_tag = message.to_tag().unwrap_or_default();
         let charged = opening.charged.clone();
         if status >= 300 {
             opening.joints.iter().for_each(|joint| parts.joints.remove(joint));

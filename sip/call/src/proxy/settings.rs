@@ -2,7 +2,6 @@
 
 use sip_ims::User;
 use sip_ims::service::{Caller, Request};
-use sip_proto::headers::NameAddr;
 use sip_proto::{HeaderName, Method};
 
 use super::Proxy;
@@ -60,7 +59,7 @@ pub(super) fn on_failure(profile: &User, status: u16, rang: bool) -> Option<(&st
 }
 
 fn in_dialog(request: &Request<'_>) -> bool {
-    request.message.value(HeaderName::To).is_some_and(|to| sip_proto::derived::tag(to).is_some())
+    request.message.is_in_dialog()
 }
 
 /// RFC 5079: the caller hides who they are.
@@ -72,8 +71,7 @@ fn is_anonymous(request: &Request<'_>) -> bool {
     });
     let nameless = request
         .message
-        .value(HeaderName::From)
-        .and_then(NameAddr::parse)
+        .from()
         .and_then(|a| a.uri())
         .is_some_and(|u| u.host().eq_ignore_ascii_case(b"anonymous.invalid"));
     private || nameless

@@ -13,7 +13,7 @@ use sip_ims::service::{Caller, Nodes, Request, Service, Step, Verdict};
 use sip_ims::{Aor, Home, answer};
 use sip_proto::headers::{MediaType, NameAddr};
 use sip_proto::uri::Uri;
-use sip_proto::{HeaderName, Message, Method, derived, multipart};
+use sip_proto::{HeaderName, Message, Method, multipart};
 use sip_xcap::recipients::{self, Recipient};
 use tokio::runtime::Handle;
 
@@ -369,7 +369,7 @@ impl Rooms {
         if sip_proto::privacy::asked(message).hides_identity() {
             return Err(433);
         }
-        let from = message.value(HeaderName::From).and_then(NameAddr::parse).ok_or(400u16)?;
+        let from = message.from().ok_or(400u16)?;
         let display = String::from_utf8_lossy(&from.display_name()).chars().take(MAX_DISPLAY).collect::<String>();
         let uri = match &request.caller {
             Caller::User(user) => format!("sip:{}", user.aor),
@@ -411,7 +411,7 @@ impl Service for Conferences {
     fn request(&self, step: &mut Step<'_>, request: &Request<'_>) -> Verdict {
         let rooms = &self.0;
         let Some(user) = request.callee.as_ref().map(Aor::user) else { return Verdict::Pass };
-        let in_dialog = request.message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
+        let in_dialog = request.message.is_in_dialog();
         let method = request.message.method();
         match method {
             Method::Invite if !in_dialog && user == rooms.config.factory => return rooms.invited(step, request, None),

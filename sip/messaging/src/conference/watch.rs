@@ -10,7 +10,7 @@ use sip_proto::build::Writer;
 use sip_proto::dialog::Dialog;
 use sip_proto::headers::{Event, delta_seconds};
 use sip_proto::subscription::{EndReason, Grant, Notifier, NotifierEvent, NotifierStep};
-use sip_proto::{HeaderName, Hop, Message, derived, edit};
+use sip_proto::{HeaderName, Hop, Message, edit};
 
 use super::info::{self, Info, MEDIA_TYPE};
 use super::room::{Room, State};
@@ -68,7 +68,7 @@ impl Room {
 
     /// Whether a SUBSCRIBE belongs to a subscription to this room.
     pub fn is_watched_by(&self, message: &Message<'_>) -> bool {
-        let tag = message.value(HeaderName::To).and_then(derived::tag);
+        let tag = message.to_tag();
         let state = self.state.lock();
         state.watches.get(&dialog_key(message)).is_some_and(|w| Some(w.dialog.id().local_tag) == tag)
     }
@@ -78,7 +78,7 @@ impl Room {
         let asked = message.value(HeaderName::Expires).and_then(delta_seconds);
         let seconds = GRANT.seconds(asked).map_err(|_| 423u16)?;
         let key = dialog_key(message);
-        let in_dialog = message.value(HeaderName::To).is_some_and(|to| derived::tag(to).is_some());
+        let in_dialog = message.is_in_dialog();
         if !in_dialog {
             let who = self.rooms().who(request)?;
             // Who may come in may look in.

@@ -10,7 +10,7 @@ use sip_proto::build::{Response, Writer};
 use sip_proto::dialog::Dialog;
 use sip_proto::headers::{Event, MediaType, delta_seconds};
 use sip_proto::subscription::{Grant, Notifier, NotifierEvent};
-use sip_proto::{Flow, HeaderName, Message, derived, edit};
+use sip_proto::{Flow, HeaderName, Message, edit};
 use sip_xcap::diff;
 
 use super::resources::{self, Reader, Resource};
@@ -30,7 +30,7 @@ impl XcapDiff {
         if event.is_none_or(|e| e.package != b"xcap-diff") {
             return Verdict::Pass;
         }
-        let in_dialog = message.value(HeaderName::To).and_then(derived::tag).is_some();
+        let in_dialog = message.is_in_dialog();
         let ours = request.callee.is_some()
             || self.parts.home.is_us(&request.uri)
             || self.parts.home.is_domain(request.uri.host());
@@ -111,7 +111,7 @@ impl XcapDiff {
         let mut state = self.state.lock();
         let id = state.by_dialog.get(&dialog_key(message)).copied().ok_or(No::Status(481))?;
         let watch = state.watches.get_mut(&id).ok_or(No::Status(481))?;
-        let to = message.value(HeaderName::To).and_then(derived::tag);
+        let to = message.to_tag();
         if to != Some(watch.dialog.id().local_tag) || watch.notifier.is_terminated() || watch.user != user.id {
             return Err(No::Status(481));
         }

@@ -85,7 +85,7 @@ impl Realm {
     pub fn write_challenges(&self, out: &mut Vec<u8>, name: HeaderName, now: u64, unique: u64, stale: bool) {
         let nonce = self.nonces.make(now, unique);
         for challenge in self.challenges(&nonce, stale) {
-            edit::header(out, name.as_str(), |v| challenge.write(v));
+            edit::header(out, name, |v| challenge.write(v));
         }
     }
 

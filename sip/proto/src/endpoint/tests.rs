@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::name::HeaderName;
 use crate::transport::FlowId;
 
 struct World {

@@ -7,9 +7,11 @@ use crate::octet;
 
 /// An IPv4 or (bracketed or bare) IPv6 address.
 pub(crate) fn ip(host: &[u8]) -> Option<IpAddr> {
-    // Most hosts that are not addresses are told by their first letter.
-    if !matches!(host.first()?, b'0'..=b'9' | b'[' | b'a'..=b'f' | b'A'..=b'F' | b':') {
-        return None;
+    // Most hosts that are not addresses are told by their first letter; one that begins with a letter has colons.
+    match host.first()? {
+        b'0'..=b'9' | b'[' | b':' => {}
+        b'a'..=b'f' | b'A'..=b'F' if octet::colon(host).is_some() => {}
+        _ => return None,
     }
     let text = std::str::from_utf8(host).ok()?;
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);

@@ -45,7 +45,7 @@ impl<'a> NameAddr<'a> {
             return None;
         }
         let inner = &value[open + 1..];
-        let close = octet::first(inner, octet::CLOSE | octet::OPEN | octet::LWS)?;
+        let close = octet::addr_end(inner)?;
         let (addr, params) = (&inner[..close], trim(&inner[close + 1..]));
         if inner[close] != b'>' || addr.is_empty() || !matches!(params, [] | [b';', ..]) {
             return None;
@@ -57,7 +57,7 @@ impl<'a> NameAddr<'a> {
         let end = octet::first(value, octet::SEMICOLON).unwrap_or(value.len());
         let addr = trim(&value[..end]);
         // RFC 3261 §20: a bare URI may hold neither a comma nor a question mark.
-        if addr.is_empty() || any(addr, |b| is_lws(b) || matches!(b, b',' | b'?' | b'"' | b'<' | b'>')) {
+        if addr.is_empty() || any(addr, |b| b <= b' ' || matches!(b, b',' | b'?' | b'"' | b'<' | b'>')) {
             return None;
         }
         Some(NameAddr { display: &value[..0], addr, bracketed: false, params: Params::closed(&value[end..])? })
@@ -79,7 +79,12 @@ impl<'a> NameAddr<'a> {
 
     /// The `tag` of From and To; an empty one counts as none.
     pub fn tag(&self) -> Option<&'a [u8]> {
-        self.params.get("tag").filter(|t| !t.is_empty())
+        let tag = match self.params.as_bytes() {
+            // Nearly always.
+            [b';', b't', b'a', b'g', b'=', tag @ ..] if tag.iter().all(|b| is_token(*b)) => Some(tag),
+            _ => self.params.get("tag"),
+        };
+        tag.filter(|t| !t.is_empty())
     }
 
     /// The whole value as one slice of the source, from display name to the last parameter.
@@ -174,6 +179,8 @@ mod tests {
             "<sip:a>;x=\"",
             "sip:a;x=\"y",
             "sip:a;x=<y",
+            "<sip:a\0>",
+            "sip:a\x07",
         ] {
             assert_eq!(parse(s), None, "{s:?}");
         }

@@ -34,10 +34,6 @@ impl<'a> Params<'a> {
     /// [`Params::new`], but `None` when a quote or an angle bracket in it is never closed: whatever is appended to such
     /// a header would become part of the value.
     pub fn closed(text: &'a [u8]) -> Option<Params<'a>> {
-        // Nearly always.
-        if octet::seen(text) & (octet::QUOTE | octet::OPEN) == 0 {
-            return Some(Params(text));
-        }
         let mut i = 0;
         while let Some(step) = memchr::memchr2(b'"', b'<', &text[i..]) {
             i += step;
@@ -74,7 +70,22 @@ impl<'a> Params<'a> {
 
     /// The value of a parameter, its name in any case: `None` when absent, `Some(b"")` when it has no value.
     pub fn get(self, name: &str) -> Option<&'a [u8]> {
-        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, v)| v.unwrap_or_default())
+        let mut rest = self.0;
+        while !rest.is_empty() {
+            let s = rest.strip_prefix(b";").unwrap_or(rest);
+            let (item, after) = s.split_at(find(s, b';'));
+            rest = after;
+            let item = trim(item);
+            if item.get(..name.len()).is_some_and(|n| n.eq_ignore_ascii_case(name.as_bytes())) {
+                match trim(&item[name.len()..]) {
+                    [] => return Some(b""),
+                    [b'=', value @ ..] => return Some(trim(value)),
+                    // Another, which begins so.
+                    _ => {}
+                }
+            }
+        }
+        None
     }
 
     /// [`Params::get`] without the quotes of a quoted string.

@@ -8,7 +8,7 @@ use sip_proto::build::{Response, Writer};
 use sip_proto::dialog::Dialog;
 use sip_proto::headers::{Event as EventHeader, delta_seconds};
 use sip_proto::subscription::{Grant, Notifier, NotifierEvent};
-use sip_proto::{Flow, HeaderName, Message, derived, edit};
+use sip_proto::{Flow, HeaderName, Message, edit};
 
 use super::{MEDIA_TYPE, PACE, Watch, Watchers};
 use crate::registrar::Registrar;
@@ -29,7 +29,7 @@ impl Registrar {
         if event.package != b"reg" {
             return Verdict::Pass;
         }
-        let in_dialog = message.value(HeaderName::To).and_then(derived::tag).is_some();
+        let in_dialog = message.is_in_dialog();
         let result = match (in_dialog, &request.callee) {
             (true, _) => self.watchers.refresh(step, request),
             (false, Some(aor)) if self.may_watch(request, aor.as_str()) => {
@@ -112,7 +112,7 @@ impl Watchers {
         let mut state = self.state.lock();
         let id = state.by_dialog.get(&dialog_key(message)).copied().ok_or(No(481, None))?;
         let watch = state.watches.get_mut(&id).ok_or(No(481, None))?;
-        let to = message.value(HeaderName::To).and_then(derived::tag);
+        let to = message.to_tag();
         if to != Some(watch.dialog.id().local_tag) || watch.notifier.is_terminated() {
             return Err(No(481, None));
         }

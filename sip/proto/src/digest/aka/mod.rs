@@ -325,7 +325,9 @@ mod tests {
         let vector = Subscription::new(milenage(), [0x80, 0], 0).vector([9; 16]);
         let mut text = b"SIP/2.0 401 Unauthorized\r\n".to_vec();
         let nonce = realm.nonces().make_aka(&vector, b"u", NOW, 1);
-        crate::edit::header(&mut text, "WWW-Authenticate", |v| realm.aka_challenge(&nonce, false).write(v));
+        crate::edit::header(&mut text, crate::HeaderName::WwwAuthenticate, |v| {
+            realm.aka_challenge(&nonce, false).write(v)
+        });
         text.extend_from_slice(b"\r\n");
         let m = Message::parse(&text).unwrap();
         let challenge = Challenge::parse(m.value(HeaderName::WwwAuthenticate).unwrap()).unwrap();
