@@ -1,8 +1,10 @@
 //! What single octets are, as bits, so that one look at a short text answers several questions at once; and where the first octet
-//! of some kind stands, eight looked at together.
+//! of some kind stands, sixteen looked at together.
 //!
 //! Most texts of a message have ten to thirty octets: both cost less than one call of a vectorised search, and much less than one
 //! call for each question.
+
+use wide::u8x16;
 
 /// Blank, tab, or part of a line end.
 pub(crate) const LWS: u16 = 1;
@@ -40,91 +42,82 @@ pub(crate) fn first(text: &[u8], classes: u16) -> Option<usize> {
     text.iter().position(|b| of(*b) & classes != 0)
 }
 
-/// Each of eight octets.
-const EACH: u64 = 0x0101_0101_0101_0101;
-const HIGHEST: u64 = EACH << 7;
+/// A bit for each of sixteen octets.
+type Marks = u32;
 
-/// Marks octets that are `b`: the lowest mark is right, those above it need not be (an octet that is zero after the XOR borrows
-/// from its highest bit, and may from the next one too).
 #[inline(always)]
-fn are(eight: u64, b: u8) -> u64 {
-    let x = eight ^ (EACH * b as u64);
-    x.wrapping_sub(EACH) & !x & HIGHEST
+fn are(sixteen: u8x16, octet: u8) -> Marks {
+    sixteen.simd_eq(u8x16::splat(octet)).to_bitmask()
 }
 
-/// Marks octets below `b`, which is at most 128, as [`are`] does.
 #[inline(always)]
-fn are_below(eight: u64, b: u8) -> u64 {
-    eight.wrapping_sub(EACH * b as u64) & !eight & HIGHEST
+fn are_at_most(sixteen: u8x16, octet: u8) -> Marks {
+    sixteen.simd_eq(sixteen.min(u8x16::splat(octet))).to_bitmask()
 }
 
-/// Offset of the first octet that is marked, eight looked at together.
+/// Offset of the first of these octets.
 #[inline(always)]
-fn first_marked(text: &[u8], mark: impl Fn(u64) -> u64) -> Option<usize> {
+fn first_of<const N: usize>(text: &[u8], octets: [u8; N]) -> Option<usize> {
+    first_marked(text, |sixteen| octets.into_iter().fold(0, |marks, octet| marks | are(sixteen, octet)))
+}
+
+/// Offset of the first octet that is marked, sixteen looked at together.
+#[inline(always)]
+fn first_marked(text: &[u8], mark: impl Fn(u8x16) -> Marks) -> Option<usize> {
     let mut at = 0;
-    while let Some(eight) = text[at..].first_chunk::<8>() {
-        let marks = mark(u64::from_le_bytes(*eight));
+    while let Some(octets) = text[at..].first_chunk() {
+        let marks = mark(u8x16::new(*octets));
         if marks != 0 {
-            return Some(at + marks.trailing_zeros() as usize / 8);
+            return Some(at + marks.trailing_zeros() as usize);
         }
-        at += 8;
+        at += 16;
     }
     // What is left, behind what was looked at already or, in a text that is too short for that, zeros that are not of the text.
-    let (marks, before) = match text.last_chunk::<8>() {
-        Some(eight) => (mark(u64::from_le_bytes(*eight)), text.len() - 8),
+    let (marks, before) = match text.last_chunk() {
+        Some(octets) => (mark(u8x16::new(*octets)), text.len() - 16),
         None => {
-            let mut eight = [0; 8];
-            eight[..text.len()].copy_from_slice(text);
-            (mark(u64::from_le_bytes(eight)), 0)
+            let mut octets = [0; 16];
+            octets[..text.len()].copy_from_slice(text);
+            (mark(u8x16::new(octets)), 0)
         }
     };
-    Some(before + marks.trailing_zeros() as usize / 8).filter(|at| marks != 0 && *at < text.len())
+    Some(before + marks.trailing_zeros() as usize).filter(|at| *at < text.len())
 }
-
-/// Beyond so many octets a vectorised search is worth its call.
-const SHORT: usize = 64;
 
 /// Offset of the first line feed.
 #[inline]
 pub(crate) fn line_feed(text: &[u8]) -> Option<usize> {
-    match first_marked(&text[..text.len().min(SHORT)], |eight| are(eight, b'\n')) {
-        None if text.len() > SHORT => memchr::memchr(b'\n', &text[SHORT..]).map(|more| SHORT + more),
-        found => found,
-    }
+    first_of(text, [b'\n'])
 }
 
 /// Offset of the first `stop`, quote or opening bracket.
 #[inline]
 pub(crate) fn stop(text: &[u8], stop: u8) -> Option<usize> {
-    let mark = |eight| are(eight, stop) | are(eight, b'"') | are(eight, b'<');
-    match first_marked(&text[..text.len().min(SHORT)], mark) {
-        None if text.len() > SHORT => memchr::memchr3(stop, b'"', b'<', &text[SHORT..]).map(|more| SHORT + more),
-        found => found,
-    }
+    first_of(text, [stop, b'"', b'<'])
 }
 
 /// Offset of the first colon.
 #[inline]
 pub(crate) fn colon(text: &[u8]) -> Option<usize> {
-    first_marked(text, |eight| are(eight, b':'))
+    first_of(text, [b':'])
 }
 
 /// Offset of the first `@`.
 #[inline]
 pub(crate) fn at(text: &[u8]) -> Option<usize> {
-    first_marked(text, |eight| are(eight, b'@'))
+    first_of(text, [b'@'])
 }
 
 /// Offset of the first octet that ends the host of a SIP URI: `:`, `;` or `?`.
 #[inline]
 pub(crate) fn host_end(text: &[u8]) -> Option<usize> {
-    first_marked(text, |eight| are(eight, b':') | are(eight, b';') | are(eight, b'?'))
+    first_of(text, [b':', b';', b'?'])
 }
 
 /// Offset of the first octet that no addr-spec in angle brackets holds: a bracket, a blank, a control.
 #[inline]
 pub(crate) fn addr_end(text: &[u8]) -> Option<usize> {
-    first_marked(text, |eight| are(eight, b'>') | are(eight, b'<') | are_below(eight, b' ' + 1))
+    first_marked(text, |sixteen| are(sixteen, b'>') | are(sixteen, b'<') | are_at_most(sixteen, b' '))
 }
 
 static CLASSES: [u16; 256] = {
@@ -180,6 +173,19 @@ mod tests {
             assert_eq!(stop(&text(b""), b','), None);
             for end in [&b",\""[..], b"\",", b"<,"] {
                 assert_eq!(stop(&text(end), b','), Some(before));
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_an_addr_spec_is_found_wherever_it_stands() {
+        for before in 0..100 {
+            for end in [b'>', b'<', b' ', b'\t', b'\r', 0, 0x1f] {
+                let mut text = vec![0x7f; before];
+                text.extend_from_slice(&[0x80, 0xff, b'!', b'=', b';', b'?']);
+                assert_eq!(addr_end(&text), None);
+                text.extend_from_slice(&[end, b'>', 0, 0x80]);
+                assert_eq!(addr_end(&text), Some(before + 6));
             }
         }
     }
