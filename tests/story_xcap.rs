@@ -532,6 +532,43 @@ fn a_list_that_grows_is_watched_at_once() {
     hears(&watching, "of bob alone", |m| m.matches("<resource ").count() == 1 && m.contains(&about("bob")));
 }
 
+/// As python3-sipsimple makes them, which is in Blink: every URI percent-encoded from its first colon on.
+#[test]
+fn lists_with_uris_that_are_encoded_whole_are_watched() {
+    let server = setup(&["alice", "bob"]).start();
+    let alice = Client::of(&server, "alice");
+    let quote = |uri: &str| -> String {
+        let kept = |b: u8| b.is_ascii_alphanumeric() || b"_.-~/".contains(&b);
+        uri.bytes().map(|b| if kept(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    };
+    let at = |list: &str| {
+        let document = home("resource-lists", "alice", "index");
+        quote(&format!("{}{document}/~~/resource-lists/list[@name=\"{list}\"]", alice.root))
+    };
+    let named =
+        "xmlns:rl=\"urn:ietf:params:xml:ns:resource-lists\" xmlns:addressbook=\"urn:ag-projects:xml:ns:addressbook\"";
+    let bob = quote(&format!("sip:bob@{DOMAIN}"));
+    let book = format!(
+        "<rl:resource-lists {named}><rl:list name=\"oma_buddylist\"/><rl:list name=\"oma_grantedcontacts\"><rl:entry uri=\"{bob}\"/></rl:list>\
+         <rl:list name=\"oma_allcontacts\"><rl:external anchor=\"{}\"/><rl:external anchor=\"{}\"/></rl:list>\
+         <rl:list name=\"sipsimple_addressbook\"><addressbook:contact id=\"c1\"><addressbook:name>Bob</addressbook:name></addressbook:contact>\
+         </rl:list></rl:resource-lists>",
+        at("oma_buddylist"),
+        at("oma_grantedcontacts")
+    );
+    assert_eq!(alice.put_if(&home("resource-lists", "alice", "index"), LISTS, &book, "If-None-Match: *").status, 201);
+    let watched = quote(&format!("sip:alice+presence@{DOMAIN}"));
+    let service = format!(
+        "<service uri=\"{watched}\"><resource-list>{}</resource-list><packages><package>presence</package></packages></service>",
+        at("oma_allcontacts")
+    );
+    assert_eq!(alice.put(&home("rls-services", "alice", "index"), SERVICES, &services(&service)).status, 201);
+    let watching = watching(&server, "watch", "alice", "alice+presence")
+        .set("EVENT", "presence\nSupported: eventlist")
+        .set("ACCEPT", format!("{PIDF}, application/rlmi+xml, multipart/related"));
+    hears(&watching.start(), "of bob", |m| m.contains(&format!("<resource uri=\"sip:bob@{DOMAIN}\"")));
+}
+
 #[test]
 fn documents_of_a_user_who_is_removed_go_and_the_services_are_free_again() {
     let mut server = setup(&["alice", "bob", "carol"]).start();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use sip_ims::Aor;
 use sip_ims::ports::Document;
-use sip_xcap::{Conflict, NodeSelector, Target, Text, Tree};
+use sip_xcap::{Conflict, NodeSelector, Target, Text, Tree, meant};
 use sip_xml::Element;
 
 use crate::book::{key_of, owner_of};
@@ -171,7 +171,7 @@ fn entry_ref(uri: &str) -> Option<Reference> {
 
 /// Long ones are broken into lines in documents.
 fn unfolded(uri: &str) -> String {
-    uri.split_whitespace().collect()
+    meant(&uri.split_whitespace().collect::<String>()).into_owned()
 }
 
 impl Reference {

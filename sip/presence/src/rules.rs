@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use sip_ims::Aor;
 use sip_proto::uri::Uri;
+use sip_xcap::meant;
 use sip_xml::{Document, Element, Limits};
 
 use crate::names::{COMMON_POLICY, OMA_COMMON_POLICY, PRES_RULES};
@@ -379,11 +380,12 @@ impl Occurrences {
 
 /// `sip:user@domain` of a SIP URI with a user; anything else as it is.
 pub fn canonical(uri: &str) -> Box<str> {
-    let parsed = Uri::parse(uri.trim().as_bytes());
+    let uri = meant(uri.trim());
+    let parsed = Uri::parse(uri.as_bytes());
     let aor = parsed.filter(|u| u.is_sip()).and_then(|u| Aor::from_parts(u.user()?, u.host()).ok());
     match aor {
         Some(aor) => format!("sip:{aor}").into(),
-        None => uri.trim().into(),
+        None => uri.into(),
     }
 }
 

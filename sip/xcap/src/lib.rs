@@ -24,5 +24,5 @@ pub mod usage;
 pub use conflict::{Conflict, Exists};
 pub use edit::{Edited, Node, Put, Refused};
 pub use selector::{BadSelector, MAX_SELECTOR, Name, NodeSelector, Terminal};
-pub use target::{BadTarget, Bindings, Target, Tree, encode_segment};
+pub use target::{BadTarget, Bindings, Target, Tree, encode_segment, meant};
 pub use text::{LIMITS, Text};

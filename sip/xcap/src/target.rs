@@ -1,5 +1,7 @@
 //! The URI of an XCAP resource below the root (RFC 4825 §6).
 
+use std::borrow::Cow;
+
 /// `AUID/users/XUI/document`, `AUID/global/document`, and perhaps `/~~/` and a node selector with its namespace bindings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
@@ -136,6 +138,19 @@ pub fn encode_segment(text: &str) -> String {
     out
 }
 
+/// A URI of a document as it is meant. AG Projects' sipsimple, which is in Blink, percent-encodes URIs whole, the colon behind their scheme
+/// too (`sip%3Abob%40example.com`); read by RFC 3986 that would be a relative path, which no list or rule has there.
+pub fn meant(uri: &str) -> Cow<'_, str> {
+    let (scheme, rest) = uri.trim_start().split_once('%').unwrap_or_default();
+    let whole = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+        && rest.get(..2).is_some_and(|digits| digits.eq_ignore_ascii_case("3A"));
+    match decode(uri).filter(|plain| whole && !plain.contains(char::is_control)) {
+        Some(plain) => Cow::Owned(plain),
+        None => Cow::Borrowed(uri),
+    }
+}
+
 /// Percent-decoding; `None` for broken escapes and what is not UTF-8 then.
 fn decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
@@ -196,6 +211,24 @@ fn parenthesised(text: &str) -> Option<(String, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_uri_that_is_encoded_whole_is_meant_plain() {
+        for (written, plain) in [
+            ("sip%3Abob%40example.com", "sip:bob@example.com"),
+            ("sip%3ab%2541%40h", "sip:b%41@h"),
+            ("http%3A//h%3A80/x/list%5B%40name%3D%22a%22%5D", "http://h:80/x/list[@name=\"a\"]"),
+            ("sip:b%3Aob@h", "sip:b%3Aob@h"),
+            ("a/b%3Ac", "a/b%3Ac"),
+            ("%3Ax", "%3Ax"),
+            ("sip%3A%f", "sip%3A%f"),
+            ("sip%3A%ff", "sip%3A%ff"),
+            ("sip%3Aa%00", "sip%3Aa%00"),
+            ("", ""),
+        ] {
+            assert_eq!(meant(written), plain, "{written}");
+        }
+    }
 
     #[test]
     fn documents_and_nodes_are_told_apart() {

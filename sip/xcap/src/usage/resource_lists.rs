@@ -5,6 +5,7 @@ use sip_xml::Element;
 use super::{Documents, Place, Stored, Usage, repeated};
 use crate::conflict::{Conflict, Exists};
 use crate::schema::{RESOURCE_LISTS, RESOURCE_LISTS_ROOT};
+use crate::target::meant;
 use crate::text::Text;
 
 pub(super) static USAGE: Usage = Usage {
@@ -47,7 +48,7 @@ pub(super) fn references(list: &Element) -> Result<(), Conflict> {
                 return Err(Conflict::Constraint("the ref of an entry-ref is a relative path".into()));
             }
             // Optional in the schema; without it there is nothing to refer to.
-            "external" if !entry.attribute("anchor").is_some_and(is_http) => {
+            "external" if !entry.attribute("anchor").is_some_and(|anchor| is_http(&meant(anchor))) => {
                 return Err(Conflict::Constraint("the anchor of an external is an absolute HTTP URI".into()));
             }
             _ => {}

@@ -7,7 +7,7 @@ use super::{Documents, Place, Stored, Usage, field, repeated};
 use crate::conflict::Conflict;
 use crate::edit::in_scope;
 use crate::schema::{RLS_SERVICES, RLS_SERVICES_ROOT};
-use crate::target::{Target, Tree};
+use crate::target::{Target, Tree, meant};
 use crate::text::Text;
 
 pub const AUID: &str = "rls-services";
@@ -50,6 +50,7 @@ fn constraints(text: &Text, place: &Place<'_>) -> Result<(), Conflict> {
 pub fn referred(uri: &str, place: &Place<'_>) -> Option<Target> {
     // Long ones are broken into lines in documents.
     let uri: String = uri.split_whitespace().collect();
+    let uri = meant(&uri);
     if !super::resource_lists::is_http(&uri) {
         return None;
     }
