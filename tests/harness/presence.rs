@@ -35,6 +35,23 @@ pub fn basic(message: &str) -> Vec<&str> {
     message.split("<basic>").skip(1).filter_map(|p| p.split('<').next()).collect()
 }
 
+/// That a NOTIFY is about a list (RFC 4662): the `version`th since the subscription, about so many of its members, who are all of them if it is
+/// `whole`.
+pub fn about_list(message: &str, version: u32, whole: bool, members: usize) {
+    assert_eq!(header(message, "Require"), Some("eventlist"), "{message}");
+    let media_type = header(message, "Content-Type").unwrap_or_default();
+    assert!(media_type.starts_with("multipart/related;type=\"application/rlmi+xml\";start=\"<"), "{message}");
+    for said in [format!("version=\"{version}\""), format!("fullState=\"{whole}\"")] {
+        assert!(message.contains(&said), "{said}: {message}");
+    }
+    assert_eq!(message.matches("<resource uri=").count(), members, "{message}");
+}
+
+/// What a NOTIFY about a list says of one of them.
+pub fn resource<'m>(message: &'m str, who: &str) -> &'m str {
+    message.split("<resource ").find(|r| r.contains(who)).unwrap_or_default()
+}
+
 pub fn state(message: &str) -> &str {
     header(message, "Subscription-State").unwrap_or_default()
 }
