@@ -24,10 +24,10 @@ impl Presence {
     pub fn load(self: &Arc<Self>, now: Instant, unix: u64, done: Done<u64>) {
         let (me, resumed) = (self.clone(), AtomicU64::new(0));
         let each = move |row: StateRow<'_>| {
-            let Ok(aor) = row.owner.parse::<Aor>() else { return };
-            if row.expires_at <= unix as i64 {
+            if row.expires_at <= unix as i64 || me.hear_beat(&row, now) {
                 return;
             }
+            let Ok(aor) = row.owner.parse::<Aor>() else { return };
             if let Some(publication) = rows::read_publication(&row) {
                 me.restore_publication(&aor, publication);
             } else if let Some(kept) = rows::read_watch(&row).filter(|_| row.node == me.config.node) {

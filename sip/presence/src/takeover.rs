@@ -175,16 +175,24 @@ impl Presence {
             return false;
         }
         let now = Instant::now();
-        let mut nodes = self.takeover.nodes.lock();
-        for row in rows.iter().filter(|row| row.key != self.config.node) {
+        for row in rows {
+            self.hear_beat(row, now);
+        }
+        self.takeover.nodes.lock().retain(|node, _| rows.iter().any(|row| row.key == &**node));
+        true
+    }
+
+    /// One of them. At the start too: a node that has died by then shows nothing more. False: it is another row.
+    pub(crate) fn hear_beat(&self, row: &StateRow<'_>, now: Instant) -> bool {
+        if row.owner == NODES && row.key != self.config.node {
             let count = row.body.try_into().map_or(0, u64::from_le_bytes);
+            let mut nodes = self.takeover.nodes.lock();
             let beat = nodes.entry(row.key.into()).or_insert(Beat { count, at: now });
             if beat.count != count {
                 *beat = Beat { count, at: now };
             }
         }
-        nodes.retain(|node, _| rows.iter().any(|row| row.key == &**node));
-        true
+        row.owner == NODES
     }
 
     /// A node is dead: takes over the part of its subscriptions that falls to this one.
