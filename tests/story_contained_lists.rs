@@ -14,7 +14,9 @@ mod postgres;
 
 use std::time::Duration;
 
-use harness::presence::{EVERYTHING, SOON, basic, document, hears, notifies, rule, rules, state, store};
+use harness::presence::{
+    EVERYTHING, SOON, about_list, basic, document, hears, notifies, resource, rule, rules, state, store,
+};
 use harness::xcap::{Client, SERVICES, home};
 use harness::{DOMAIN, Linphone, Server, Setup, Sipp, eventually, header};
 
@@ -57,10 +59,6 @@ fn refused(server: &Server, code: u16, body: &str, change: impl FnOnce(Sipp) -> 
     seen.received().last().copied().unwrap().to_owned()
 }
 
-fn resource(notify: &str, who: &str) -> String {
-    notify.split("<resource ").find(|r| r.contains(who)).unwrap_or_default().to_owned()
-}
-
 #[test]
 fn list_in_its_subscribe_is_told_whole_and_then_what_changes() {
     let mut server = setup(&["alice", "bob", "carol", "dave"]).start();
@@ -73,23 +71,17 @@ fn list_in_its_subscribe_is_told_whole_and_then_what_changes() {
     ));
     let alice = watching(&server, "watch_with", &friends).start();
     let first = hears(&alice, "of all of them", |m| m.contains("fullState=\"true\""));
-    assert_eq!(header(&first, "Require"), Some("eventlist"));
-    assert!(
-        header(&first, "Content-Type")
-            .unwrap()
-            .starts_with("multipart/related;type=\"application/rlmi+xml\";start=\"<"),
-        "{first}"
-    );
+    about_list(&first, 0, true, 3);
     assert!(first.contains(&format!("uri=\"sip:rls@{DOMAIN}\" version=\"0\"")), "{first}");
-    assert_eq!((first.matches("<resource uri=").count(), basic(&first)), (3, vec!["open", "closed"]), "{first}");
+    assert_eq!(basic(&first), ["open", "closed"], "{first}");
     assert!(resource(&first, "sip:bob@").contains("<name>Bob &amp; Co</name><instance id=\"1\" state=\"active\""));
     assert!(resource(&first, "sip:dave@").contains("state=\"terminated\" reason=\"rejected\""), "{first}");
     assert!(state(&first).starts_with("active;expires="), "{first}");
 
     publishes(&server, "carol", "carols");
     let next = hears(&alice, "of carol", |m| m.contains("carols"));
-    assert!(next.contains("fullState=\"false\"") && next.contains("version=\"1\""), "{next}");
-    assert!(next.matches("<resource uri=").count() == 1 && !next.contains("bobs"), "{next}");
+    about_list(&next, 1, false, 1);
+    assert!(!next.contains("bobs"), "{next}");
 
     // Of two lists that one watcher brings each is told its own.
     let other = watching(&server, "watch_with", &list(&["carol"])).start();
@@ -213,6 +205,33 @@ fn list_goes_with_its_subscription_to_another_node() {
     let told = seen.received().into_iter().find(|m| m.contains("\"moved\"")).unwrap();
     assert!(told.contains("fullState=\"false\"") && told.contains(&format!("sip:rls@{DOMAIN}")), "{told}");
     watched(b, 0.0);
+}
+
+#[test]
+fn list_outlives_the_node_that_it_was_brought_to() {
+    let mut cluster = cluster::Cluster::start(|| setup(&["alice", "bob", "carol"]));
+    let watched = |server: &Server, n: f64| {
+        // A node counts as dead after 20 s of silence.
+        let there = || server.metric("isthmus_presence_subscriptions") == n;
+        eventually(&format!("{n} subscriptions are there"), Duration::from_secs(90), there);
+    };
+    let alice = watching(&cluster.a, "watch_with", &list(&["bob", "carol"])).limit(Duration::from_secs(240)).start();
+    // They have seen each other.
+    publishes(&cluster.b, "bob", "bobs");
+    hears(&alice, "what was published at the other node", |m| m.contains("bobs"));
+    watched(&cluster.a, 1.0);
+    cluster.a.process.kill();
+    // All that is new is in one NOTIFY: SIPp answers it to the node that it knows.
+    publishes(&cluster.b, "carol", "carols");
+    watched(&cluster.b, 1.0);
+    let told = hears(&alice, "what was published after that", |m| m.contains("carols"));
+    assert!(header(&told, "Contact").is_some_and(|c| c.contains(&format!(":{}", cluster.b.sip))), "{told}");
+    assert!(told.contains(&format!("uri=\"sip:rls@{DOMAIN}\"")) && told.contains("fullState=\"true\""), "{told}");
+    assert_eq!(basic(&told), ["open", "open"], "{told}");
+    // It comes back, and the list stays where it is.
+    cluster.a.restart();
+    watched(&cluster.a, 0.0);
+    watched(&cluster.b, 1.0);
 }
 
 #[test]
