@@ -3,7 +3,11 @@
 #![no_main]
 
 use gw_sms::queue::{Part, Progress};
+use gw_sms::rest::letter::Letter;
+use gw_sms::rest::subscription::Subscription;
 use libfuzzer_sys::fuzz_target;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sip_presence::document::Published;
 use sip_presence::filters::Asked;
 use sip_proto::dialog::Dialog;
@@ -16,14 +20,19 @@ mod codec;
 #[path = "../../src/store/sms/journal/record.rs"]
 mod record;
 
+#[allow(dead_code)]
+#[path = "../../sip/messaging/src/conference/row.rs"]
+mod row;
+
 use codec::{Records, encode};
+use row::Row;
 
 /// Longest name that the journal writes: of a link, and of a message at its centre.
 const MAX_NAME: usize = 255;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((form, body)) = bytes.split_first() else { return };
-    match form % 6 {
+    match form % 9 {
         0 => bindings(body),
         1 => journal(body),
         2 => {
@@ -33,7 +42,10 @@ fuzz_target!(|bytes: &[u8]| {
         }
         3 => again(body, Dialog::from_row, Dialog::write_row),
         4 => again(body, Published::from_row, Published::write_row),
-        _ => again(body, Asked::from_row, Asked::write_row),
+        5 => again(body, Asked::from_row, Asked::write_row),
+        6 => json::<Letter>(body),
+        7 => json::<Subscription>(body),
+        _ => again(body, |bytes| Row::read(bytes).ok(), |row, out| out.extend(row.write())),
     }
 });
 
@@ -60,6 +72,12 @@ fn journal(body: &[u8]) {
     let mut written = Vec::new();
     record::write(&mut written, id, &progress);
     assert_eq!(record::read(&written), [(id, progress)]);
+}
+
+/// A document of a developer's.
+fn json<T: Serialize + DeserializeOwned>(body: &[u8]) {
+    let write = |value: &T, out: &mut Vec<u8>| serde_json::to_writer(out, value).expect("it can be written");
+    again(body, |bytes| serde_json::from_slice(bytes).ok(), write);
 }
 
 /// Read, written, and read once more it is the same.
