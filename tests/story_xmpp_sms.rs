@@ -100,6 +100,10 @@ fn a_message_of_a_centre_reaches_a_jid() {
     let records = sms::wait_records(&town.server, 1);
     let inward = records.iter().find(|r| r["call_id"].as_str().unwrap().starts_with("smsc-")).expect("the centre's");
     assert_eq!((inward["to"].as_str(), &inward["status"]), (Some(NUMBER), &0.into()), "{records:?}");
+    let name = inward["call_id"].as_str().unwrap();
+    eventually("the trace tells", Duration::from_secs(20), || {
+        town.server.command(&["trace", name, "--config", "isthmus.toml"]).contains("delivered")
+    });
 }
 
 #[test]
