@@ -64,7 +64,8 @@ impl Jid {
                 // Parameters of the user part are a telephone number's, such as ;phone-context.
                 let user = uri.user()?.split(|b| *b == b';').next()?;
                 let host = std::str::from_utf8(uri.host()).ok()?;
-                Jid::new(Some(&escape(&unpercent(user)?)?), host).ok()
+                // In lower case before it is escaped: `\5C` is no escape, and would become one.
+                Jid::new(Some(&escape(&unpercent(user)?.to_lowercase())?), host).ok()
             }
             Scheme::Tel => {
                 let digits: Vec<u8> = uri.phone()?.digits().collect();
@@ -228,6 +229,7 @@ mod tests {
         assert_eq!(from_sip("sip:tsch%FCss@x.test"), None);
         assert_eq!(from_sip("sip:tsch%C3%BCss@x.test").as_deref(), Some("tschüss@x.test"));
         assert_eq!(from_sip("sip:o'hara@x.test").as_deref(), Some(r"o\27hara@x.test"));
+        assert_eq!(from_sip("sip:A%5C5Cb@x.test").as_deref(), Some(r"a\5c5cb@x.test"));
         for none in ["sips:alice@x.test", "sip:x.test", "sip:%20@x.test", "mailto:a@x.test", "sip:a%2@x.test"] {
             assert_eq!(from_sip(none), None, "{none}");
         }
