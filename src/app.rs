@@ -618,7 +618,6 @@ fn open_sip(
         let vectors = HomeVectors::new(directory, store.documents(), Box::new(secrets::random));
         authenticator.attach(Arc::new(vectors), driver.clone());
     }
-    abroad.attach(driver.clone());
     control.attach(control::again(&driver));
     registrar.attach(driver.clone());
     if let Some(chat) = &chat {
@@ -640,6 +639,8 @@ fn open_sip(
     let stack = Sip::open(driver.clone(), bound, closed, &neighbours, metrics)?;
     let resolver = ResolverConfig { name_servers: sip.resolver.0.into_iter().collect(), ..ResolverConfig::default() };
     names.tie(&driver, Resolver::new(&resolver, stack.carriers.names().clone()), runtime.clone());
+    // Now that names lead somewhere: lists that were restored have begun to ask already.
+    abroad.attach(driver.clone());
     let courier = Courier::new(
         inbox,
         CourierParts {

@@ -120,10 +120,12 @@ impl Subscriptions {
         })
     }
 
-    /// The way out. Once.
+    /// The way out, once, when next hops can be found too. What was begun before goes out now.
     pub fn attach(&self, outlet: Arc<dyn Outlet>) {
         // The first stays: there is only one stack.
         let _ = self.outlet.set(outlet);
+        let begun: Vec<u64> = self.state.lock().entries.keys().copied().collect();
+        begun.into_iter().for_each(|number| self.send(number));
     }
 
     pub fn len(&self) -> usize {
@@ -203,6 +205,9 @@ impl Subscriptions {
 
     /// Looks up where the SUBSCRIBE that is due goes, and sends it.
     fn send(&self, number: u64) {
+        if self.outlet.get().is_none() {
+            return;
+        }
         let uri = {
             let state = self.state.lock();
             let Some(entry) = state.entries.get(&number).filter(|e| e.due.is_some()) else { return };
@@ -545,7 +550,6 @@ mod tests {
             let home = Arc::new(Home::new("h.test", [(Transport::Udp, "192.0.2.1:5060".parse().unwrap())]));
             let subscriptions = Subscriptions::new(Parts { home, next_hops: Arc::new(Here), clock: Instant::now });
             let stack = Arc::new(Stack::default());
-            subscriptions.attach(stack.clone());
             let news = Arc::new(Mutex::new(Vec::new()));
             let wish = Wish {
                 target: "sip:eve@e.test".into(),
@@ -556,7 +560,9 @@ mod tests {
                 expires: 600,
             };
             let told = news.clone();
+            // Begun while the server is, as those of restored lists are: it waits for the way out.
             let number = subscriptions.start(wish, Arc::new(move |one| told.lock().push(one)));
+            subscriptions.attach(stack.clone());
             let config = EndpointConfig { timing: Timing::default(), shard: 0, max_transactions: 100, secret: [7; 16] };
             let now = Instant::now();
             (House { subscriptions, stack, endpoint: Endpoint::new(config, now), news, now }, number)
