@@ -144,6 +144,11 @@ impl Watch {
         !self.fetch && self.dialog.local_sequence().unwrap_or(0) + RESERVE / 2 > self.reserved
     }
 
+    /// Whether its row lets it send the number that was used last.
+    pub fn is_granted(&self) -> bool {
+        self.fetch || self.dialog.local_sequence().unwrap_or(0) <= self.reserved
+    }
+
     /// As winfo shows it.
     pub fn entry(&self, event: winfo::Event) -> winfo::Entry {
         winfo::Entry {

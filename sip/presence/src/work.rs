@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use sip_ims::Aor;
 use sip_ims::notify::verdict;
 use sip_ims::ports::{Document, Done, StateChange, Version};
-use sip_ims::service::Outcome;
+use sip_ims::service::{Outcome, Outlet};
 use sip_proto::subscription::{EndReason, NotifierEvent};
 use sip_proto::{HeaderName, Hop, Message};
 
@@ -101,6 +101,7 @@ impl Queue {
 }
 
 /// A NOTIFY that is written.
+#[derive(Clone)]
 pub(crate) struct Ready {
     pub number: u64,
     pub hop: Hop,
@@ -202,21 +203,23 @@ impl Presence {
             }
             let mut ready = ready.into_iter();
             outlet.gather(&mut || {
-                for Ready { number, hop, bytes } in ready.by_ref() {
-                    add(&self.counts.notified);
-                    let (me, owner) = (self.me.clone(), aor.clone());
-                    let done = move |outcome| {
-                        if let Some(me) = me.upgrade() {
-                            me.answered(&owner, number, &outcome);
-                        }
-                    };
-                    outlet.request(hop, bytes, Box::new(done));
-                }
+                ready.by_ref().for_each(|one| self.send(&**outlet, aor, one));
             });
             if !more {
                 return;
             }
         }
+    }
+
+    fn send(&self, outlet: &dyn Outlet, aor: &Aor, Ready { number, hop, bytes }: Ready) {
+        add(&self.counts.notified);
+        let (me, owner) = (self.me.clone(), aor.clone());
+        let done = move |outcome| {
+            if let Some(me) = me.upgrade() {
+                me.answered(&owner, number, &outcome);
+            }
+        };
+        outlet.request(hop, bytes, Box::new(done));
     }
 
     /// Whether a watch of presence does not know yet what is true now.
@@ -297,13 +300,31 @@ impl Presence {
             self.remove_row(aor, watch.key);
             return self.remove(aor, p, number);
         };
-        ready.push(Ready { number, hop: watch.hop, bytes });
-        if watch.runs_out() && !watch.notifier.is_terminated() {
-            watch.reserved = watch.dialog.local_sequence().unwrap_or(0) + RESERVE;
-            // When the queue is full it is tried again with the next one.
-            if let Err(error) = self.write_row(aor, watch, None) {
+        let one = Ready { number, hop: watch.hop, bytes };
+        if !watch.runs_out() || watch.notifier.is_terminated() {
+            return ready.push(one);
+        }
+        // The first of another life has a number that no row grants. It waits for the row, or the life after that would use it again.
+        let held = (!watch.is_granted()).then(|| one.clone());
+        let waits = held.is_some();
+        let then = held.map(|held| -> Done<()> {
+            let (me, owner) = (self.me.clone(), aor.clone());
+            Box::new(move |_| {
+                let Some(me) = me.upgrade() else { return };
+                if let Some(outlet) = me.outlet.get() {
+                    me.send(&**outlet, &owner, held);
+                }
+            })
+        });
+        watch.reserved = watch.dialog.local_sequence().unwrap_or(0) + RESERVE;
+        match self.write_row(aor, watch, then) {
+            Ok(()) if waits => {}
+            Ok(()) => ready.push(one),
+            // The queue is full: it is tried again with the next one.
+            Err(error) => {
                 watch.reserved = 0;
                 tracing::debug!(%error, "a subscription's row was not renewed");
+                ready.push(one);
             }
         }
     }
