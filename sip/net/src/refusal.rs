@@ -2,8 +2,8 @@
 
 use std::hash::{DefaultHasher, Hasher};
 
-use sip_proto::edit::{header, number};
-use sip_proto::{HeaderName, Message};
+use sip_proto::Message;
+use sip_proto::build::Response;
 
 /// Writes the answer to the request with this head. False when it is none that could be answered.
 pub(crate) fn bad_request(head: &[u8], reason: &str, out: &mut Vec<u8>) -> bool {
@@ -11,37 +11,18 @@ pub(crate) fn bad_request(head: &[u8], reason: &str, out: &mut Vec<u8>) -> bool 
     if !message.is_request() || message.method() == sip_proto::Method::Ack || message.top_via().is_none() {
         return false;
     }
-    out.extend_from_slice(b"SIP/2.0 400 ");
-    out.extend_from_slice(reason.as_bytes());
-    out.extend_from_slice(b"\r\n");
-    for name in [HeaderName::Via, HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
-        for value in message.values(name) {
-            header(out, name, |out| {
-                out.extend_from_slice(value);
-                if name == HeaderName::To && !has_tag(value) {
-                    // RFC 3261 §8.2.6.2; the same for a retransmission, as nothing is kept.
-                    let mut hash = DefaultHasher::new();
-                    hash.write(head);
-                    out.extend_from_slice(b";tag=");
-                    number(out, hash.finish());
-                }
-            });
-        }
-    }
-    out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+    // RFC 3261 §8.2.6.2; the same for a retransmission, as nothing is kept.
+    let mut hash = DefaultHasher::new();
+    hash.write(head);
+    let tag = hash.finish().to_string();
+    Response::to(&message, 400).reason(reason).tag(tag.as_bytes()).write(out, |_| {});
     true
-}
-
-fn has_tag(to: &[u8]) -> bool {
-    let params = to.rsplit(|b| *b == b'>').next().unwrap_or_default();
-    params.split(|b| *b == b';').skip(1).any(|p| {
-        let name = p.split(|b| *b == b'=').next().unwrap_or_default();
-        name.trim_ascii().eq_ignore_ascii_case(b"tag")
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use sip_proto::HeaderName;
+
     use super::*;
 
     #[test]
@@ -54,7 +35,7 @@ mod tests {
         let answer = Message::parse(&out).unwrap();
         assert_eq!((answer.status(), answer.defect()), (400, None));
         assert_eq!(answer.values(HeaderName::Via).count(), 2);
-        assert!(has_tag(answer.value(HeaderName::To).unwrap()));
+        assert!(answer.to_tag().is_some_and(|tag| !tag.is_empty()));
         assert_eq!(answer.call_id(), Some(&b"x"[..]));
     }
 
