@@ -117,7 +117,7 @@ pub(crate) fn write_status_line(status: u16, reason: &str, out: &mut Vec<u8>) {
 
 /// A tag as a header parameter, be it empty; one inside the angle brackets is the URI's.
 fn has_tag(request: &Message<'_>) -> bool {
-    request.is_in_dialog() || request.to().is_some_and(|a| !a.params.as_bytes().is_empty() && a.params.has("tag"))
+    request.to().is_some_and(|a| a.params.has("tag"))
 }
 
 /// A request of our own. The caller writes every header but Content-Length; [`Writer`] has the shapes.
