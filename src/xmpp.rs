@@ -36,6 +36,7 @@ pub fn open(
             Box::pin(async move { resolver.service(SERVICE, &domain, PORT).await.unwrap_or_default() })
         }),
         client: crate::app::tls_client(config)?,
+        unverified: unverified()?,
         server: certificates.without_protocol(),
         returned: Arc::new(move |msn| {
             if let Some(dispatcher) = wake.get() {
@@ -44,13 +45,24 @@ pub fn open(
         }),
         runtime: runtime.clone(),
     };
-    let federation = Federation::new(settings(config, xmpp, secret), parts).map_err(sip_net::TlsError::Rustls)?;
+    let federation = Federation::new(settings(config, xmpp, secret), parts);
     // Checked with the rest of the configuration.
     if let Some(at) = xmpp.s2s.0 {
         federation.listen(runtime.block_on(bind(at))?);
     }
     to_metrics(metrics, federation.counts());
     Ok(Some(federation))
+}
+
+fn unverified() -> Result<Arc<rustls::ClientConfig>, AppError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(sip_net::TlsError::Rustls)?
+        .dangerous()
+        .with_custom_certificate_verifier(media_msrp::any_server(provider))
+        .with_no_client_auth();
+    Ok(Arc::new(client))
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {

@@ -71,6 +71,8 @@ pub struct Parts {
     pub servers: Servers,
     /// Believes the authorities that domains must be certified by.
     pub client: Arc<ClientConfig>,
+    /// Takes any certificate: for domains whose nobody vouches for. There dialback alone tells who they are.
+    pub unverified: Arc<ClientConfig>,
     pub server: Arc<ServerConfig>,
     /// Hears of users whose texts were not taken, when their domain can be reached again. Must not block.
     pub returned: Arc<dyn Fn(Msisdn) + Send + Sync>,
@@ -103,8 +105,6 @@ struct Shared {
     config: Config,
     keys: Keys,
     parts: Parts,
-    /// For domains whose certificate is not verified.
-    unverified: Arc<ClientConfig>,
     domains: Mutex<HashMap<Box<str>, Domain>>,
     listener: OnceLock<Arc<dyn Listener>>,
     /// Texts of others that the listener has and has not answered.
@@ -174,12 +174,11 @@ impl Drop for Answer {
 }
 
 impl Federation {
-    pub fn new(config: Config, parts: Parts) -> Result<Federation, rustls::Error> {
-        Ok(Federation(Arc::new(Shared {
+    pub fn new(config: Config, parts: Parts) -> Federation {
+        Federation(Arc::new(Shared {
             keys: Keys::new(&config.secret),
             config,
             parts,
-            unverified: crate::tls::unverified()?,
             domains: Mutex::default(),
             listener: OnceLock::new(),
             texts: AtomicUsize::new(0),
@@ -187,7 +186,7 @@ impl Federation {
             run: unguessable(),
             stanzas: AtomicU64::new(0),
             stop: watch::Sender::new(false),
-        })))
+        }))
     }
 
     pub fn counts(&self) -> &Arc<Counts> {

@@ -16,7 +16,6 @@ pub mod incoming;
 pub mod message;
 pub mod outgoing;
 pub mod stream;
-pub mod tls;
 
 pub use address::Jid;
 pub use federation::{Config, Counts, Federation, PORT, Parts, Route, SERVICE};

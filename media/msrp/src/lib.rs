@@ -40,6 +40,6 @@ pub use local::{Answered, LocalEnd, Outgoing, PHONE};
 pub use relay::{Denied, Gatekeeper};
 pub use switch::{Address, Certificates, Config, Full, Switch};
 pub use tap::Listener;
-pub use tls::{Fingerprint, TlsError, any_client, believing};
+pub use tls::{Fingerprint, TlsError, any_client, any_server, believing};
 pub use uri::MsrpUri;
 pub use websocket::{SUB_PROTOCOL, offers_msrp};

@@ -139,6 +139,33 @@ impl Tls {
     }
 }
 
+/// The half of a verifier that is the same whoever is believed: the peer holds the key of the certificate that it shows.
+macro_rules! proves_its_key {
+    ($provider:tt) => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls12_signature(message, certificate, signed, &self.$provider.signature_verification_algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls13_signature(message, certificate, signed, &self.$provider.signature_verification_algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.$provider.signature_verification_algorithms.supported_schemes()
+        }
+    };
+}
+
 /// The far end of a connection that we make.
 #[derive(Debug)]
 struct Expected {
@@ -164,27 +191,7 @@ impl ServerCertVerifier for Expected {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    proves_its_key!(provider);
 }
 
 /// Believes the one certificate with this fingerprint.
@@ -194,13 +201,18 @@ pub fn believing(fingerprint: Fingerprint, provider: Arc<CryptoProvider>) -> Arc
 
 /// Takes any certificate whose key the client proves to hold, or none: it is compared with a fingerprint once it is known with which.
 pub fn any_client(provider: Arc<CryptoProvider>) -> Arc<dyn ClientCertVerifier> {
-    Arc::new(Shown(provider))
+    Arc::new(Any(provider))
+}
+
+/// Takes any certificate whose key the server proves to hold: for peers that tell who they are in another way.
+pub fn any_server(provider: Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Any(provider))
 }
 
 #[derive(Debug)]
-struct Shown(Arc<CryptoProvider>);
+struct Any(Arc<CryptoProvider>);
 
-impl ClientCertVerifier for Shown {
+impl ClientCertVerifier for Any {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -218,27 +230,22 @@ impl ClientCertVerifier for Shown {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
+    proves_its_key!(0);
+}
+
+impl ServerCertVerifier for Any {
+    fn verify_server_cert(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    proves_its_key!(0);
 }
 
 #[cfg(test)]

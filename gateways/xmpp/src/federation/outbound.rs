@@ -255,7 +255,7 @@ impl Task {
         // A machine asks for it once.
         let Wire::Plain(stream) = wire else { return Ok(wire) };
         let verify = self.shared.config.routes.get(&*self.name).is_none_or(|route| route.verify);
-        let config = if verify { &self.shared.parts.client } else { &self.shared.unverified };
+        let config = if verify { &self.shared.parts.client } else { &self.shared.parts.unverified };
         let name = ServerName::try_from(self.name.to_string()).map_err(io::Error::other)?;
         let connecting = TlsConnector::from(config.clone()).connect(name, stream);
         let secure = timeout(PATIENCE, connecting).await.map_err(io::Error::from)??;
