@@ -1,13 +1,15 @@
 //! Session descriptions (RFC 8866) as SIP carries them (RFC 3264).
 //!
 //! What it does: reads a description into lines and media sections over the received bytes ([`Sdp`]), reads and writes what is
-//! said about messages (RFC 4975, RFC 6135, RFC 8122: [`message`]) and files (RFC 5547: [`file`]). What is not ours to change is written as it came.
+//! said about messages (RFC 4975, RFC 6135, RFC 8122: [`message`]) and files (RFC 5547: [`file`]), and hides where a sender is (RFC 3323 §5.2:
+//! [`hidden`]). What is not ours to change is written as it came.
 //!
 //! What it does not: choose codecs, or open anything.
 //!
 //! Start reading at [`Sdp::parse`].
 
 pub mod file;
+pub mod hidden;
 pub mod message;
 
 use std::ops::Range;
@@ -165,6 +167,16 @@ impl<'a> Sdp<'a> {
     /// The lines of a section, its `m=` line first.
     pub fn lines(&self, section: &Section<'a>) -> &[Line<'a>] {
         &self.lines[section.lines.clone()]
+    }
+
+    /// Every line.
+    fn all(&self) -> &[Line<'a>] {
+        &self.lines
+    }
+
+    /// A line as it came, with its end.
+    fn whole(&self, line: &Line<'_>) -> &'a [u8] {
+        &self.bytes[line.start..line.end]
     }
 
     /// An attribute of a section.
