@@ -17,6 +17,7 @@ use gw_sms::registry::Registry;
 use gw_xmpp::Federation;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use sip_call::Screen;
 use sip_ims::authenticate::{Authenticator, AuthenticatorConfig};
 use sip_ims::bearer::Bearer;
 use sip_ims::criteria::Filters;
@@ -62,7 +63,7 @@ use crate::telemetry::metrics::Family;
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Capture, Marks, Metrics, Tap, Timed, redact, sources};
 use crate::xcap::{Xcap, changes};
-use crate::{cdr, control, history, presence, provision, xmpp};
+use crate::{cdr, control, history, presence, provision, relay, xmpp};
 use removed::Removed;
 use settings::{carrier_config, ip_sm_gw_config, pager_config, registrar_config};
 use signals::{Live, Signals, until_stopped};
@@ -188,6 +189,8 @@ pub fn run(
     let certificates = Certificates::new(&pems, config.http.client_certificates)?;
     let wake = Arc::new(OnceLock::<Arc<Dispatcher>>::new());
     let federation = xmpp::open(&config, cluster_secret(&store)?, &certificates, &wake, &metrics, runtime.handle())?;
+    let told = msrp.as_ref().map(|m| m.told);
+    let screen = relay::open(&config, told, chronicle.clone(), &metrics, runtime.handle());
     let around = Around {
         directory: directory.clone(),
         filters: registry.filters().clone(),
@@ -195,6 +198,7 @@ pub fn run(
         metrics: metrics.clone(),
         cluster: cluster.clone(),
         media: msrp.as_ref().map(|m| m.anchor.clone() as Arc<dyn Media>),
+        screen,
         ends: msrp.as_ref().map(|m| Ends { switch: m.switch.clone(), doors: m.told, anchor: m.anchor.clone() }),
         shared,
         wake: wake.clone(),
@@ -454,6 +458,7 @@ struct Around {
     metrics: Arc<Metrics>,
     cluster: Arc<Cluster>,
     media: Option<Arc<dyn Media>>,
+    screen: Option<Arc<Screen>>,
     ends: Option<Ends>,
     shared: control::Shared,
     /// Whom a registration wakes, for the short messages that wait.
@@ -486,7 +491,8 @@ fn open_sip(
     around: Around,
     runtime: &Handle,
 ) -> Result<Services, AppError> {
-    let Around { directory, filters, chronicle, metrics, cluster, media, ends, shared, wake, federation } = around;
+    let Around { directory, filters, chronicle, metrics, cluster, media, screen, ends, shared, wake, federation } =
+        around;
     let sip = &config.sip;
     // Bound before anything is written into a Via, so that port 0 is known by its real number.
     let bound = Bound::new(&carrier_config(config, pems)?, runtime.clone())?;
@@ -607,6 +613,7 @@ fn open_sip(
         joints,
         chronicle: chronicle.clone(),
         media,
+        screen,
         gate: control.concerns_messages().then(|| control.clone() as Arc<dyn Gate>),
         archive: Some(history.clone() as Arc<dyn Archive>),
         names: names.clone(),

@@ -88,6 +88,7 @@ impl Chronicle for Ledger {
             NoteEvent::CallRinging
             | NoteEvent::SessionAnchored
             | NoteEvent::SessionEnded
+            | NoteEvent::MediaRelayed
             | NoteEvent::ServiceInvoked
             | NoteEvent::ServiceTook
             | NoteEvent::ServiceSkipped

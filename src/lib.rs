@@ -22,6 +22,7 @@ pub mod msrp;
 pub mod names;
 mod presence;
 pub mod provision;
+mod relay;
 pub mod secrets;
 pub mod sip;
 pub mod sms;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use sip_call::{Access, BackToBack, Joints, Names, Proxy, ProxyParts, Seals, Spent, Trusted};
+use sip_call::{Access, BackToBack, Joints, Names, Proxy, ProxyParts, Screen, Seals, Spent, Trusted};
 use sip_ims::authenticate::Authenticator;
 use sip_ims::criteria::Filters;
 use sip_ims::gate::Gate;
@@ -41,6 +41,7 @@ pub struct SipParts {
     pub joints: Arc<Joints>,
     pub chronicle: Arc<dyn Chronicle>,
     pub media: Option<Arc<dyn Media>>,
+    pub screen: Option<Arc<Screen>>,
     pub gate: Option<Arc<dyn Gate>>,
     pub archive: Option<Arc<dyn Archive>>,
     pub names: Arc<dyn Names>,
@@ -116,6 +117,7 @@ impl Sip {
             spent: Spent::default(),
             chronicle: parts.chronicle,
             media: parts.media,
+            screen: parts.screen,
             gate: parts.gate,
             archive: parts.archive,
             record_route: config.record_route,

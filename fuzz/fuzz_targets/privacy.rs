@@ -19,19 +19,19 @@ fuzz_target!(|bytes: &[u8]| {
     if !m.is_request() || validate::request(&m).is_err() {
         return;
     }
-    for choice in 0..8 {
-        leaves(&m, choice & 1 != 0, choice & 2 != 0, choice & 4 != 0);
+    for choice in 0..16 {
+        leaves(&m, choice & 1 != 0, choice & 2 != 0, choice & 4 != 0, choice & 8 != 0);
     }
 });
 
-/// `user` and `header` are known to be wanted; `sealing`: Contact can be brought back.
-fn leaves(m: &Message<'_>, user: bool, header: bool, sealing: bool) {
+/// `user` and `header` are known to be wanted; `sealing`: Contact can be brought back; `session`: the media are hidden.
+fn leaves(m: &Message<'_>, user: bool, header: bool, sealing: bool, session: bool) {
     let known = Privacy { user, header, ..Privacy::default() };
     let leave = |m: &Message<'_>| {
         let mut edits = Edits::new();
         let mut seal = seal;
         let seal: Option<&mut Seal<'_>> = if sealing { Some(&mut seal) } else { None };
-        let done = privacy::leaving(m, Neighbour::Untrusted, known, seal, &mut edits);
+        let done = privacy::leaving(m, Neighbour::Untrusted, known, seal, session, &mut edits);
         let mut out = Vec::new();
         edits.apply(m.bytes(), &mut out);
         done.ok().map(|hidden| (hidden, out))

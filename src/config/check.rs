@@ -264,6 +264,12 @@ impl Config {
         if self.msrp.max_message.0 == 0 || self.msrp.max_message.0 > media_msrp::range::MAX_POSITION {
             say("msrp.max_message", "must be 1 byte to 8 PiB".to_owned());
         }
+        if self.media.max_relayed > 1_000_000 {
+            say("media.max_relayed", "must be 0 to 1,000,000".to_owned());
+        }
+        if !(10..=86_400).contains(&self.media.silence) {
+            say("media.silence", "must be 10 to 86,400 seconds".to_owned());
+        }
         if !(1..=10_000_000).contains(&self.msrp.max_sessions) {
             say("msrp.max_sessions", "must be 1 to 10,000,000".to_owned());
         }

@@ -130,6 +130,10 @@ pub struct Media {
     pub webrtc: Door,
     /// Address of the ng control port; empty: media runs inside the server.
     pub ng: Door,
+    /// Calls whose media are relayed at a time, 0 to 1,000,000; 0: none are.
+    pub max_relayed: usize,
+    /// Seconds after which a relayed call of which nothing is heard is over, 10 to 86,400.
+    pub silence: u64,
 }
 
 impl Default for Media {
@@ -139,6 +143,9 @@ impl Default for Media {
             ports: Ports(30_000..=39_999),
             webrtc: Door::ipv4_loopback(8444),
             ng: Door(None),
+            max_relayed: 1000,
+            // The session interval that RFC 4028 §4 recommends: within it a call on hold shows itself too.
+            silence: 1800,
         }
     }
 }

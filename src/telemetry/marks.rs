@@ -46,6 +46,7 @@ impl Chronicle for Marks {
             NoteEvent::MessageExpired => Some((Step::Expired, Method::Message)),
             NoteEvent::SessionAnchored => Some((Step::Anchored, Method::Invite)),
             NoteEvent::SessionEnded => Some((Step::SessionEnded, Method::Invite)),
+            NoteEvent::MediaRelayed => Some((Step::Relayed, Method::Invite)),
             NoteEvent::ServiceInvoked => return self.service(note, Step::Invoked),
             NoteEvent::ServiceTook => return self.service(note, Step::Taken),
             NoteEvent::ServiceSkipped => return self.service(note, Step::Skipped),

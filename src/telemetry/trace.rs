@@ -90,6 +90,7 @@ steps! {
     Down = 26 "service down, session terminated",
     Returned = 27 "back from an application server",
     Joined = 28 "joined by us with trace",
+    Relayed = 29 "its media go through this server",
 }
 
 /// One step of one trace.

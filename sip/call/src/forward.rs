@@ -32,6 +32,8 @@ pub struct Plan<'a> {
     pub record_route: bool,
     /// A body to go in the place of the one that came ([`sip_ims::media`]).
     pub body: Option<&'a [u8]>,
+    /// Nothing of the call says where its media come from.
+    pub session: bool,
     /// The application server that it goes to.
     pub link: Option<&'a Link>,
     /// Added as Diversion by call forwarding: the diverting user and the reason.
@@ -76,9 +78,10 @@ pub struct Tokens {
 
 impl Tokens {
     pub fn of(plan: &Plan<'_>, hop: &Hop) -> Option<Tokens> {
-        let Hidden { from, header } = hides(plan);
+        let hidden = hides(plan);
+        let veiled = hidden.from || hidden.header || plan.session;
         // What is hidden in a dialog only we can bring back.
-        if !((plan.record_route || from || header) && makes_dialog(plan.message)) {
+        if !((plan.record_route || veiled) && makes_dialog(plan.message)) {
             return None;
         }
         let call_id = plan.message.call_id().unwrap_or_default();
@@ -89,8 +92,8 @@ impl Tokens {
         let inward = if plan.routed.from_node { Vec::new() } else { token(plan.source) };
         let outward = if let Hop::Flow(flow) = hop { token(flow) } else { Vec::new() };
         let mut veil = Vec::new();
-        if from || header {
-            Veil::over(plan.message, from, header).seal(plan.seals, call_id, &mut veil);
+        if veiled {
+            Veil::over(plan.message, hidden, plan.session).seal(plan.seals, call_id, &mut veil);
         }
         Some(Tokens { seal: plan.seals.of_call(call_id), inward, outward, veil })
     }
@@ -118,7 +121,7 @@ fn side(plan: &Plan<'_>) -> Option<Side> {
 /// What the caller asked for when the dialog began.
 fn known(plan: &Plan<'_>) -> Privacy {
     let veil = plan.routed.veil.as_ref().filter(|veil| veil.side(plan.message) == Some(Side::Caller));
-    veil.map_or(Privacy::default(), |veil| Privacy { user: veil.user, header: veil.header, ..Privacy::default() })
+    veil.map_or(Privacy::default(), Veil::privacy)
 }
 
 /// Whether Contact and the way are hidden. Once that has begun it goes on, at the price of a Contact that is too long.
@@ -314,7 +317,7 @@ fn hide(plan: &Plan<'_>, hop: &Hop, edits: &mut Edits) -> Hidden {
     let seal: Option<&mut Seal<'_>> =
         if seals_contact(plan, privacy::asked(message).header, known) { Some(&mut seal) } else { None };
     // What cannot be fulfilled and must be was refused before it came here.
-    let hidden = privacy::leaving(message, plan.to, known, seal, edits).unwrap_or_default();
+    let hidden = privacy::leaving(message, plan.to, known, seal, plan.session, edits).unwrap_or_default();
     if let (Some(Side::Callee), Some(veil), Some(to)) = (side(plan), &plan.routed.veil, message.line(HeaderName::To))
         && veil.user
     {
@@ -333,12 +336,21 @@ pub fn replace_body(message: &Message<'_>, body: &[u8], edits: &mut Edits) {
     edits.replace(message.range_of(message.body()), |t| t.extend_from_slice(body));
 }
 
+/// The message with another body.
+pub fn with_body(message: &Message<'_>, body: &[u8]) -> Vec<u8> {
+    let mut edits = Edits::new();
+    replace_body(message, body, &mut edits);
+    let mut out = Vec::with_capacity(message.bytes().len() + body.len());
+    edits.apply(message.bytes(), &mut out);
+    out
+}
+
 /// RFC 3325 §5: the identity that we authenticated, as SIP URI and as number.
 fn assert_identity(plan: &Plan<'_>, user: &User, edits: &mut Edits) {
     if plan.message.method() == Method::Ack || plan.message.method() == Method::Cancel {
         return;
     }
-    let hidden = privacy::asked(plan.message).hides_identity() || side(plan) == Some(Side::Caller);
+    let hidden = privacy::asked(plan.message).hides_identity() || known(plan).hides_identity();
     if hidden && plan.to == Neighbour::Untrusted {
         return;
     }

@@ -29,6 +29,7 @@ use crate::chain::{Chain, Spent};
 use crate::fork::Fork;
 use crate::forward::{self, Plan};
 use crate::route::{Routed, literal_hop, mend_strict};
+use crate::screen::{Screen, describes};
 use crate::seal::Seals;
 use crate::target::{Groups, Target, bindings, of_gruu};
 use crate::veil::{self, Side};
@@ -86,6 +87,8 @@ pub struct ProxyParts {
     pub chronicle: Arc<dyn Chronicle>,
     /// Carries the media of sessions, if anything does.
     pub media: Option<Arc<dyn Media>>,
+    /// Hides where media come from, if anything can.
+    pub screen: Option<Arc<Screen>>,
     /// Judges what messages hold, if anything does.
     pub gate: Option<Arc<dyn Gate>>,
     /// Hears of messages that were delivered, if anything does.
@@ -101,14 +104,29 @@ impl ProxyParts {
         self.services.iter().chain(&self.named)
     }
 
-    /// The body that a request of a call goes on with, if it is another one.
-    fn passing(&self, message: &Message<'_>) -> Option<Vec<u8>> {
+    /// The body that a request of a call goes on with, if it is another one. `screened`: to somebody who is not to see where the
+    /// media come from, if the call is one of those.
+    fn passing(&self, message: &Message<'_>, screened: bool) -> Option<Vec<u8>> {
         let of_a_call = [Method::Invite, Method::Ack, Method::Update, Method::Prack, Method::Bye];
-        let media = self.media.as_ref().filter(|_| of_a_call.contains(&message.method()))?;
-        match media.request(message) {
-            Passing::Body(body) => Some(body),
-            Passing::AsItIs => None,
+        if !of_a_call.contains(&message.method()) {
+            return None;
         }
+        let first = self.media.as_ref().map_or(Passing::AsItIs, |media| media.request(message));
+        let passing = match self.screen.as_ref().filter(|_| screened) {
+            Some(screen) => also(message, first, |message| screen.request(message)),
+            None => first,
+        };
+        passing.into_body()
+    }
+}
+
+/// What becomes of a message whose body is another one already, perhaps, and passes a second time.
+fn also(message: &Message<'_>, first: Passing, second: impl FnOnce(&Message<'_>) -> Passing) -> Passing {
+    let Passing::Body(body) = &first else { return second(message) };
+    let changed = forward::with_body(message, body);
+    match Message::parse(&changed).map(|changed| second(&changed)) {
+        Ok(Passing::Body(body)) => Passing::Body(body),
+        Ok(Passing::AsItIs) | Err(_) => first,
     }
 }
 
@@ -497,9 +515,10 @@ impl Proxy {
         if let Some(status) = self.barred(&request) {
             return self.refuse(step, &request, status);
         }
-        if let Err(failure) = self.private_enough(request.message, routed) {
-            return self.refuse_with(step, &request, 500, Some(&failure.to_string()));
-        }
+        let screened = match self.private_enough(request.message, routed) {
+            Ok(screened) => screened,
+            Err(failure) => return self.refuse_with(step, &request, 500, Some(&failure.to_string())),
+        };
         let mut diverted = None;
         let groups = if let Some(next) = routed.next {
             if !self.may_leave(&request, routed) {
@@ -555,6 +574,9 @@ impl Proxy {
             }
             one(Target::uri(b""))
         };
+        if let Some(screen) = parts.screen.as_ref().filter(|_| screened) {
+            screen.hide(request.message);
+        }
         self.start(step, request, routed, groups, diverted);
     }
 
@@ -600,19 +622,27 @@ impl Proxy {
     }
 
     /// RFC 3323 §5: privacy that is critical and cannot be given fails the request, unless the next hop is one of our trust
-    /// domain, which may be able to. So does what was given before in the dialog and cannot be given again.
-    fn private_enough(&self, message: &Message<'_>, routed: &Routed<'_>) -> Result<(), Unfulfilled> {
+    /// domain, which may be able to. So does what was given before in the dialog and cannot be given again. Gives whether it is
+    /// to be hidden where the media come from.
+    fn private_enough(&self, message: &Message<'_>, routed: &Routed<'_>) -> Result<bool, Unfulfilled> {
         let asked = privacy::asked(message);
         let goes_on = routed.veil.as_ref().is_some_and(|v| v.header && v.side(message) == Some(Side::Caller));
         let covered = !(asked.header || goes_on) || veil::covers(message);
         if goes_on && !covered {
             return Err(Unfulfilled::Header);
         }
-        let failure = privacy::fulfillable(asked, covered);
         let next = routed.next.and_then(Uri::parse).and_then(|uri| literal_hop(&uri));
-        match next.map(|(transport, remote)| self.neighbour(false, &Hop::Address { transport, remote })) {
-            Some(Neighbour::Trusted) => Ok(()),
-            _ => failure,
+        let next = next.map(|(transport, remote)| self.neighbour(false, &Hop::Address { transport, remote }));
+        let trusted = next == Some(Neighbour::Trusted);
+        let veiled = routed.veil.as_ref().is_some_and(|v| v.session);
+        let wanted = asked.session && !asked.none && !trusted || veiled;
+        let session = wanted && self.parts.screen.as_ref().is_some_and(|screen| screen.can_hide(message));
+        if veiled && !session && describes(message.method()) && !message.body().is_empty() {
+            return Err(Unfulfilled::Session);
+        }
+        match privacy::fulfillable(asked, covered, session) {
+            Err(failure) if !trusted => Err(failure),
+            _ => Ok(session),
         }
     }
 
@@ -704,7 +734,12 @@ impl Proxy {
         let mut branch = *b"z9hG4bKs0123456789abcdef";
         branch[8..].copy_from_slice(&hex16(seal));
         let parts = self.parts.clone();
-        let body = parts.passing(message);
+        let body = parts.passing(message, true);
+        let session = parts.screen.as_ref().is_some_and(|screen| screen.hides(message));
+        if !session && !message.body().is_empty() && routed.veil.as_ref().is_some_and(|veil| veil.session) {
+            // The relay is gone, and what the ACK says would tell where the media are.
+            return;
+        }
         let plan = Plan {
             home: &parts.home,
             seals: &parts.seals,
@@ -712,6 +747,7 @@ impl Proxy {
             routed,
             source: flow,
             body: body.as_deref(),
+            session,
             asserted: None,
             trusted: self.trusts(flow),
             to: self.neighbour(false, &hop),

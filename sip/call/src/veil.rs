@@ -2,7 +2,8 @@
 //! in the Contact that stands for the caller's as `hc=`, both sealed.
 
 use sip_ims::Home;
-use sip_proto::headers::NameAddr;
+use sip_proto::headers::{NameAddr, Privacy};
+use sip_proto::privacy::Hidden;
 use sip_proto::uri::Uri;
 use sip_proto::{Edits, HeaderName, Hop, Message, Transport, derived, edit, privacy};
 
@@ -22,6 +23,8 @@ pub struct Veil {
     pub user: bool,
     /// So are Via, Contact and Record-Route.
     pub header: bool,
+    /// So is where its media come from and go to.
+    pub session: bool,
     /// The From value that the caller began the dialog with; its tag says which side a request comes from.
     pub from: Box<[u8]>,
     /// The Record-Route values of those between the caller and us, as a Route list in the order of a request to the caller.
@@ -37,7 +40,7 @@ pub enum Side {
 
 impl Veil {
     /// Over the request that begins a dialog.
-    pub fn over(message: &Message<'_>, user: bool, header: bool) -> Veil {
+    pub fn over(message: &Message<'_>, Hidden { from: user, header }: Hidden, session: bool) -> Veil {
         let from = message.value(HeaderName::From).unwrap_or_default();
         let from = match from.len() {
             // What comes back to the caller then is anonymous too, and the dialog is still known by its tags (RFC 3261 §12).
@@ -51,7 +54,7 @@ impl Veil {
             }
             route.extend_from_slice(item);
         }
-        Veil { user, header, from: one_line(from), route: one_line(route) }
+        Veil { user, header, session, from: one_line(from), route: one_line(route) }
     }
 
     pub fn side(&self, message: &Message<'_>) -> Option<Side> {
@@ -64,19 +67,24 @@ impl Veil {
         }
     }
 
+    /// What its caller asked for.
+    pub fn privacy(&self) -> Privacy {
+        Privacy { user: self.user, header: self.header, session: self.session, ..Privacy::default() }
+    }
+
     /// Appends it as a token for this call.
     pub fn seal(&self, seals: &Seals, call_id: &[u8], out: &mut Vec<u8>) {
-        let flags = b'0' + u8::from(self.user) + 2 * u8::from(self.header);
+        let flags = b'0' + u8::from(self.user) + 2 * u8::from(self.header) + 4 * u8::from(self.session);
         seals.hide(Kind::Veil, call_id, &[&[flags][..], &self.from, b"\n", &self.route].concat(), out);
     }
 
     pub fn reveal(seals: &Seals, call_id: &[u8], token: &[u8]) -> Option<Veil> {
         let text = seals.reveal(Kind::Veil, call_id, token)?;
         let (flags, rest) = text.split_first()?;
-        let flags = flags.checked_sub(b'0').filter(|f| *f < 4)?;
+        let flags = flags.checked_sub(b'0').filter(|f| *f < 8)?;
         let end = rest.iter().position(|b| *b == b'\n')?;
         let (from, route) = (rest[..end].into(), rest[end + 1..].into());
-        Some(Veil { user: flags & 1 != 0, header: flags & 2 != 0, from, route })
+        Some(Veil { user: flags & 1 != 0, header: flags & 2 != 0, session: flags & 4 != 0, from, route })
     }
 }
 
@@ -193,7 +201,7 @@ mod tests {
     fn the_way_behind_us_comes_back_for_the_callee_only() {
         let begins = b"INVITE sip:b SIP/2.0\r\nRecord-Route: <sip:p2;lr>\r\nRecord-Route: <sip:p1;lr>\r\n\
             From: <sip:alice@a>;tag=1\r\n\r\n";
-        let veil = Veil::over(&Message::parse(begins).unwrap(), false, true);
+        let veil = Veil::over(&Message::parse(begins).unwrap(), Hidden { from: false, header: true }, false);
         let (mut hi, uri) = (Vec::new(), contact(b"c1", Transport::Udp, b"sip:alice@192.0.2.9").unwrap());
         veil.seal(&seals(), b"c1", &mut hi);
         assert_eq!(Veil::reveal(&seals(), b"c1", &hi), Some(veil));
@@ -207,7 +215,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_veil_reads_back_whatever_the_caller_wrote(
-            user in any::<bool>(),
+            (user, session) in any::<(bool, bool)>(),
             from in proptest::collection::vec(any::<u8>(), 0..600),
             route in proptest::collection::vec(any::<u8>(), 0..400),
         ) {
@@ -217,7 +225,7 @@ mod tests {
             bytes.extend_from_slice(&route);
             bytes.extend_from_slice(b"\r\n\r\n");
             let Ok(message) = Message::parse(&bytes) else { return Ok(()) };
-            let veil = Veil::over(&message, user, true);
+            let veil = Veil::over(&message, Hidden { from: user, header: true }, session);
             prop_assume!(covers(&message));
             let mut token = Vec::new();
             veil.seal(&seals(), b"c", &mut token);

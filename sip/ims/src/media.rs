@@ -11,6 +11,15 @@ pub enum Passing {
     Body(Vec<u8>),
 }
 
+impl Passing {
+    pub fn into_body(self) -> Option<Vec<u8>> {
+        match self {
+            Passing::AsItIs => None,
+            Passing::Body(body) => Some(body),
+        }
+    }
+}
+
 /// Carries the media of sessions. Called under the lock of a shard: decides at once.
 ///
 /// The same message may be shown more than once: for each branch of a fork, and when it is sent again. It becomes the same

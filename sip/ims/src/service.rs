@@ -310,6 +310,8 @@ pub enum NoteEvent {
     /// The messages of a session go through this server.
     SessionAnchored,
     SessionEnded,
+    /// The media of a call go through this server.
+    MediaRelayed,
     /// A filter was met, or an S-CSCF asked. For this and the next four: `status` is the filter's priority, `to` the name of
     /// the service or the URI of the application server.
     ServiceInvoked,

@@ -120,7 +120,8 @@ fn as_the_addressee_may_see_it(message: &Message<'_>) -> Option<Vec<u8>> {
     message.line(HeaderName::Privacy)?;
     let mut edits = Edits::new();
     // What must be hidden and cannot be was refused by the proxy. Nobody answers a message by its Contact.
-    let _ = privacy::leaving(message, Neighbour::Untrusted, Privacy::default(), Some(&mut |_, _| false), &mut edits);
+    let mut nowhere = |_: &[u8], _: &mut Vec<u8>| false;
+    let _ = privacy::leaving(message, Neighbour::Untrusted, Privacy::default(), Some(&mut nowhere), false, &mut edits);
     let mut out = Vec::with_capacity(message.bytes().len());
     edits.apply(message.bytes(), &mut out);
     Some(out)

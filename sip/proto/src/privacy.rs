@@ -3,7 +3,7 @@
 //! Two functions, each for one direction: [`arriving`] for messages from a neighbour, [`leaving`] for messages to one. Both
 //! write into an [`Edits`] and leave alone what needs no change. What was hidden on the way to the callee, [`restore`] brings
 //! back on the way to the caller. Nothing is remembered here: Contact is hidden by whoever can bring it back ([`Seal`]), and
-//! the session description not at all ([`Unfulfilled`]).
+//! the session description by whoever carries the media.
 
 use std::net::SocketAddr;
 
@@ -98,11 +98,13 @@ pub fn asked(message: &Message<'_>) -> Privacy {
 ///
 /// For `header`, Via and Record-Route of a request go, and Contact becomes what `seal` makes of it, or goes as well; without a
 /// `seal` they stay, and so does the wish. Whoever gives one adds its own Via, and lets [`restore`] bring the others back.
+/// `session`: where the media come from is hidden by the caller of this.
 pub fn leaving(
     message: &Message<'_>,
     to: Neighbour,
     known: Privacy,
     seal: Option<&mut Seal<'_>>,
+    session: bool,
     edits: &mut Edits,
 ) -> Result<Hidden, Unfulfilled> {
     if to == Neighbour::Trusted {
@@ -123,7 +125,7 @@ pub fn leaving(
     let seal = seal.filter(|_| asked.header);
     let header = seal.is_some();
     if message.is_request() {
-        fulfillable(asked, header)?;
+        fulfillable(asked, header, session)?;
     }
     if asked.hides_identity() {
         remove(message, HeaderName::PAssertedIdentity, edits);
@@ -158,16 +160,16 @@ pub fn leaving(
         }
         seal_contact(message, seal, edits);
     }
-    strike(message, asked, header, edits);
+    strike(message, asked, [header, session], edits);
     Ok(Hidden { from, header })
 }
 
-/// Whether what is wanted can be given without fail (RFC 3323 §5); `header`: that can.
-pub fn fulfillable(asked: Privacy, header: bool) -> Result<(), Unfulfilled> {
+/// Whether what is wanted can be given without fail (RFC 3323 §5); `header`, `session`: that can.
+pub fn fulfillable(asked: Privacy, header: bool, session: bool) -> Result<(), Unfulfilled> {
     match asked {
         Privacy { none: true, .. } | Privacy { critical: false, .. } => Ok(()),
         Privacy { header: true, .. } if !header => Err(Unfulfilled::Header),
-        Privacy { session: true, .. } => Err(Unfulfilled::Session),
+        Privacy { session: true, .. } if !session => Err(Unfulfilled::Session),
         _ => Ok(()),
     }
 }
@@ -231,11 +233,11 @@ fn seal_contact(message: &Message<'_>, seal: &mut Seal<'_>, edits: &mut Edits) {
 /// Takes the values that were fulfilled out of Privacy; with the last the header goes (RFC 3323 §5). `id` stays, against that
 /// SHOULD: it tells those behind us that an identity was withheld, not missing. The option tag in Proxy-Require goes unless
 /// somebody behind us might do what we could not.
-fn strike(message: &Message<'_>, asked: Privacy, header: bool, edits: &mut Edits) {
-    let header = asked.header && !header;
-    let open = header || asked.session;
+fn strike(message: &Message<'_>, asked: Privacy, [header, session]: [bool; 2], edits: &mut Edits) {
+    let (header, session) = (asked.header && !header, asked.session && !session);
+    let open = header || session;
     let critical = asked.critical && open && message.is_request();
-    let left = Privacy { user: false, history: false, header, critical, ..asked };
+    let left = Privacy { user: false, history: false, header, session, critical, ..asked };
     if left != asked {
         rewrite(
             message,
@@ -326,7 +328,7 @@ mod tests {
 
     fn leave(privacy: &str) -> String {
         left(&request(privacy), |m, e| {
-            leaving(m, Neighbour::Untrusted, Privacy::default(), None, e).unwrap();
+            leaving(m, Neighbour::Untrusted, Privacy::default(), None, false, e).unwrap();
         })
     }
 
@@ -354,7 +356,10 @@ mod tests {
     fn within_the_domain_nothing_changes() {
         let bytes = request("Privacy: id;user;critical;header\r\n");
         let text = left(&bytes, |m, e| {
-            assert_eq!(leaving(m, Neighbour::Trusted, Privacy::default(), Some(&mut seal), e), Ok(Hidden::default()))
+            assert_eq!(
+                leaving(m, Neighbour::Trusted, Privacy::default(), Some(&mut seal), false, e),
+                Ok(Hidden::default())
+            )
         });
         assert_eq!(text.into_bytes(), bytes);
     }
@@ -386,11 +391,22 @@ mod tests {
     }
 
     #[test]
+    fn media_that_somebody_hides_are_hidden_for_good() {
+        let bytes = request("Privacy: session;id;critical\r\nProxy-Require: privacy\r\n");
+        let text = left(&bytes, |m, e| {
+            let done = leaving(m, Neighbour::Untrusted, Privacy::default(), None, true, e);
+            assert_eq!(done, Ok(Hidden::default()));
+        });
+        assert!(text.contains("Privacy: id\r\n") && !text.contains("Proxy-Require"), "{text}");
+        assert!(!text.contains("History-Info"), "{text}");
+    }
+
+    #[test]
     fn an_odd_tag_stays_what_it_is() {
         for from in ["sip:alice@a;tag=x,y", "Al, ice <sip:alice@a>;tag=x,y", "<sip:alice@a>;q;tag=x,y"] {
             let bytes = format!("INVITE sip:b SIP/2.0\r\nFrom: {from}\r\nPrivacy: user\r\n\r\n").into_bytes();
             let text = left(&bytes, |m, e| {
-                leaving(m, Neighbour::Untrusted, Privacy::default(), None, e).unwrap();
+                leaving(m, Neighbour::Untrusted, Privacy::default(), None, false, e).unwrap();
             });
             assert!(text.contains("anonymous.invalid>;") && text.contains("tag=x,y\r\n"), "{text}");
         }
@@ -421,7 +437,8 @@ mod tests {
         ] {
             let bytes = request(privacy);
             let message = Message::parse(&bytes).unwrap();
-            let leave = |seal| leaving(&message, Neighbour::Untrusted, Privacy::default(), seal, &mut Edits::new());
+            let leave =
+                |seal| leaving(&message, Neighbour::Untrusted, Privacy::default(), seal, false, &mut Edits::new());
             assert_eq!((leave(Some(&mut seal)), leave(None)), (with_seal, without), "{privacy}");
         }
     }
@@ -434,7 +451,7 @@ mod tests {
     fn header_privacy_hides_the_way_back_and_it_comes_back_in_the_response() {
         let asked = request(&format!("{WAY}Privacy: header\r\n"));
         let text = left(&asked, |m, e| {
-            let done = leaving(m, Neighbour::Untrusted, Privacy::default(), Some(&mut seal), e);
+            let done = leaving(m, Neighbour::Untrusted, Privacy::default(), Some(&mut seal), false, e);
             assert_eq!(done, Ok(Hidden { from: false, header: true }));
         });
         assert!(text.contains("Contact: <sip:here;hc=sip:alice@192.0.2.9;ob>\r\n"), "{text}");
@@ -467,7 +484,7 @@ mod tests {
         let answer = format!("SIP/2.0 200 OK\r\n{LINES}{WAY}\r\n");
         let text = left(answer.as_bytes(), |m, e| {
             let known = Privacy { header: true, ..Privacy::default() };
-            let done = leaving(m, Neighbour::Untrusted, known, Some(&mut seal), e);
+            let done = leaving(m, Neighbour::Untrusted, known, Some(&mut seal), false, e);
             assert_eq!(done, Ok(Hidden { from: false, header: true }));
         });
         assert!(text.contains("Contact: <sip:here;hc=sip:alice@192.0.2.9;ob>\r\n"), "{text}");
@@ -480,7 +497,7 @@ mod tests {
             let bytes = format!("INVITE sip:b SIP/2.0\r\nm: {contact}\r\nPrivacy: header\r\n\r\n").into_bytes();
             let text = left(&bytes, |m, e| {
                 let mut seal = |uri: &[u8], _: &mut Vec<u8>| uri == b"sip:alice@192.0.2.9";
-                leaving(m, Neighbour::Untrusted, Privacy::default(), Some(&mut seal), e).unwrap();
+                leaving(m, Neighbour::Untrusted, Privacy::default(), Some(&mut seal), false, e).unwrap();
             });
             assert_eq!(text, "INVITE sip:b SIP/2.0\r\n\r\n");
         }
@@ -492,7 +509,7 @@ mod tests {
         let text = left(&bytes, |m, e| {
             let known = Privacy { user: true, ..Privacy::default() };
             let hidden = Hidden { from: true, header: false };
-            assert_eq!(leaving(m, Neighbour::Untrusted, known, None, e), Ok(hidden));
+            assert_eq!(leaving(m, Neighbour::Untrusted, known, None, false, e), Ok(hidden));
         });
         assert!(!text.contains("Alice") && !text.contains("Asserted") && !text.contains("Subject"), "{text}");
     }
@@ -517,7 +534,7 @@ mod tests {
     fn in_a_response_from_is_the_other_party_and_stays() {
         let bytes = format!("SIP/2.0 200 OK\r\n{LINES}Server: x\r\nPrivacy: user;id\r\n\r\n").into_bytes();
         let text = left(&bytes, |m, e| {
-            let done = leaving(m, Neighbour::Untrusted, Privacy::default(), None, e);
+            let done = leaving(m, Neighbour::Untrusted, Privacy::default(), None, false, e);
             assert_eq!(done, Ok(Hidden::default()));
         });
         assert!(text.contains("\"Alice\"") && !text.contains("P-Asserted-Identity") && !text.contains("Server"));
@@ -533,7 +550,7 @@ mod tests {
             let value = words.join(if comma { ", " } else { ";" });
             let leave = |bytes: &[u8]| {
                 left(bytes, |m, e| {
-                    leaving(m, Neighbour::Untrusted, Privacy::default(), Some(&mut seal), e).unwrap();
+                    leaving(m, Neighbour::Untrusted, Privacy::default(), Some(&mut seal), false, e).unwrap();
                 })
             };
             let text = leave(&request(&format!("{WAY}Privacy: {value}\r\n")));

@@ -10,12 +10,12 @@ use sip_proto::slots::Slot;
 use sip_proto::uri::Uri;
 use sip_proto::{Edits, HeaderName, Message, Method, privacy};
 
-use super::Proxy;
-use super::settings;
+use super::{Proxy, also, settings};
 use crate::fork::AttemptState;
 use crate::forward;
 use crate::route::Routed;
-use crate::veil::{self, Side};
+use crate::screen::describes;
+use crate::veil::{self, Side, Veil};
 
 impl Proxy {
     /// A response on one of the fork's branches.
@@ -234,7 +234,23 @@ impl Proxy {
     ) {
         let Proxy { parts, edits, .. } = self;
         let request = step.endpoint.original(server);
-        let body = parts.media.as_ref().map_or(Passing::AsItIs, |media| media.response(message, request));
+        let asked = step.endpoint.kept_original(server).and_then(|original| Message::parse(original).ok());
+        // The caller's own answers, within a dialog in which it is hidden.
+        let veil = asked.as_ref().and_then(|request| {
+            let veil = Routed::of(request, &parts.home, &parts.seals).veil;
+            veil.filter(|veil| veil.side(request) == Some(Side::Callee))
+        });
+        let mut body = parts.media.as_ref().map_or(Passing::AsItIs, |media| media.response(message, request));
+        let mut session = false;
+        if let Some(screen) = &parts.screen {
+            body = also(message, body, |message| screen.response(message));
+            session = screen.hides(message);
+        }
+        let describes = asked.as_ref().is_some_and(|request| describes(request.method())) && !message.body().is_empty();
+        if !session && describes && veil.as_ref().is_some_and(|veil| veil.session) {
+            // The relay is gone, and a description would tell where the media are.
+            body = Passing::Body(Vec::new());
+        }
         edits.clear();
         take_off_via(message, edits);
         if let Passing::Body(body) = &body {
@@ -242,21 +258,14 @@ impl Proxy {
         }
         privacy::arriving(message, from, true, edits);
         let hop = step.endpoint.reply_hop(server);
-        let asked = step.endpoint.kept_original(server).and_then(|original| Message::parse(original).ok());
-        // The caller's own answers, within a dialog in which it is hidden.
-        let veil = asked.as_ref().and_then(|request| {
-            let veil = Routed::of(request, &parts.home, &parts.seals).veil;
-            veil.filter(|veil| veil.side(request) == Some(Side::Callee))
-        });
-        let known =
-            veil.map_or(Privacy::default(), |v| Privacy { user: v.user, header: v.header, ..Privacy::default() });
+        let known = veil.as_ref().map_or(Privacy::default(), Veil::privacy);
         let call_id = message.call_id().unwrap_or_default();
         let mut seal = |uri: &[u8], out: &mut Vec<u8>| {
             hop.is_some_and(|hop| veil::write_contact(&parts.home, &parts.seals, call_id, &hop, uri, out))
         };
         let seal: Option<&mut Seal<'_>> = if known.header { Some(&mut seal) } else { None };
         // A response is never critical (RFC 3323 §4.2).
-        let _ = privacy::leaving(message, to, known, seal, edits);
+        let _ = privacy::leaving(message, to, known, seal, session, edits);
         match (&asked, hop) {
             (Some(request), Some(hop)) => privacy::restore(message, request, hop.remote(), edits),
             // Some phones copy the first Via alone; without the others the response would find nobody (RFC 3261 §16.7 step 3).
@@ -288,6 +297,9 @@ impl Proxy {
         let Some(hop) = step.endpoint.reply_hop(server) else { return false };
         let Ok(request) = Message::parse(&original) else { return false };
         let tag = step.endpoint.local_tag(request.call_id().unwrap_or_default());
+        if let Some(screen) = self.parts.screen.as_ref().filter(|_| status >= 300) {
+            screen.failed(&request);
+        }
         step.endpoint.respond(step.now, server, status, step.out, |b| {
             Response::to(&request, status).source(hop.remote()).tag(&tag).write(b, |_| {});
         })

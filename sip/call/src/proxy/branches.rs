@@ -184,7 +184,7 @@ impl Proxy {
                 media.passes_by(message);
                 None
             }
-            _ => parts.passing(message),
+            _ => parts.passing(message, message.is_in_dialog() || to == Neighbour::Untrusted),
         };
         let link = fork.attempts.get(index).and_then(|a| a.target.link.clone());
         if link.is_some() {
@@ -200,6 +200,7 @@ impl Proxy {
             trusted: matches!(fork.caller, Caller::Trusted),
             to,
             body: body.as_deref(),
+            session: parts.screen.as_ref().is_some_and(|screen| screen.hides(message)),
             // The far end of joined dialogs comes back to us, whatever it thinks of our Contact; another node, because it knows
             // no way of its own to the caller.
             record_route: parts.record_route || body.is_some() || fork.source.is_internal() || handed_over,

@@ -669,7 +669,7 @@ impl Proxy {
         let Proxy { parts, edits, .. } = self;
         edits.clear();
         // A response is never critical (RFC 3323 §4.2); what `header` asks for happens anyway.
-        let _ = privacy::leaving(message, to, Privacy::default(), None, edits);
+        let _ = privacy::leaving(message, to, Privacy::default(), None, false, edits);
         let mut clean = Vec::with_capacity(message.bytes().len());
         edits.apply(message.bytes(), &mut clean);
         let Ok(clean) = Message::parse(&clean) else { return };

@@ -98,6 +98,7 @@ fn bench(world: World, users: Vec<User>) -> Bench {
         spent: Spent::default(),
         chronicle: world.clone(),
         media: None,
+        screen: None,
         gate: None,
         archive: None,
         record_route: true,
