@@ -113,7 +113,9 @@ fn anonymous_caller_proves_its_identity_to_the_proxy_only() {
 
 #[test]
 fn privacy_that_cannot_be_given_and_is_critical_fails_the_call() {
-    let server = started();
+    let mut setup = Setup::with_users(&["alice", "bob"]);
+    setup.sections = "[media]\nmax_relayed = 0\n".into();
+    let server = setup.start();
     let untouched = harness::Peer::new(server.ports.next());
     bind(&server, "bob", untouched.port, "");
     let call = Sipp::new(&server, "private_call_refused", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));

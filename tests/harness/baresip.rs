@@ -17,6 +17,8 @@ const HEARD: f64 = 0.5;
 pub struct Phone {
     pub process: Process,
     pub user: String,
+    /// Where it takes SIP.
+    pub sip: u16,
     tone: u32,
     heard: PathBuf,
     control: TcpStream,
@@ -66,6 +68,16 @@ impl Phone {
         Self::with_contacts(server, user, "udp", 440, &more, &contacts)
     }
 
+    /// Over UDP, by the server or what stands before it at `port`; there it only calls and does not register. Prints what it is
+    /// sent.
+    pub fn traced(server: &Server, user: &str, tone: u32, port: u16) -> Self {
+        let interval = if port == server.sip { 60 } else { 0 };
+        let more = format!(
+            "auth_user={user};auth_pass={PASSWORD};regint={interval};outbound=\"sip:127.0.0.1:{port};transport=udp\""
+        );
+        Self::with_all(server, user, "udp", tone, &more, "", &["-s"])
+    }
+
     fn with_account(server: &Server, user: &str, transport: &str, tone: u32, parameters: &str) -> Self {
         Self::with_contacts(server, user, transport, tone, parameters, "")
     }
@@ -78,6 +90,18 @@ impl Phone {
         tone: u32,
         parameters: &str,
         contacts: &str,
+    ) -> Self {
+        Self::with_all(server, user, transport, tone, parameters, contacts, &[])
+    }
+
+    fn with_all(
+        server: &Server,
+        user: &str,
+        transport: &str,
+        tone: u32,
+        parameters: &str,
+        contacts: &str,
+        options: &[&str],
     ) -> Self {
         let dir = server.path().join(format!("phone-{user}"));
         std::fs::create_dir_all(&dir).unwrap();
@@ -107,10 +131,11 @@ impl Phone {
         }
         let mut command = Command::new("baresip");
         command.arg("-f").arg(&dir).arg("-v").env("HOME", &dir).current_dir(&dir);
+        command.args(options);
         let mut process = Process::start(&format!("phone-{user}"), server.path(), &mut command);
         process.wait_for("baresip is ready.", Duration::from_secs(15));
         let control = TcpStream::connect(("127.0.0.1", control)).expect("the phone's control port");
-        Self { process, user: user.into(), tone, heard, control, unread: Vec::new() }
+        Self { process, user: user.into(), sip, tone, heard, control, unread: Vec::new() }
     }
 
     /// Sends one command of baresip's menu, such as `dial`.

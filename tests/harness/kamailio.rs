@@ -46,7 +46,17 @@ pub fn neighbour(dir: &Path, domain: &str, port: u16, next: &str) -> Process {
 
 /// Starts Kamailio as an edge proxy in front of `registrar` (`127.0.0.1:port`).
 pub fn edge(dir: &Path, port: u16, registrar: &str) -> Process {
-    start(EDGE, &format!("edge-{port}"), dir, &[], &[("PORT", &port.to_string()), ("REGISTRAR", registrar)])
+    edge_that(dir, port, registrar, "")
+}
+
+/// The same, which asks for privacy in the place of its phones.
+pub fn private_edge(dir: &Path, port: u16, registrar: &str, wish: &str) -> Process {
+    edge_that(dir, port, registrar, &format!("append_hf(\"Privacy: {wish}\\r\\n\");"))
+}
+
+fn edge_that(dir: &Path, port: u16, registrar: &str, does: &str) -> Process {
+    let sets = [("PORT", &*port.to_string()), ("REGISTRAR", registrar), ("INVITE", does)];
+    start(EDGE, &format!("edge-{port}"), dir, &[], &sets)
 }
 
 /// Starts Kamailio as the S-CSCF of [`DOMAIN`] that has the server at port `server` serve its users over ISC.
