@@ -22,9 +22,14 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 /// A server with so many pairs of ports for media: a stream takes two.
 fn started(pairs: u16, more: &str) -> (Server, harness::Ports) {
+    started_with(pairs, more, "")
+}
+
+fn started_with(pairs: u16, more: &str, provisions: &str) -> (Server, harness::Ports) {
     let ports = harness::Ports::claim();
     let first = ports.next().next_multiple_of(2);
     let mut setup = Setup::with_users(&["alice", "bob"]);
+    setup.provisions = provisions.into();
     setup.sections = format!("[media]\naddress = \"{OURS}\"\nports = \"{first}-{}\"\n{more}", first + 2 * pairs - 1);
     (setup.start(), ports)
 }
@@ -251,6 +256,27 @@ fn an_offer_in_the_answer_is_hidden_too_and_so_is_what_the_ack_says() {
     let [hers, his] = call.ports();
     passes(&alice, hers, &bob, his, 1);
     passes(&bob, his, &alice, hers, 2);
+    call.hang_up();
+    released(&server);
+}
+
+#[test]
+fn a_call_with_a_service_in_the_middle_is_relayed_once() {
+    let filter = "[[filter]]\nuser = \"*\"\npriority = 10\nmethod = \"INVITE\"\nsession_case = \"terminating\"\nservice = \"b2bua\"\n";
+    let (server, _media) = started_with(4, "", filter);
+    let ([alice, _], [bob, _]) = (end(HERS), end(HIS));
+    let sections = [audio(&alice, ""), audio(&bob, "")];
+    let scenarios = ["session_moves", "session_answer_twice"];
+    let call = Call::open(&server, ["-cid_str", "private-joined"], scenarios, [&sections[0], &sections[1]], |sipp| {
+        sipp.set("MOVED", audio(&alice, "a=sendonly"))
+    });
+    let [hers, his] = call.ports();
+    passes(&alice, hers, &bob, his, 1);
+    passes(&bob, his, &alice, hers, 2);
+    assert_eq!((open(&server, "calls"), open(&server, "streams")), (1.0, 1.0));
+    call.go_on();
+    eventually("bob was told", PATIENCE, || call.callee.so_far().received().iter().any(|m| m.contains("a=sendonly")));
+    passes(&alice, hers, &bob, his, 3);
     call.hang_up();
     released(&server);
 }

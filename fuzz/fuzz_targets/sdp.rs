@@ -1,10 +1,12 @@
-//! Any octets as a session description: unchanged it is written as it came; anchored it reads as the anchor meant it.
+//! Any octets as a session description: unchanged it is written as it came; anchored it reads as the anchor meant it; hidden it
+//! says where a relay is and nothing else.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use media_sdp::Sdp;
 use media_sdp::file::FileSelector;
+use media_sdp::hidden::{self, Place, Shown};
 use media_sdp::message::{Anchored, Change, Messages, Setup, is_messages, rewrite};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -14,6 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut same = Vec::new();
     rewrite(&sdp, &mut same, |_| Change::Keep);
     assert_eq!(same, bytes);
+    hides(&sdp);
     let mut out = Vec::new();
     rewrite(&sdp, &mut out, |index| match is_messages(&sdp.media()[index]) {
         true if index % 3 == 2 => Change::Refuse,
@@ -43,3 +46,25 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = (messages.accepts(b"text/plain"), messages.max_size);
     }
 });
+
+fn hides(sdp: &Sdp<'_>) {
+    let ours = std::net::Ipv4Addr::new(198, 51, 100, 77).into();
+    let mut out = Vec::new();
+    hidden::write(sdp, ours, &mut out, |_| Shown::Port(30_000));
+    let Ok(again) = Sdp::parse(&out) else {
+        assert!(out.len() > media_sdp::MAX_SDP);
+        return;
+    };
+    assert_eq!(again.media().len(), sdp.media().len());
+    assert!(hidden::origin(&again).is_none_or(|ip| ip == ours));
+    for section in again.media() {
+        assert_eq!(section.line.port, 30_000);
+        let media = std::net::SocketAddr::new(ours, 30_000);
+        let control = std::net::SocketAddr::new(ours, 30_001);
+        match hidden::place(&again, section) {
+            Place::At { media: at, control: next } => assert_eq!((at, next), (media, control)),
+            // It names no address, or holds.
+            Place::Unknown | Place::Nowhere => {}
+        }
+    }
+}

@@ -91,10 +91,10 @@ pub fn write(sdp: &Sdp<'_>, ours: IpAddr, out: &mut Vec<u8>, mut shown: impl FnM
 fn session_line(line: &Line<'_>, sdp: &Sdp<'_>, ours: IpAddr, secrets: &[&[u8]], out: &mut Vec<u8>) {
     match line.kind {
         b'o' => write_origin(line.value, ours, out),
-        b'c' if literal(line.value).is_some_and(|ip| ip.is_unspecified()) => out.extend_from_slice(sdp.whole(line)),
         b'c' => {
             out.extend_from_slice(b"c=");
-            network(ours, out);
+            // Who holds goes on holding.
+            network(literal(line.value).filter(IpAddr::is_unspecified).unwrap_or(ours), out);
         }
         b'i' | b'u' | b'e' | b'p' => {}
         b'a' if tells(line, secrets) => {}

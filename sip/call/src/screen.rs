@@ -193,6 +193,9 @@ impl Screen {
 
     /// A response to such a request goes back.
     pub fn response(&self, message: &Message<'_>) -> Passing {
+        if self.is_idle() {
+            return Passing::AsItIs;
+        }
         let (status, Some(cseq)) = (message.status(), message.cseq()) else { return Passing::AsItIs };
         let method = Method::from_bytes(cseq.token);
         if method == Method::Bye && status >= 200 && !matches!(status, 401 | 407) {
@@ -247,7 +250,7 @@ impl Screen {
 
     /// Ends what has ended without our seeing it. To be called every second.
     pub fn sweep(&self, now: Instant) {
-        if self.known.load(Relaxed) == 0 {
+        if self.is_idle() {
             return;
         }
         let silence = self.config.silence;
@@ -292,9 +295,14 @@ impl Screen {
         drop(call);
     }
 
+    /// No call is one of ours.
+    fn is_idle(&self) -> bool {
+        self.known.load(Relaxed) == 0
+    }
+
     /// Looks at the call of a message, and at who sent the request.
     fn on<T>(&self, message: &Message<'_>, look: impl FnOnce(&[u8], &mut Call, Side) -> T) -> Option<T> {
-        if self.known.load(Relaxed) == 0 {
+        if self.is_idle() {
             return None;
         }
         let id = message.call_id()?;
