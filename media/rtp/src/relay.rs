@@ -268,10 +268,10 @@ mod tests {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
     }
 
-    /// Ports that are free now, and soon taken by us.
-    fn range() -> RangeInclusive<u16> {
-        let start = StdSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        start.min(65_500)..=start.min(65_500) + 9
+    /// Ten ports of this process, below those that systems give out by themselves; `nth`: of its tests that run side by side.
+    fn range(nth: u16) -> RangeInclusive<u16> {
+        let start = 24_000 + (std::process::id() % 250) as u16 * 20 + nth * 10;
+        start..=start + 9
     }
 
     fn end(address: &str) -> (StdSocket, Far) {
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn ends_hear_each_other_from_our_address_alone() {
         let runtime = runtime();
-        let config = Config { address: "127.0.0.1".parse().unwrap(), ports: range() };
+        let config = Config { address: "127.0.0.1".parse().unwrap(), ports: range(0) };
         let relay = Relay::new(config, runtime.handle().clone());
         let stream = relay.open().unwrap();
         let ((caller, there), (callee, here)) = (end("127.0.0.2"), end("127.0.0.3"));
@@ -310,12 +310,11 @@ mod tests {
     #[test]
     fn ports_run_out_and_come_back() {
         let runtime = runtime();
-        // Four pairs at least: two streams.
-        let config = Config { address: "127.0.0.1".parse().unwrap(), ports: range() };
+        // Five pairs: two streams.
+        let config = Config { address: "127.0.0.1".parse().unwrap(), ports: range(1) };
         let relay = Relay::new(config, runtime.handle().clone());
         let streams: Vec<Stream> = std::iter::from_fn(|| relay.open().ok()).collect();
-        assert!(!streams.is_empty() && streams.len() <= 2);
-        assert_eq!(relay.open_streams(), streams.len());
+        assert_eq!((streams.len(), relay.open_streams()), (2, 2));
         assert!(!relay.has_room(1));
         assert_eq!(relay.counts().full.load(Relaxed), 1);
         drop(streams);
