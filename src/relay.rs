@@ -1,5 +1,5 @@
-//! Media that go through this server, tied together: the relay, and the screen that puts calls through it whose ends are not to
-//! see each other (RFC 3323 §5.2).
+//! Media that go through this server, tied together: the relay, and the screen that puts calls through it whose ends
+//! are not to see each other (RFC 3323 §5.2).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,6 +1,6 @@
-//! Callers who do not want to be found by their media (`Privacy: session`, RFC 3323 §5.2): both ends hear each other through
-//! this server, and neither learns where the other is. Each end, and the relay, has a loopback address of its own, so that a leak
-//! shows; but baresip sends from 127.0.0.1.
+//! Callers who do not want to be found by their media (`Privacy: session`, RFC 3323 §5.2): both ends hear each other
+//! through this server, and neither learns where the other is. Each end, and the relay, has a loopback address of its
+//! own, so that a leak shows; but baresip sends from 127.0.0.1.
 
 mod harness;
 
@@ -349,6 +349,39 @@ fn a_call_of_which_nothing_is_heard_gives_the_ports_back_and_can_still_be_hung_u
     passes(&alice, hers, &bob, his, 1);
     eventually("the relay gives up", 3 * PATIENCE, || open(&server, "streams") == 0.0);
     call.hang_up();
+}
+
+#[test]
+fn another_life_of_the_server_still_knows_that_a_call_is_hidden() {
+    let (mut server, _media) = started(2, "");
+    let ([alice, _], [bob, _]) = (end(HERS), end(HIS));
+    let sections = [audio(&alice, ""), audio(&bob, "")];
+    let scenarios = ["session_moves", "session_answer_twice"];
+    let call = Call::open(&server, ["-cid_str", "private-lives"], scenarios, [&sections[0], &sections[1]], |sipp| {
+        sipp.set("MOVED", audio(&alice, "a=x-moved"))
+    });
+    let [hers, his] = call.ports();
+    passes(&alice, hers, &bob, his, 1);
+    server.restart();
+    assert_eq!(open(&server, "streams"), 0.0);
+    // Her phone offers again, and says nothing of privacy any more.
+    call.go_on();
+    let port = |running: &Running, cseq: &str| {
+        let mut port = None;
+        eventually("the second description is there", PATIENCE, || {
+            let seen = running.so_far();
+            let described = |m: &&&str| header(m, "CSeq") == Some(cseq) && m.contains("\nm=audio ");
+            let found = seen.received().iter().find(described).map(|m| m.to_string());
+            port = found.and_then(|m| m.split("m=audio ").nth(1)?.split(' ').next()?.parse::<u16>().ok());
+            port.is_some()
+        });
+        port.unwrap()
+    };
+    let [hers, his] = [&call.caller, &call.callee].map(|running| port(running, "3 INVITE"));
+    passes(&alice, hers, &bob, his, 2);
+    passes(&bob, his, &alice, hers, 3);
+    call.hang_up();
+    released(&server);
 }
 
 #[test]

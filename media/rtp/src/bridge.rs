@@ -81,8 +81,8 @@ impl Bridge {
         Bridge { legs: [[Leg::default(); 2]; 2], heard: now }
     }
 
-    /// An offer and its answer have said where this end is. It may send from another place than before; until it does, it is
-    /// sent to as the description says, or where it was, when that has not changed.
+    /// An offer and its answer have said where this end is. It may send from another place than before; until it does,
+    /// it is sent to as the description says, or where it was, when that has not changed.
     pub fn describe(&mut self, side: Side, far: Far) {
         let [rtp, rtcp] = &mut self.legs[side as usize];
         match far {
@@ -124,9 +124,9 @@ impl Leg {
         *self = Leg { told, latched: self.latched, open: true, deaf: false };
     }
 
-    /// Whether this end may send from there. The first to do so after a description is it, and nobody else until the next one
-    /// (RFC 7362 §4); but only from the address that the description names, unless that is one which a NAT hides. Who sends from
-    /// the very port that the description names takes the place of a guess.
+    /// Whether this end may send from there. The first to do so after a description is it, and nobody else until the
+    /// next one (RFC 7362 §4); but only from the address that the description names, unless that is one which a NAT
+    /// hides. Who sends from the very port that the description names takes the place of a guess.
     fn admits(&mut self, from: SocketAddr) -> bool {
         if self.latched == Some(from) && !self.open {
             return true;

@@ -1,8 +1,8 @@
 //! The sockets of a stream, and what moves datagrams between them.
 //!
-//! A task waits at each socket and empties it when something has come, into one buffer on the stack: nothing is allocated for a
-//! packet. A stream has sockets of its own and one packet each 20 ms on them, so that there is seldom a second one to take with
-//! the same system call; `recvmmsg` would cost more than it saves.
+//! A task waits at each socket and empties it when something has come, into one buffer on the stack: nothing is
+//! allocated for a packet. A stream has sockets of its own and one packet each 20 ms on them, so that there is seldom a
+//! second one to take with the same system call, and nothing for `recvmmsg` to save.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -105,7 +105,8 @@ impl Relay {
         self.ports.free() >= 2 * streams
     }
 
-    /// Whether an end may be there: not on this machine, unless we are for this machine only, not many at once, and not us.
+    /// Whether an end may be there: not on this machine, unless we are for this machine only, not many at once, and not
+    /// us.
     pub fn may_send_to(&self, far: SocketAddr) -> bool {
         let ip = far.ip();
         let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());

@@ -1,5 +1,5 @@
-//! Descriptions that are not to say where their sender is (RFC 3323 §5.2, RFC 5379 §5.2): what a relay has to know of them, and
-//! what stands in them once the relay is the address that everybody sees.
+//! Descriptions that are not to say where their sender is (RFC 3323 §5.2, RFC 5379 §5.2): what a relay has to know of
+//! them, and what stands in them once the relay is the address that everybody sees.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -19,8 +19,8 @@ pub enum Place {
     Nowhere,
 }
 
-/// Whether a section is carried in datagrams from one port to another, whatever is in them: RTP in all its profiles, SRTP with
-/// its DTLS, fax (T.38), BFCP.
+/// Whether a section is carried in datagrams from one port to another, whatever is in them: RTP in all its profiles,
+/// SRTP with its DTLS, fax (T.38), BFCP.
 pub fn is_datagrams(section: &Section<'_>) -> bool {
     let protocol = section.line.protocol.split(|&b| b == b'/').next().unwrap_or_default();
     ["RTP", "UDP", "udptl"].iter().any(|p| protocol.eq_ignore_ascii_case(p.as_bytes()))
@@ -65,9 +65,9 @@ pub enum Shown {
     Refused,
 }
 
-/// Appends the description with `ours` for every address in it, and without what may say who its sender is: the user of `o=`, the
-/// lines `i=`, `u=`, `e=`, `p=`, candidates (RFC 8839), and attributes that repeat an address. `s=`, and all about codecs and
-/// keys, stays byte for byte.
+/// Appends the description with `ours` for every address in it, and without what may say who its sender is: the user of
+/// `o=`, the lines `i=`, `u=`, `e=`, `p=`, candidates (RFC 8839), and attributes that repeat an address. `s=`, and all
+/// about codecs and keys, stays byte for byte.
 pub fn write(sdp: &Sdp<'_>, ours: IpAddr, out: &mut Vec<u8>, mut shown: impl FnMut(usize) -> Shown) {
     let secrets = secrets(sdp, ours);
     for line in sdp.session() {
@@ -120,8 +120,9 @@ fn secrets<'a>(sdp: &Sdp<'a>, ours: IpAddr) -> SmallVec<[&'a [u8]; 4]> {
     found
 }
 
-/// Whether an attribute goes: ICE, which would lead around us, what would put all streams on one port, where RTCP is (at our next
-/// port it needs no word), a CNAME of the old kind `user@host` (RFC 3550 §6.5.1, RFC 5576 §6.1), and whatever repeats an address.
+/// Whether an attribute goes: ICE, which would lead around us, what would put all streams on one port, where RTCP is
+/// (at our next port it needs no word), a CNAME of the old kind `user@host` (RFC 3550 §6.5.1, RFC 5576 §6.1), and
+/// whatever repeats an address.
 fn tells(line: &Line<'_>, secrets: &[&[u8]]) -> bool {
     const GONE: [&str; 11] = [
         "candidate",

@@ -1,9 +1,9 @@
-//! Calls whose ends are not to learn where the other is (RFC 3323 §5.2): their media go through a relay of ours, and the session
-//! descriptions name nothing else (docs/decisions/0018-session-privacy.md).
+//! Calls whose ends are not to learn where the other is (RFC 3323 §5.2): their media go through a relay of ours, and
+//! the session descriptions name nothing else (docs/decisions/0018-session-privacy.md).
 //!
-//! The proxy asks [`Screen::can_hide`] before such a call goes on, says [`Screen::hide`] when it does, and shows every message of
-//! the dialog. Here is known which description is an offer and which its answer (RFC 3264), for each early dialog of a forked
-//! INVITE, and when the call is over. The datagrams are the business of [`media_rtp::Relay`].
+//! The proxy asks [`Screen::can_hide`] before such a call goes on, says [`Screen::hide`] when it does, and shows every
+//! message of the dialog. Here is known which description is an offer and which its answer (RFC 3264), for each early
+//! dialog of a forked INVITE, and when the call is over. The datagrams are the business of [`media_rtp::Relay`].
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -320,7 +320,8 @@ impl Screen {
         hidden::is_datagrams(section) && address.is_none_or(|ip| ip.is_ipv4() == ours.is_ipv4() && !ip.is_multicast())
     }
 
-    /// A description from `sender`: what it says is kept until it has an answer, or is one; what the other side sees is ours.
+    /// A description from `sender`: what it says is kept until it has an answer, or is one; what the other side sees is
+    /// ours.
     fn describe(
         &self,
         id: &[u8],
@@ -447,8 +448,8 @@ impl Call {
         }
     }
 
-    /// An answer from `from`: both ends of the streams are known. The phone that has the call is heard, or while none has it the
-    /// one that spoke last.
+    /// An answer from `from`: both ends of the streams are known. The phone that has the call is heard, or while none
+    /// has it the one that spoke last.
     fn answered(&mut self, from: Side, phone: &[u8], fars: Fars) {
         if from == Side::Callee {
             self.answers.retain(|(other, _)| **other != *phone);

@@ -9,8 +9,8 @@ use smallvec::SmallVec;
 pub(super) enum Described<'a> {
     /// Nothing.
     Not,
-    /// Something that cannot be read, so that it cannot be hidden either: encrypted (RFC 3323 §4.2 forbids it), compressed, or
-    /// more than one description.
+    /// Something that cannot be read, so that it cannot be hidden either: encrypted (RFC 3323 §4.2 forbids it),
+    /// compressed, or more than one description.
     Somehow,
     As(&'a [u8]),
 }
