@@ -1,8 +1,8 @@
 //! Files in the data folder that only its owner may read: the admin token, the hash key of logs, the self-signed certificate.
 //!
-//! Each is made at first start and kept. A file is complete or absent: it is written aside and renamed.
+//! Each is made at first start and kept. A file is complete or absent, also after a power cut: it is written aside and linked into its place.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -71,7 +71,7 @@ fn certificate(config: &Config) -> Result<Pem, SecretError> {
         return Ok(Pem { chain: read(&tls.certificate)?, key: read(&tls.key)? });
     }
     let folder = config.data_dir.join("tls");
-    fs::create_dir_all(&folder).map_err(|e| failed(&folder, e))?;
+    fs::create_dir_all(&folder).and_then(|()| sync_names(&config.data_dir)).map_err(|e| failed(&folder, e))?;
     let (chain, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
     if !chain.exists() || !key.exists() {
         let mut names = vec![config.domain.clone(), "localhost".to_owned(), "127.0.0.1".to_owned()];
@@ -97,22 +97,35 @@ pub fn kept(path: &Path, make: impl FnOnce() -> Result<String, SecretError>) -> 
     fs::read_to_string(path).map_err(|e| failed(path, e))
 }
 
-/// Writes aside with mode 0600, then puts it in place unless somebody else was first.
+/// Writes a file with mode 0600.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), SecretError> {
+    match put_in_place(path, &[bytes, b"\n"].concat()) {
+        // Somebody else was first.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        written => written.map_err(|e| failed(path, e)),
+    }
+}
+
+/// Writes a new file, mode 0600, that is there whole or not at all, whatever happens; on disk when this returns.
+pub(crate) fn put_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = path.with_extension(format!("new-{}", std::process::id()));
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
         file.write_all(bytes)?;
-        file.write_all(b"\n")?;
         file.sync_all()?;
-        match fs::hard_link(&aside, path) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            linked => linked,
-        }
+        let linked = fs::hard_link(&aside, path);
+        // Its name is on disk when its folder is; and of somebody else's nobody knows.
+        sync_names(path.parent().unwrap_or(Path::new(".")))?;
+        linked
     })();
     // Gone already or not: what counts is the file in place.
     let _ = fs::remove_file(&aside);
-    written.map_err(|e| failed(path, e))
+    written
+}
+
+/// Which files a folder has.
+fn sync_names(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, SecretError> {
