@@ -162,6 +162,7 @@ mod tests {
         fn mark(&self, _: Vec<Mark>) -> Result<(), StoreError> {
             Ok(())
         }
+        fn mark_for_good(&self, _: Vec<Mark>, _: Done<()>) {}
         fn sent_as(&self, _: Vec<SentAs>, _: Done<Vec<Waiting>>) {}
         fn wake(&self, _: sip_ims::Msisdn) {}
         fn wake_ranges(&self, _: &[(sip_ims::Msisdn, sip_ims::Msisdn)]) {}

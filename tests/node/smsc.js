@@ -87,7 +87,8 @@ smpp.createServer(tls, (session) => {
     if (mode === 'drop' && count % 40 === 0) return session.socket.destroy();
     const hex = (0xa0000 + count).toString(16).toUpperCase();
     const respond = () => session.send(pdu.response({ message_id: hex }));
-    const report = () => session.deliver_sm(receiptOf(hex, pdu, hex));
+    const report = () =>
+      session.deliver_sm(receiptOf(hex, pdu, hex), (answer) => say({ event: 'receipted', status: answer.command_status }));
     const [number, how] = mode.split(':');
     const back = (fields, done) =>
       session.deliver_sm(

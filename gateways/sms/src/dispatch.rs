@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use sip_ims::Msisdn;
-use sip_ims::ports::StoreError;
+use sip_ims::ports::{Done, StoreError};
 
 pub use retry::Pause;
 use state::{Asks, State};
@@ -268,14 +268,9 @@ impl Dispatcher {
         self.settle(state, marks, Vec::new(), None);
     }
 
-    /// A receipt with the end of a message, under any of `names`: dialects of one number. `done` runs when a kill of this process loses
-    /// it no more, and it may be acknowledged; with an error, it should come again.
-    pub fn receipt(
-        self: &Arc<Self>,
-        names: Vec<SentAs>,
-        end: (SegmentState, Verdict),
-        done: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
-    ) {
+    /// A receipt with the end of a message, under any of `names`: dialects of one number. `done` runs when nothing loses it any more, and it
+    /// may be acknowledged: the centre then forgets it. With an error, it should come again.
+    pub fn receipt(self: &Arc<Self>, names: Vec<SentAs>, end: (SegmentState, Verdict), done: Done<()>) {
         self.counts.receipts.fetch_add(1, Relaxed);
         let now = (self.parts.clock)();
         let mut state = self.state.lock();
@@ -283,15 +278,16 @@ impl Dispatcher {
         if let Some(waiting) = found {
             let mark = ended_as(&state, &waiting, end, now);
             drop(state);
-            return done(self.parts.queue.mark(vec![mark]));
+            return self.parts.queue.mark_for_good(vec![mark], done);
         }
         drop(state);
         let dispatcher = self.clone();
         let asked = names.clone();
         self.parts.queue.sent_as(
             asked,
-            Box::new(move |result: Result<Vec<Waiting>, StoreError>| {
-                done(result.and_then(|found| dispatcher.late_receipt(names, found.into_iter().next(), end)));
+            Box::new(move |result: Result<Vec<Waiting>, StoreError>| match result {
+                Ok(found) => dispatcher.late_receipt(names, found.into_iter().next(), end, done),
+                Err(error) => done(Err(error)),
             }),
         );
     }
@@ -357,7 +353,8 @@ impl Dispatcher {
         names: Vec<SentAs>,
         found: Option<Waiting>,
         end: (SegmentState, Verdict),
-    ) -> Result<(), StoreError> {
+        done: Done<()>,
+    ) {
         let now = (self.parts.clock)();
         let mut state = self.state.lock();
         // The response may have come while the store was asked.
@@ -365,11 +362,12 @@ impl Dispatcher {
             Some(waiting) => {
                 let mark = ended_as(&state, &waiting, end, now);
                 drop(state);
-                self.parts.queue.mark(vec![mark])
+                self.parts.queue.mark_for_good(vec![mark], done);
             }
             None => {
                 state.unknown.keep(names, end, now);
-                Ok(())
+                drop(state);
+                done(Ok(()));
             }
         }
     }

@@ -374,6 +374,9 @@ pub trait Queue: Send + Sync {
     /// Takes news of segments; when it returns, a kill of this process loses them no more.
     fn mark(&self, marks: Vec<Mark>) -> Result<(), StoreError>;
 
+    /// The same for news that nobody will tell again; `done` runs when a loss of power takes it away no more.
+    fn mark_for_good(&self, marks: Vec<Mark>, done: Done<()>);
+
     /// The segments that were sent under any of these names, whatever the spelling.
     fn sent_as(&self, names: Vec<SentAs>, done: Done<Vec<Waiting>>);
 

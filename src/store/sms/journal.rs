@@ -1,4 +1,5 @@
-//! News of segments between two commits, in a file: written without a sync, so that it outlives a kill of the process, not of the machine.
+//! News of segments between two commits, in a file: written without a sync, so that it outlives a kill of the process, not of the machine. What should
+//! outlive that too is [synced](super::syncs).
 //!
 //! Two files take turns: while one's news is being committed the other takes the next, and the committed one is emptied.
 
@@ -31,6 +32,8 @@ impl Journal {
             OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
         };
         let mut files = [open(0)?, open(1)?];
+        // Their names, too.
+        File::open(folder)?.sync_all()?;
         let mut found = Vec::new();
         for file in &mut files {
             let mut bytes = Vec::new();
@@ -49,6 +52,16 @@ impl Journal {
     pub fn clear(&mut self) -> io::Result<()> {
         self.files.iter().try_for_each(|f| f.set_len(0))?;
         self.begin()
+    }
+
+    /// Both files again, for a thread that syncs them.
+    pub fn handles(&self) -> io::Result<[File; 2]> {
+        Ok([self.files[0].try_clone()?, self.files[1].try_clone()?])
+    }
+
+    /// Which of them is written.
+    pub fn active(&self) -> usize {
+        self.active
     }
 
     pub fn append(&mut self, marks: &[Mark]) -> io::Result<()> {

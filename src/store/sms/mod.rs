@@ -6,7 +6,7 @@
 //! * [`changes`], [`jobs`], [`upkeep`]: what runs inside a transaction: news of segments; questions and cancellations; what is due.
 //! * [`checkpoint`]: SQLite's log goes into its file beside the commits, not within them.
 //! * [`journal`]: what became of segments since the last commit, in a file, without a sync: a killed process loses none of it, and the
-//!   rows are brought up to date a few times a second instead of once for each segment.
+//!   rows are brought up to date a few times a second instead of once for each segment. [`syncs`]: of receipts, before they are acknowledged.
 //!
 //! On SQLite it has a file of its own: one writer holds a whole file, and nobody's registration should wait for short messages.
 
@@ -28,12 +28,14 @@ use sqlx::Connection;
 
 use super::{Engine, OpenError};
 use journal::Journal;
+use syncs::Syncs;
 
 mod changes;
 mod checkpoint;
 mod jobs;
 mod journal;
 mod statements;
+mod syncs;
 mod upkeep;
 mod writer;
 
@@ -82,6 +84,7 @@ const KEEP: i64 = 7 * 86_400_000;
 pub struct SmsQueue {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    syncs: Syncs,
 }
 
 impl SmsQueue {
@@ -97,13 +100,14 @@ impl SmsQueue {
         let writer = writer::Writer::open(config, runtime, left)?;
         let mut pending = Pending::new(journal);
         pending.journal.clear().map_err(OpenError::Folder)?;
+        let syncs = Syncs::start(pending.journal.handles().map_err(OpenError::Folder)?)?;
         let shared = Arc::new(Shared { pending: Mutex::new(pending), wake: Condvar::new() });
         let for_thread = shared.clone();
         let thread = std::thread::Builder::new()
             .name("sms-store".into())
             .spawn(move || writer.run(&for_thread))
             .map_err(OpenError::Thread)?;
-        Ok(SmsQueue { shared, thread: Mutex::new(Some(thread)) })
+        Ok(SmsQueue { shared, thread: Mutex::new(Some(thread)), syncs })
     }
 
     /// Requests and jobs that wait: for the metrics.
@@ -120,6 +124,28 @@ impl SmsQueue {
             // A writer that panicked has reported itself; there is nothing left to close.
             let _ = thread.join();
         }
+    }
+
+    /// Takes news into memory and the journal; the file that it is in.
+    fn note(&self, marks: Vec<Mark>) -> Result<usize, StoreError> {
+        let mut pending = self.shared.pending.lock();
+        if pending.closed {
+            return Err(StoreError::Closed);
+        }
+        pending.journal.append(&marks).map_err(StoreError::engine)?;
+        let file = pending.journal.active();
+        let hurried = pending.marks.len() >= MANY_MARKS;
+        pending.marks_since.get_or_insert_with(Instant::now);
+        for mark in marks {
+            merge(&mut pending.marks, mark);
+        }
+        // The writer looks at the clock by itself; only a crowd is news.
+        let wake = !hurried && pending.marks.len() >= MANY_MARKS;
+        drop(pending);
+        if wake {
+            self.shared.wake.notify_one();
+        }
+        Ok(file)
     }
 
     fn job(&self, job: Job) {
@@ -186,23 +212,14 @@ impl Queue for SmsQueue {
     }
 
     fn mark(&self, marks: Vec<Mark>) -> Result<(), StoreError> {
-        let mut pending = self.shared.pending.lock();
-        if pending.closed {
-            return Err(StoreError::Closed);
+        self.note(marks).map(drop)
+    }
+
+    fn mark_for_good(&self, marks: Vec<Mark>, done: Done<()>) {
+        match self.note(marks) {
+            Ok(file) => self.syncs.ask(file, done),
+            Err(error) => done(Err(error)),
         }
-        pending.journal.append(&marks).map_err(StoreError::engine)?;
-        let hurried = pending.marks.len() >= MANY_MARKS;
-        pending.marks_since.get_or_insert_with(Instant::now);
-        for mark in marks {
-            merge(&mut pending.marks, mark);
-        }
-        // The writer looks at the clock by itself; only a crowd is news.
-        let wake = !hurried && pending.marks.len() >= MANY_MARKS;
-        drop(pending);
-        if wake {
-            self.shared.wake.notify_one();
-        }
-        Ok(())
     }
 
     fn sent_as(&self, names: Vec<SentAs>, done: Done<Vec<Waiting>>) {

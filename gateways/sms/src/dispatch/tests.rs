@@ -38,6 +38,9 @@ impl Queue for World {
         self.marks.lock().extend(marks);
         Ok(())
     }
+    fn mark_for_good(&self, marks: Vec<Mark>, done: Done<()>) {
+        done(self.mark(marks));
+    }
     fn sent_as(&self, names: Vec<SentAs>, done: Done<Vec<Waiting>>) {
         let found = self.stored.lock().iter().filter(|w| names.contains(&w.sent_as.key())).cloned().collect();
         done(Ok(found));
