@@ -1,8 +1,7 @@
 //! Billing files: written on command, and by a running server when a day or month is over.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use gw_sms::queue::{Queue, Total};
 use sip_ims::answer;
 
 use crate::config::Config;
+use crate::secrets::put_in_place;
 
 /// Where files go and how they are dated.
 #[derive(Clone, Debug)]
@@ -37,18 +37,13 @@ impl Office {
         let mut run = 1;
         loop {
             let path = self.path(period, name, run);
-            // Another process may write the same period now: whoever makes the file has its number.
-            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-            let mut file = match file {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    run += 1;
-                    continue;
-                }
-                file => file?,
-            };
             let text = billing::text(period, name, &self.zone, run, at, &self.calendar, totals);
-            file.write_all(text.as_bytes()).and_then(|()| file.sync_all())?;
-            return Ok(path);
+            // One of a period that is begun and empty would count as written for ever. Another process may write the same period now: whoever
+            // makes the file has its number.
+            match put_in_place(&path, text.as_bytes()) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => run += 1,
+                written => return written.map(|()| path),
+            }
         }
     }
 
