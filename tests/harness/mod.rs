@@ -12,6 +12,7 @@ pub mod chat;
 pub mod clamd;
 pub mod developer;
 pub mod digest;
+pub mod disk;
 pub mod dns;
 pub mod faketime;
 pub mod files;
@@ -44,6 +45,7 @@ pub mod xcap;
 use std::time::{Duration, Instant};
 
 pub use baresip::Phone;
+pub use disk::Disk;
 pub use homer::Homer;
 pub use linphone::Linphone;
 pub use ports::Ports;

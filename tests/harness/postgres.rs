@@ -8,18 +8,33 @@ use std::time::{Duration, Instant};
 
 /// A running server; stopped when dropped, its folder removed.
 pub struct Postgres {
+    /// Of its socket and log.
     folder: tempfile::TempDir,
+    data: PathBuf,
     child: Child,
 }
 
 impl Postgres {
     /// Starts a server with an empty database.
     pub fn start() -> Postgres {
+        Postgres::begin(None)
+    }
+
+    /// The same, its data below that place, and synced as initdb would have done.
+    pub fn start_on(place: &Path) -> Postgres {
+        Postgres::begin(Some(place))
+    }
+
+    fn begin(place: Option<&Path>) -> Postgres {
         let folder = tempfile::Builder::new().prefix("isthmus-pg").tempdir().expect("a folder for the tests");
         own(folder.path());
-        run(Command::new("cp").arg("-a").arg(template()).arg(folder.path().join("data")));
-        let child = launch(folder.path());
-        Postgres { folder, child }
+        let data = place.unwrap_or(folder.path()).join("data");
+        run(Command::new("cp").arg("-a").arg(template()).arg(&data));
+        if place.is_some() {
+            run(as_postgres("initdb", false).args(["--sync-only", "-D"]).arg(&data));
+        }
+        let child = launch(folder.path(), &data);
+        Postgres { folder, data, child }
     }
 
     /// For the configuration's `[store] url`.
@@ -36,7 +51,7 @@ impl Postgres {
     /// Starts again what was killed.
     pub fn restart(&mut self) {
         // The killed server's workers may still hold its shared memory: the new one then says so and ends.
-        self.child = launch(self.folder.path());
+        self.child = launch(self.folder.path(), &self.data);
     }
 }
 
@@ -48,13 +63,13 @@ impl Drop for Postgres {
     }
 }
 
-fn launch(folder: &Path) -> Child {
+fn launch(folder: &Path, data: &Path) -> Child {
     let start = Instant::now();
     loop {
         let log = fs::File::options().create(true).append(true).open(folder.join("log")).expect("the folder is there");
         let mut child = as_postgres("postgres", true)
             .arg("-D")
-            .arg(folder.join("data"))
+            .arg(data)
             .args(["-c", "listen_addresses="])
             .args(["-c", "max_connections=20", "-c", "shared_buffers=16MB", "-c"])
             .arg(format!("unix_socket_directories={}", folder.display()))

@@ -37,6 +37,8 @@ pub struct Setup {
     pub provisions: String,
     /// A command that runs the server, such as `strace -D …`; empty: none.
     pub under: Vec<String>,
+    /// Where the data folder lies, else in the server's own folder.
+    pub data: Option<PathBuf>,
 }
 
 impl Setup {
@@ -56,6 +58,7 @@ impl Setup {
             sections: String::new(),
             provisions: String::new(),
             under: Vec::new(),
+            data: None,
         }
     }
 
@@ -118,6 +121,9 @@ impl Server {
         authority.issue("server", &[DOMAIN, "localhost"]);
         for (file, host) in &setup.issue {
             authority.issue(file, &[host]);
+        }
+        if let Some(data) = &setup.data {
+            std::os::unix::fs::symlink(data, dir.path().join("data")).unwrap();
         }
         let written = config(dir.path(), &setup, [sip, sips, http, https, admin], msrp);
         std::fs::write(dir.path().join("isthmus.toml"), written).unwrap();
