@@ -351,6 +351,14 @@ fn what_is_wrong_is_answered_or_closed() {
          Failure-Report: no\r\nContent-Type: text/plain\r\n\r\nx\r\n-------quiet001$\r\n"
     );
     chat.alice.write(text.as_bytes());
+    // A REPORT is never answered (RFC 4975 §7.1.2), though msrp-node-lib's last one of a long message has this mistake.
+    chat.alice.write(
+        format!(
+            "MSRP report02 REPORT\r\nTo-Path: {ours}\r\nFrom-Path: {alice}\r\nMessage-ID: whole001\r\nByte-Range: 9-18/10\r\n\
+             Status: 000 200 OK\r\n-------report02$\r\n"
+        )
+        .as_bytes(),
+    );
     // The session is none the worse for it.
     chat.alice.send("fine0001", [&ours, &alice], "fine0001", "", "still here");
     let mut seen = Vec::new();

@@ -227,11 +227,12 @@ impl Inbound<'_> {
             });
             found.filter(|uri| MsrpUri::parse(uri).is_some()).map(Box::<[u8]>::from)
         };
-        // A bad response is not answered with another.
-        let status = bytes.get(..bytes.iter().position(|&b| b == b'\r').unwrap_or(0)).unwrap_or_default();
-        let response = status.split(|&b| b == b' ').nth(2).is_none_or(|w| w.iter().all(u8::is_ascii_digit));
+        // A bad response is not answered with another, nor any REPORT (RFC 4975 §7.1.2).
+        let first = bytes.get(..bytes.iter().position(|&b| b == b'\r').unwrap_or(0)).unwrap_or_default();
+        let answered =
+            first.split(|&b| b == b' ').nth(2).is_some_and(|w| w != b"REPORT" && !w.iter().all(u8::is_ascii_digit));
         match (line(b"From-Path:"), line(b"To-Path:")) {
-            (Some(back), Some(from)) if !response => Course {
+            (Some(back), Some(from)) if answered => Course {
                 id: transaction_id(bytes).unwrap_or_default().into(),
                 back,
                 from,
