@@ -8,7 +8,7 @@ use sip_ims::authenticate::Authenticator;
 use sip_ims::criteria::Filters;
 use sip_ims::gate::{Admission, Gate};
 use sip_ims::history::Archive;
-use sip_ims::media::{Media, Passing};
+use sip_ims::media::Media;
 use sip_ims::service::{
     Caller, Chronicle, Location, Nodes, Note, NoteEvent, Request, Service, Step, Transaction, Verdict,
 };
@@ -17,7 +17,7 @@ use sip_net::driver::TransactionUser;
 use sip_proto::build::Writer;
 use sip_proto::endpoint::{ClientId, Lapsed, ServerId, hex16};
 use sip_proto::headers::{NameAddr, Warning};
-use sip_proto::privacy::{self, Neighbour, Unfulfilled};
+use sip_proto::privacy::Neighbour;
 use sip_proto::slots::{Slot, Slots};
 use sip_proto::transport::Transmit;
 use sip_proto::uri::{Scheme, Uri};
@@ -29,10 +29,10 @@ use crate::chain::{Chain, Spent};
 use crate::fork::Fork;
 use crate::forward::{self, Plan};
 use crate::route::{Routed, literal_hop, mend_strict};
-use crate::screen::{Screen, describes};
+use crate::screen::Screen;
 use crate::seal::Seals;
 use crate::target::{Groups, Target, bindings, of_gruu};
-use crate::veil::{self, Side};
+use crate::veil;
 use joined::Exchange;
 
 mod answers;
@@ -40,6 +40,7 @@ mod branches;
 mod isc;
 mod joined;
 mod settings;
+mod shown;
 
 /// Looks names up (RFC 3263). What takes time comes back through `Driver::resolved` with the same token.
 pub trait Names: Send + Sync {
@@ -102,31 +103,6 @@ pub struct ProxyParts {
 impl ProxyParts {
     fn all_services(&self) -> impl Iterator<Item = &Arc<dyn Service>> {
         self.services.iter().chain(&self.named)
-    }
-
-    /// The body that a request of a call goes on with, if it is another one. `screened`: to somebody who is not to see where the
-    /// media come from, if the call is one of those.
-    fn passing(&self, message: &Message<'_>, screened: bool) -> Option<Vec<u8>> {
-        let of_a_call = [Method::Invite, Method::Ack, Method::Update, Method::Prack, Method::Bye];
-        if !of_a_call.contains(&message.method()) {
-            return None;
-        }
-        let first = self.media.as_ref().map_or(Passing::AsItIs, |media| media.request(message));
-        let passing = match self.screen.as_ref().filter(|_| screened) {
-            Some(screen) => also(message, first, |message| screen.request(message)),
-            None => first,
-        };
-        passing.into_body()
-    }
-}
-
-/// What becomes of a message whose body is another one already, perhaps, and passes a second time.
-fn also(message: &Message<'_>, first: Passing, second: impl FnOnce(&Message<'_>) -> Passing) -> Passing {
-    let Passing::Body(body) = &first else { return second(message) };
-    let changed = forward::with_body(message, body);
-    match Message::parse(&changed).map(|changed| second(&changed)) {
-        Ok(Passing::Body(body)) => Passing::Body(body),
-        Ok(Passing::AsItIs) | Err(_) => first,
     }
 }
 
@@ -621,31 +597,6 @@ impl Proxy {
         }
     }
 
-    /// RFC 3323 §5: privacy that is critical and cannot be given fails the request, unless the next hop is one of our trust
-    /// domain, which may be able to. So does what was given before in the dialog and cannot be given again. Gives whether it is
-    /// to be hidden where the media come from.
-    fn private_enough(&self, message: &Message<'_>, routed: &Routed<'_>) -> Result<bool, Unfulfilled> {
-        let asked = privacy::asked(message);
-        let goes_on = routed.veil.as_ref().is_some_and(|v| v.header && v.side(message) == Some(Side::Caller));
-        let covered = !(asked.header || goes_on) || veil::covers(message);
-        if goes_on && !covered {
-            return Err(Unfulfilled::Header);
-        }
-        let next = routed.next.and_then(Uri::parse).and_then(|uri| literal_hop(&uri));
-        let next = next.map(|(transport, remote)| self.neighbour(false, &Hop::Address { transport, remote }));
-        let trusted = next == Some(Neighbour::Trusted);
-        let veiled = routed.veil.as_ref().is_some_and(|v| v.session);
-        let wanted = asked.session && !asked.none && !trusted || veiled;
-        let session = wanted && self.parts.screen.as_ref().is_some_and(|screen| screen.can_hide(message));
-        if veiled && !session && describes(message.method()) && !message.body().is_empty() {
-            return Err(Unfulfilled::Session);
-        }
-        match privacy::fulfillable(asked, covered, session) {
-            Err(failure) if !trusted => Err(failure),
-            _ => Ok(session),
-        }
-    }
-
     /// Whether the next hop belongs to our trust domain. The phones that we serve do not (RFC 3325 §7).
     fn neighbour(&self, binding: bool, hop: &Hop) -> Neighbour {
         let flow = match *hop {
@@ -734,9 +685,8 @@ impl Proxy {
         let mut branch = *b"z9hG4bKs0123456789abcdef";
         branch[8..].copy_from_slice(&hex16(seal));
         let parts = self.parts.clone();
-        let body = parts.passing(message, true);
-        let session = parts.screen.as_ref().is_some_and(|screen| screen.hides(message));
-        if !session && !message.body().is_empty() && routed.veil.as_ref().is_some_and(|veil| veil.session) {
+        let shown = parts.shown(message, true);
+        if !shown.hidden && !message.body().is_empty() && routed.veil.as_ref().is_some_and(|veil| veil.session) {
             // The relay is gone, and what the ACK says would tell where the media are.
             return;
         }
@@ -746,8 +696,8 @@ impl Proxy {
             message,
             routed,
             source: flow,
-            body: body.as_deref(),
-            session,
+            body: shown.body.as_deref(),
+            session: shown.hidden,
             asserted: None,
             trusted: self.trusts(flow),
             to: self.neighbour(false, &hop),

@@ -1,6 +1,5 @@
 //! Responses: what goes back at once, what is weighed, and the end of a fork (RFC 3261 §16.7).
 
-use sip_ims::media::Passing;
 use sip_ims::service::{NoteEvent, Request, Step};
 use sip_proto::build::Response;
 use sip_proto::endpoint::{ClientId, ServerId};
@@ -10,7 +9,7 @@ use sip_proto::slots::Slot;
 use sip_proto::uri::Uri;
 use sip_proto::{Edits, HeaderName, Message, Method, privacy};
 
-use super::{Proxy, also, settings};
+use super::{Proxy, settings};
 use crate::fork::AttemptState;
 use crate::forward;
 use crate::route::Routed;
@@ -240,20 +239,15 @@ impl Proxy {
             let veil = Routed::of(request, &parts.home, &parts.seals).veil;
             veil.filter(|veil| veil.side(request) == Some(Side::Callee))
         });
-        let mut body = parts.media.as_ref().map_or(Passing::AsItIs, |media| media.response(message, request));
-        let mut session = false;
-        if let Some(screen) = &parts.screen {
-            body = also(message, body, |message| screen.response(message));
-            session = screen.hides(message);
-        }
+        let mut shown = parts.shown_back(message, request);
         let describes = asked.as_ref().is_some_and(|request| describes(request.method())) && !message.body().is_empty();
-        if !session && describes && veil.as_ref().is_some_and(|veil| veil.session) {
+        if !shown.hidden && describes && veil.as_ref().is_some_and(|veil| veil.session) {
             // The relay is gone, and a description would tell where the media are.
-            body = Passing::Body(Vec::new());
+            shown.body = Some(Vec::new());
         }
         edits.clear();
         take_off_via(message, edits);
-        if let Passing::Body(body) = &body {
+        if let Some(body) = &shown.body {
             forward::replace_body(message, body, edits);
         }
         privacy::arriving(message, from, true, edits);
@@ -265,7 +259,7 @@ impl Proxy {
         };
         let seal: Option<&mut Seal<'_>> = if known.header { Some(&mut seal) } else { None };
         // A response is never critical (RFC 3323 §4.2).
-        let _ = privacy::leaving(message, to, known, seal, session, edits);
+        let _ = privacy::leaving(message, to, known, seal, shown.hidden, edits);
         match (&asked, hop) {
             (Some(request), Some(hop)) => privacy::restore(message, request, hop.remote(), edits),
             // Some phones copy the first Via alone; without the others the response would find nobody (RFC 3261 §16.7 step 3).

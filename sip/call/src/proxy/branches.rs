@@ -13,6 +13,7 @@ use sip_proto::uri::Uri;
 use sip_proto::{HeaderName, Hop, Message, Method, Transport};
 use smallvec::SmallVec;
 
+use super::shown::Shown;
 use super::{BRANCH_SHIFT, NO_ANSWER_TOKEN, Proxy, reply, token_of};
 use crate::fork::{Attempt, AttemptState, Fork};
 use crate::forward::{self, Plan, Tokens};
@@ -178,13 +179,13 @@ impl Proxy {
         let Some(fork) = forks.get_mut(slot) else { return };
         let handed_over = fork.attempts.get(index).is_some_and(|a| a.target.is_node());
         let by_web = matches!(fork.source.transport, Transport::Ws | Transport::Wss);
-        let body = match &parts.media {
+        let shown = match &parts.media {
             // A phone reaches that node as it reaches us; a browser sends its media where it came in.
             Some(media) if handed_over && !by_web => {
                 media.passes_by(message);
-                None
+                Shown { body: None, hidden: parts.hides(message) }
             }
-            _ => parts.passing(message, message.is_in_dialog() || to == Neighbour::Untrusted),
+            _ => parts.shown(message, message.is_in_dialog() || to == Neighbour::Untrusted),
         };
         let link = fork.attempts.get(index).and_then(|a| a.target.link.clone());
         if link.is_some() {
@@ -199,11 +200,11 @@ impl Proxy {
             asserted: if let Caller::User(user) = &fork.caller { Some(user) } else { None },
             trusted: matches!(fork.caller, Caller::Trusted),
             to,
-            body: body.as_deref(),
-            session: parts.screen.as_ref().is_some_and(|screen| screen.hides(message)),
+            body: shown.body.as_deref(),
+            session: shown.hidden,
             // The far end of joined dialogs comes back to us, whatever it thinks of our Contact; another node, because it knows
             // no way of its own to the caller.
-            record_route: parts.record_route || body.is_some() || fork.source.is_internal() || handed_over,
+            record_route: parts.record_route || shown.body.is_some() || fork.source.is_internal() || handed_over,
             link: link.as_deref(),
             diverted: fork.diverted.as_ref().map(|(who, why)| (who.as_str(), *why)),
         };
