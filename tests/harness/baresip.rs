@@ -65,7 +65,7 @@ impl Phone {
             server.sip
         );
         let contacts: String = friends.iter().map(|f| format!("\"{f}\" <sip:{f}@{DOMAIN}>;presence=p2p\n")).collect();
-        Self::with_contacts(server, user, "udp", 440, &more, &contacts)
+        Self::with_all(server, user, "udp", 440, &more, &contacts, &[])
     }
 
     /// Over UDP, by the server or what stands before it at `port`; there it only calls and does not register. Prints what it is
@@ -79,21 +79,10 @@ impl Phone {
     }
 
     fn with_account(server: &Server, user: &str, transport: &str, tone: u32, parameters: &str) -> Self {
-        Self::with_contacts(server, user, transport, tone, parameters, "")
+        Self::with_all(server, user, transport, tone, parameters, "", &[])
     }
 
-    /// `parameters` of its account line; who is in `contacts` may be watched.
-    fn with_contacts(
-        server: &Server,
-        user: &str,
-        transport: &str,
-        tone: u32,
-        parameters: &str,
-        contacts: &str,
-    ) -> Self {
-        Self::with_all(server, user, transport, tone, parameters, contacts, &[])
-    }
-
+    /// `parameters` of its account line; who is in `contacts` may be watched; `options` of its command line.
     fn with_all(
         server: &Server,
         user: &str,

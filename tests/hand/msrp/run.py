@@ -209,15 +209,14 @@ def chat_both_ways(stage, caller, callee):
 
 
 def both_connect(stage, caller, callee):
-    alice, bob = stage.session(caller, callee, roles=("active", "active"))
-    alice.sends("a", text="hello")
-    bob.gets("text/plain", "hello")
-    bob.sends("b", text="hello back")
-    alice.gets("text/plain", "hello back")
+    greets_and_is_greeted(*stage.session(caller, callee, roles=("active", "active")))
 
 
 def both_are_connected_to(stage, caller, callee):
-    alice, bob = stage.session(caller, callee, roles=("passive", "passive"))
+    greets_and_is_greeted(*stage.session(caller, callee, roles=("passive", "passive")))
+
+
+def greets_and_is_greeted(alice, bob):
     alice.sends("a", text="hello")
     bob.gets("text/plain", "hello")
     bob.sends("b", text="hello back")
