@@ -29,6 +29,7 @@ fn traced(users: &[&str]) -> Server {
 fn calls(server: &Server) -> Vec<Call> {
     let text = String::from_utf8_lossy(&std::fs::read(server.path().join("strace")).unwrap_or_default()).into_owned();
     let mut unfinished: HashMap<&str, &str> = HashMap::new();
+    let mut sending: HashMap<&str, usize> = HashMap::new();
     let mut calls = Vec::new();
     // The last line may be half there.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -38,11 +39,16 @@ fn calls(server: &Server) -> Vec<Call> {
         let Some((at, rest)) = rest.trim_start().split_once(' ') else { continue };
         let at: f64 = at.parse().unwrap();
         if rest.starts_with("send") {
+            sending.insert(thread, calls.len());
             calls.push(Call::Sent { data: rest.to_owned() });
+        } else if rest.starts_with("<... send") {
+            // Of sendmmsg the messages stand in the second line.
+            if let Some(Call::Sent { data }) = sending.remove(thread).map(|place| &mut calls[place]) {
+                data.push_str(rest);
+            }
         } else if rest.ends_with("<unfinished ...>") {
             unfinished.insert(thread, rest);
         } else {
-            // The other half of a send is of no interest.
             let begun = if rest.starts_with("<...") { unfinished.remove(thread) } else { Some(rest) };
             let Some(begun) = begun else { continue };
             let Some(file) = begun.split_once('<').and_then(|(_, r)| r.split_once('>')) else { continue };
