@@ -231,6 +231,8 @@ impl Desk {
     }
 
     /// What was asked back and is not settled: said again, or settled here where nobody has it.
+    ///
+    /// Only what was found so the last time too: of what was asked just now, the answer may be on its way to a commit.
     async fn cancellations(&mut self, c: &mut AnyConnection, after: &mut After) -> Result<(), sqlx::Error> {
         let rows = query(
             "SELECT id, client, msn, reqid, parts, rank, flags, expires_at, owner, sent_as, body FROM sms_segment \
@@ -239,18 +241,19 @@ impl Desk {
         .fetch_all(&mut *c)
         .await?;
         self.cancelling = !rows.is_empty();
+        let before = std::mem::take(&mut self.unsettled);
         let mut over = Vec::new();
         for row in &rows {
             let Ok((id, origin)) = statements::origin(row)? else { continue };
             let owner: i64 = row.try_get(8)?;
-            let recall = |sent_as| {
-                Ok::<_, sqlx::Error>(Recall { id, origin: origin.clone(), sent_as, source: source(row.try_get(10)?) })
-            };
-            match statements::sent_as(row.try_get(9)?) {
-                Some(name) => after.recall.push(recall(Some(name))?),
-                None if owner == 0 => over.push(cancelled(id, &origin, unix_ms())),
-                None if owner == self.slot => after.recall.push(recall(None)?),
-                None => {}
+            let sent_as = statements::sent_as(row.try_get(9)?);
+            if sent_as.is_none() && owner == 0 {
+                over.push(cancelled(id, &origin, unix_ms()));
+            } else if sent_as.is_some() || owner == self.slot {
+                self.unsettled.insert(id);
+                if before.contains(&id) {
+                    after.recall.push(Recall { id, origin, sent_as, source: source(row.try_get(10)?) });
+                }
             }
         }
         self.change(c, &over, after).await

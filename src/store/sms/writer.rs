@@ -51,6 +51,8 @@ pub(super) struct Desk {
     pub scheduled: bool,
     /// Somebody asked for something back, and it is not settled.
     pub cancelling: bool,
+    /// Segments that were asked back and not settled at the last look.
+    pub unsettled: HashSet<SegmentId>,
     /// Requests that were cancelled here: news of them that was on its way does not know.
     pub cancelled: HashSet<SegmentId>,
     /// Notices that are through.
@@ -99,6 +101,7 @@ impl Writer {
             deferred: true,
             scheduled: true,
             cancelling: true,
+            unsettled: HashSet::new(),
             cancelled: HashSet::new(),
             notified: Vec::new(),
             outlet: None,
