@@ -28,7 +28,7 @@ use crate::vectors::{AuthenticationVectors, NoVector};
 /// Seconds that a nonce is good for. Longer than most re-registration intervals cost: a phone that comes back later is
 /// challenged once more.
 pub const NONCE_LIFETIME: u32 = 600;
-/// Nonces whose counts are remembered, 34 bytes each.
+/// Nonces whose counts are remembered, 40 bytes each.
 const LEDGER: usize = 64 * 1024;
 /// Pieces of the ledger, so that threads seldom meet at one lock.
 const PIECES: usize = 16;
@@ -216,8 +216,7 @@ impl Authenticator {
         if refusal.register_status() != 401 {
             return;
         }
-        let mut nonce = Vec::with_capacity(32);
-        self.realm.nonces().write(&mut nonce, unix, self.unique.fetch_add(1, Relaxed));
+        let nonce = self.realm.nonces().make(unix, self.unique.fetch_add(1, Relaxed));
         for challenge in self.realm.challenges(&nonce, *refusal == Refusal::Stale) {
             w.header(name, |out| challenge.write(out));
         }

@@ -29,7 +29,6 @@ use crate::udp::returned::Returned;
 use crate::udp::{self, Failures, Udp};
 use crate::{Handler, tcp, ws};
 
-const TICK: Duration = Duration::from_millis(10);
 /// How often a handler may answer a failed message with another one, for one flush: more than a request has targets.
 const RETRIES: usize = 32;
 
@@ -394,7 +393,7 @@ fn keep_time(core: &Core) {
     let mut out = Outbox::new();
     let mut swept = Instant::now();
     while !core.is_stopped() {
-        std::thread::sleep(TICK);
+        std::thread::sleep(sip_proto::wheel::TICK);
         let now = Instant::now();
         core.guarded(|handler| {
             if handler.is_due(now) {

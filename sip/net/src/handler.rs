@@ -12,13 +12,13 @@ pub trait Handler: Send + Sync + 'static {
     /// it drains: new requests should then be answered 503 (RFC 7339's loss idea, without its headers).
     fn message(&self, now: Instant, flow: &Flow, bytes: &[u8], loaded: bool, out: &mut Outbox);
 
-    /// Whether [`Handler::tick`] would find anything to do. Asked every 10 ms; cheap, and may be wrong towards true.
+    /// Whether [`Handler::tick`] would find anything to do. Asked every 20 ms; cheap, and may be wrong towards true.
     fn is_due(&self, now: Instant) -> bool {
         let _ = now;
         true
     }
 
-    /// Advances every timer that is due. Called about every 10 ms from one thread.
+    /// Advances every timer that is due. Called about every 20 ms from one thread.
     fn tick(&self, now: Instant, out: &mut Outbox);
 
     /// Nothing came for a second to a thread that receives datagrams; called on that thread, and again after each such second.

@@ -94,11 +94,6 @@ impl Nonces {
         self.make_with(&[], now, unique)
     }
 
-    /// Appends a new nonce.
-    pub fn write(&self, out: &mut Vec<u8>, now: u64, unique: u64) {
-        out.extend_from_slice(&self.make(now, unique));
-    }
-
     /// A nonce for AKAv1-MD5: 100 characters, for this user alone.
     pub fn make_aka(&self, vector: &Vector, user: &[u8], now: u64, unique: u64) -> Nonce {
         let mut head = [0u8; AKA];
