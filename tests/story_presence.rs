@@ -6,7 +6,7 @@ mod harness;
 use std::time::Duration;
 
 use harness::presence::{
-    EVERYTHING, SOON, about_list, basic, document, hears, notifies, resource, rule, rules, state, store,
+    EVERYTHING, SOON, about_list, basic, document, has_heard, hears, notifies, resource, rule, rules, state, store,
 };
 use harness::{DOMAIN, Ports, Server, Setup, Sipp, eventually, header};
 
@@ -132,7 +132,7 @@ fn publication_that_nobody_refreshes_ends_by_itself() {
     let server = setup(&["alice", "bob"]).start();
     let bob = watching(&server, "watch", "bob", "alice", false).start();
     Publish::of(&server, "alice").line("Expires: 2").answered(200, &document("alice", "t", "open", ""));
-    hears(&bob, "that she is there", |m| basic(m) == ["open"]);
+    has_heard(&bob, "that she is there", |m| basic(m) == ["open"]);
     hears(&bob, "that it has run out", |m| basic(m) == ["closed"]);
 }
 
@@ -404,7 +404,7 @@ fn registered_handset_speaks_while_nobody_publishes() {
     let bob = watching(&server, "watch", "bob", "alice", false).start();
     let phone = Sipp::new(&server, "register_with", server.ports.next()).set("CODE", 200).users(&["alice"]);
     phone.set("LINES", "Contact: <sip:alice@192.0.2.7>;audio;q=0.5;expires=3").succeed();
-    let there = hears(&bob, "that a phone is there", |m| basic(m) == ["open"]);
+    let there = has_heard(&bob, "that a phone is there", |m| basic(m) == ["open"]);
     assert!(there.contains("<caps:audio>true</caps:audio>"), "{there}");
     assert!(there.contains(&format!("<contact priority=\"0.5\">sip:alice@{DOMAIN}</contact>")), "{there}");
     assert!(!there.contains("192.0.2.7"), "where she is is nobody's business: {there}");

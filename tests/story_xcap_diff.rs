@@ -7,12 +7,12 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use harness::presence::{self, SOON, notifies};
 use harness::sipp::Running;
 use harness::xcap::{Client, ELEMENT, LISTS, PIDF, home};
-use harness::{DOMAIN, Outcome, Server, Setup, Sipp, eventually, header};
+use harness::{DOMAIN, Server, Setup, Sipp, eventually, header};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
 const DIFF: &str = "application/xcap-diff+xml";
 
 fn setup(users: &[&str]) -> Setup {
@@ -53,22 +53,9 @@ fn filtered(server: &Server, who: &str, to: &str, filter: &str) -> Sipp {
     subscribing(server, "watch_with", who, to, ["presence", PIDF, "application/simple-filter+xml"], &body)
 }
 
-/// The NOTIFYs that a running watcher has heard so far, each once.
-fn notifies(running: &Running) -> Vec<String> {
-    let log = std::fs::read(running.base.with_extension("msg")).unwrap_or_default();
-    let messages = String::from_utf8_lossy(&log).into_owned();
-    let outcome =
-        Outcome { name: String::new(), counts: Default::default(), ended: None, errors: String::new(), messages };
-    let mut all: Vec<String> =
-        outcome.received().into_iter().filter(|m| m.starts_with("NOTIFY")).map(str::to_owned).collect();
-    all.dedup_by(|a, b| header(a, "CSeq") == header(b, "CSeq"));
-    all
-}
-
 /// Waits until the last NOTIFY is one like that, and gives its body.
 fn hears(running: &Running, what: &str, like: impl Fn(&str) -> bool) -> String {
-    eventually(what, SOON, || notifies(running).last().is_some_and(|m| like(m)));
-    body_of(&notifies(running).pop().unwrap())
+    body_of(&presence::hears(running, what, like))
 }
 
 fn body_of(message: &str) -> String {
@@ -261,7 +248,7 @@ fn each_change_is_told_by_itself_to_who_wants_that() {
     assert!(patched(&index, &copy, &all, &now).1 < 4, "{all:#?}");
 }
 
-fn presence(basic: &str, note: &str) -> String {
+fn document(basic: &str, note: &str) -> String {
     format!(
         "<presence xmlns=\"urn:ietf:params:xml:ns:pidf\" entity=\"sip:alice@{DOMAIN}\"><tuple id=\"desk\"><status><basic>{basic}</basic></status>\
          <contact>sip:alice@desk</contact><note>{note}</note></tuple></presence>"
@@ -274,7 +261,7 @@ fn watchers_hear_what_their_filters_let_through() {
     let alice = Client::of(&server, "alice");
     let own = home("pidf-manipulation", "alice", "index");
     let publish = |alice: &Client, basic: &str, note: &str| {
-        assert!(matches!(alice.put(&own, PIDF, &presence(basic, note)).status, 200 | 201));
+        assert!(matches!(alice.put(&own, PIDF, &document(basic, note)).status, 200 | 201));
     };
     publish(&alice, "closed", "one");
     let what = "<filter id=\"1\"><what><include>//p:status/p:basic</include></what></filter>";
@@ -333,7 +320,7 @@ fn watchers_of_lists_and_of_watchers_hear_what_their_filters_let_through() {
     let at = |server: &Server| ["alice", "bob", "carol"].map(|user| Client::of(server, user));
     let [alice, bob, carol] = at(&server);
     let state = |client: &Client, user: &str, basic: &str, note: &str| {
-        let document = presence(basic, note).replace("alice", user);
+        let document = document(basic, note).replace("alice", user);
         assert!(matches!(client.put(&home("pidf-manipulation", user, "index"), PIDF, &document).status, 200 | 201));
     };
     state(&bob, "bob", "closed", "one");

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use super::sipp::Running;
+use super::sipp::{Outcome, Running};
 use super::{DOMAIN, Server, eventually, header};
 
 /// What decides between a slow machine and never.
@@ -19,16 +19,39 @@ pub fn document(user: &str, id: &str, basic: &str, more: &str) -> String {
 
 /// The NOTIFYs that a running watcher has heard so far, each once.
 pub fn notifies(running: &Running) -> Vec<String> {
-    let mut all: Vec<String> =
-        running.so_far().received().into_iter().filter(|m| m.starts_with("NOTIFY")).map(str::to_owned).collect();
+    distinct_notifies(&running.so_far())
+}
+
+/// The NOTIFYs in a log, each once, though it may have been sent again. The last may still be on its way into the log.
+pub fn distinct_notifies(outcome: &Outcome) -> Vec<String> {
+    let whole = |m: &&str| {
+        let length = header(m, "Content-Length").and_then(|n| n.parse::<usize>().ok());
+        m.split_once("\r\n\r\n").is_some_and(|(_, body)| length.is_some_and(|length| body.len() >= length))
+    };
+    let notifies = outcome.received().into_iter().filter(|m| m.starts_with("NOTIFY")).filter(whole);
+    let mut all: Vec<String> = notifies.map(str::to_owned).collect();
     all.dedup_by(|a, b| header(a, "CSeq") == header(b, "CSeq"));
     all
 }
 
 /// Waits until the last NOTIFY is one like that.
 pub fn hears(running: &Running, what: &str, like: impl Fn(&str) -> bool) -> String {
-    eventually(what, SOON, || notifies(running).last().is_some_and(|m| like(m)));
-    notifies(running).pop().unwrap()
+    let mut found = None;
+    eventually(what, SOON, || {
+        found = notifies(running).pop().filter(|m| like(m));
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+/// Waits for a NOTIFY like that, which may be followed by others before anybody looks.
+pub fn has_heard(running: &Running, what: &str, like: impl Fn(&str) -> bool) -> String {
+    let mut found = None;
+    eventually(what, SOON, || {
+        found = notifies(running).into_iter().find(|m| like(m));
+        found.is_some()
+    });
+    found.unwrap()
 }
 
 pub fn basic(message: &str) -> Vec<&str> {
