@@ -39,7 +39,7 @@ fn town(link: bool) -> Town {
         ));
     }
     setup.sections = sections;
-    Town { house: House { server: setup.start() }, door, smsc, ports }
+    Town { house: House::of(setup.start()), door, smsc, ports }
 }
 
 impl Town {
@@ -207,7 +207,7 @@ fn an_application_that_listens_is_called_for_its_messages() {
         "[smpp]\nlisten = \"127.0.0.1:{door}\"\n[[smpp.esme]]\nsystem_id = \"legacy\"\npassword = \"pw\"\n\
          numbers = [\"+81209\"]\noutbind = \"127.0.0.1:{theirs}\"\noutbind_password = \"knock\"\n"
     );
-    let town = Town { house: House { server: setup.start() }, door: theirs, smsc: 0, ports };
+    let town = Town { house: House::of(setup.start()), door: theirs, smsc: 0, ports };
     let listener = town.application(json!({ "listen": true, "bind": "receiver" }));
     listener.wait_for("ready", 1);
     town.text("tel:+81209000001", "call me");

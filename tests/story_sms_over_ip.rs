@@ -51,7 +51,7 @@ fn town_with(mode: &str, sections: &str) -> Town {
     let smsc = sms::Peer::smsc(server.path(), smsc, mode);
     smsc.wait_for("bound", 1);
     let callback = sms::Peer::callback(server.path(), callback, &[]);
-    Town { house: House { server }, smsc, callback, _ports: ports }
+    Town { house: House::of(server), smsc, callback, _ports: ports }
 }
 
 #[test]

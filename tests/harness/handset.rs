@@ -1,5 +1,7 @@
 //! Handsets that take short messages over IP (TS 24.341): played by SIPp, or octet by octet.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::process::Process;
@@ -17,11 +19,13 @@ pub const ACK: &str = r"\x02\x01\x41\x02\x00\x00";
 
 pub struct House {
     pub server: Server,
+    /// The datagrams that [`House::taken`] has given: whoever hears no answer in time sends the same again.
+    seen: RefCell<HashSet<Vec<u8>>>,
 }
 
 /// Alice has +819012345601, bob +819012345602.
 pub fn house() -> House {
-    House { server: residents().start() }
+    House::of(residents().start())
 }
 
 /// The two of them.
@@ -41,6 +45,10 @@ pub fn residents() -> Setup {
 }
 
 impl House {
+    pub fn of(server: Server) -> House {
+        House { server, seen: RefCell::default() }
+    }
+
     pub fn bind(&self, user: &str, port: u16, params: &str) {
         let sipp = Sipp::new(&self.server, "register_open", self.server.ports.next());
         let sipp = sipp.set("CONTACT", format!("127.0.0.1:{port}")).set("PARAMS", params).set("EXPIRES", 600);
@@ -99,6 +107,7 @@ impl House {
     /// What alice's handset gets next, answered with 200.
     pub fn taken(&self, alice: &Peer) -> (String, Vec<u8>) {
         let bytes = alice.receive(Duration::from_secs(20)).expect("a MESSAGE");
+        let again = !self.seen.borrow_mut().insert(bytes.clone());
         let at = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("a body") + 4;
         let head = String::from_utf8_lossy(&bytes[..at]).into_owned();
         let copied: String = head
@@ -107,7 +116,7 @@ impl House {
             .map(|l| format!("{l}\r\n"))
             .collect();
         alice.send(self.server.sip, format!("SIP/2.0 200 OK\r\n{copied}Content-Length: 0\r\n\r\n").as_bytes());
-        (head, bytes[at..].to_vec())
+        if again { self.taken(alice) } else { (head, bytes[at..].to_vec()) }
     }
 }
 
