@@ -99,6 +99,10 @@ fn prefixes_decide_then_priorities_and_the_next_best_takes_over() {
     let (mut a, b) = (pair.smsc(0, "normal"), pair.smsc(1, "normal"));
     pair.push("by prefix");
     a.wait_for("submit", 1);
+    // Without its answer it would go the other way as well.
+    eventually("it is delivered", Duration::from_secs(20), || {
+        pair.server.metric("isthmus_sms_ended_total{state=\"delivered\",verdict=\"0000\"}") == 1.0
+    });
     a.0.kill();
     eventually("it is gone", Duration::from_secs(20), || !pair.is_up("a"));
     pair.push("the other way");
@@ -123,9 +127,16 @@ fn a_centre_that_falls_silent_is_left_by_its_timers() {
     pair.push("elsewhere");
     assert_eq!(b.wait_for("submit", 1)[0]["text"], "elsewhere");
     a.0.signal("CONT");
-    eventually("it is back", Duration::from_secs(20), || pair.is_up("a"));
-    pair.push("here again");
-    assert_eq!(a.wait_for("submit", 1)[0]["text"], "here again");
+    // On a busy machine it may fall silent for a second once more.
+    let mut pushes = 0;
+    eventually("it is back and has its share again", Duration::from_secs(60), || {
+        if pair.is_up("a") {
+            pushes += 1;
+            pair.push(&format!("here again {pushes}"));
+        }
+        !a.events("submit").is_empty()
+    });
+    assert_eq!(a.events("submit")[0]["text"].as_str().unwrap().split(' ').next(), Some("here"));
 }
 
 #[test]
