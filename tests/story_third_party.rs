@@ -6,7 +6,7 @@ mod harness;
 use std::time::Duration;
 
 use harness::presence::SOON;
-use harness::{DOMAIN, Ports, Server, Setup, Sipp, eventually, header, stunnel};
+use harness::{DOMAIN, Peer, Ports, Server, Setup, Sipp, eventually, header, stunnel};
 
 const CHAT: &str = "+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.session\"";
 
@@ -31,7 +31,7 @@ fn s_cscf_is_asked_what_phones_can_do() {
     setup.sip = format!("trusted = [\"127.0.0.1:{teller}\", \"127.0.0.1:{scscf}\"]\n");
     setup.sections = "[capabilities]\nanswer = \"network\"\n".into();
     let server = setup.start();
-    let core = Sipp::new(&server, "tell_registrations", scscf).set("USER", "bob").set("HOLD", 4000);
+    let core = Sipp::new(&server, "tell_registrations", scscf).set("USER", "bob");
     let core = core.limit(Duration::from_secs(120)).start();
     tells(&server, teller, scscf, 1, 600);
     eventually("both phones are known", SOON, || {
@@ -40,6 +40,10 @@ fn s_cscf_is_asked_what_phones_can_do() {
     });
     // A refresh that does not say forgets nothing.
     tells(&server, teller, scscf, 2, 600);
+    let subscribed = core.so_far().received()[0].to_owned();
+    let peer = Peer::new(0);
+    let call_id = header(&subscribed, "Call-ID").unwrap();
+    peer.send(scscf, &peer.request("INFO", "sip:x", ["bob", "alice"], call_id, "", ""));
     eventually("one of them is gone", SOON, || {
         let tags = bobs_tags(&server, asker);
         !tags.contains(CHAT) && tags.contains(";+g.3gpp.smsip")
