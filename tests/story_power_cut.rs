@@ -109,11 +109,6 @@ fn in_the_middle_of_the_work(store: &'static str, postgres: bool) {
 
     let published = publish(server, &["Content-Type: application/pidf+xml"], &document("bob", "phone", "open", ""));
     let contact = format!("127.0.0.1:{}", server.ports.next());
-    let registering = Sipp::new(server, "register", server.ports.next()).set("CONTACT", &contact).set("PARAMS", "");
-    let registering = registering.set("EXPIRES", 3600).users(&users).rate(250).limit(SOON).start();
-    let writing = Sipp::new(server, "message", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
-    let writing =
-        writing.set("TEXT", "kept").set("CODE", 202).users(&["alice"]).calls(900).rate(100).limit(SOON).start();
     let accepted = server.path().join("accepted.txt");
     let mut application = Command::new("node");
     application.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node/load.js"));
@@ -121,16 +116,22 @@ fn in_the_middle_of_the_work(store: &'static str, postgres: bool) {
     let application = Process::start("load", server.path(), &mut application);
 
     let (over, puts, files) = (AtomicBool::new(false), AtomicU32::new(0), Mutex::new(BTreeMap::new()));
-    let (bound, written, files) = thread::scope(|scope| {
+    let (bound, written, files, phones) = thread::scope(|scope| {
         scope.spawn(|| put_on(server, &over, &puts));
         scope.spawn(|| upload_on(server, &over, &files));
         let short = || std::fs::read_to_string(&accepted).unwrap_or_default();
-        eventually("all are at work", SOON, || {
+        eventually("applications are at work", SOON, || {
+            short().lines().count() > 500 && puts.load(Ordering::Relaxed) > 1 && files.lock().unwrap().len() > 1
+        });
+        // What ends by itself begins last.
+        let registering = Sipp::new(server, "register", server.ports.next()).set("CONTACT", &contact).set("PARAMS", "");
+        let registering = registering.set("EXPIRES", 3600).users(&users).rate(250).limit(SOON).start();
+        let writing = Sipp::new(server, "message", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
+        let writing =
+            writing.set("TEXT", "kept").set("CODE", 202).users(&["alice"]).calls(900).rate(100).limit(SOON).start();
+        eventually("phones are at work", SOON, || {
             with_status(&registering.so_far().received(), "200").count() > 500
                 && with_status(&writing.so_far().received(), "202").count() > 100
-                && short().lines().count() > 500
-                && puts.load(Ordering::Relaxed) > 1
-                && files.lock().unwrap().len() > 1
         });
         let bound: Vec<String> = with_status(&registering.so_far().received(), "200")
             .filter_map(|m| Some(header(m, "To")?.split("sip:").nth(1)?.split('@').next()?.to_owned()))
@@ -141,9 +142,9 @@ fn in_the_middle_of_the_work(store: &'static str, postgres: bool) {
         disk.cut();
         server.process.signal("KILL");
         over.store(true, Ordering::Relaxed);
-        (bound, written, files)
+        (bound, written, files, (registering, writing))
     });
-    drop((registering, writing, application));
+    drop((phones, application));
     let (mut missing, puts) = (texts(&written.0), written.1);
     let short: Vec<&str> = written.2.lines().collect();
     println!(
