@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Phone, Setup};
+use harness::{Phone, Setup, eventually};
 
 fn talk_over(transport: &str) {
     let server = Setup::with_users(&["alice", "bob"]).start();
@@ -37,8 +37,12 @@ fn phones_talk_over_tls() {
 #[test]
 fn phone_with_wrong_password_is_not_registered() {
     let server = Setup::with_users(&["alice"]).start();
-    let mut phone = Phone::with_password(&server, "alice", "tls", 440, "looking-glass");
-    let said = phone.process.wait_for("reg: sip:alice@", Duration::from_secs(20));
+    let phone = Phone::with_password(&server, "alice", "tls", 440, "looking-glass");
+    let told = |said: &str| said.split_once("reg: sip:alice@").is_some_and(|(_, rest)| rest.contains('\n'));
+    eventually("the phone says how it went, to the end of the line", Duration::from_secs(20), || {
+        told(&phone.process.output())
+    });
+    let said = phone.process.output();
     assert!(said.contains("401 Unauthorized") || said.contains("403 Forbidden"), "{said}");
     assert!(!said.contains("200 OK"), "{said}");
 }

@@ -78,7 +78,7 @@ fn kamailio_publishes_for_its_own_users() {
             "",
         );
         phone.send(port, &request);
-        let answer = phone.receive_with(&call_id, Duration::from_secs(5)).expect("Kamailio answers");
+        let answer = phone.receive_with(&call_id, Duration::from_secs(20)).expect("Kamailio answers");
         assert_eq!(raw::status(&answer), Some(200), "{answer}");
     };
     registers(600);

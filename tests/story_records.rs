@@ -180,7 +180,7 @@ fn users_made_changed_and_removed_on_a_running_server() {
     assert!(!user(&["list"]).contains("erin"));
     eventually("erin is out", Duration::from_secs(20), || !registers("second"));
     from_alice(&server, "call_final", "erin").set("CODE", 404).succeed();
-    assert_eq!(server.metric("isthmus_bindings"), 0.0, "her binding went with her");
+    eventually("her binding has gone with her", Duration::from_secs(20), || server.metric("isthmus_bindings") == 0.0);
     server.stop();
 }
 

@@ -76,7 +76,7 @@ fn participants_at_both_nodes_hear_each_other_and_join_again_when_the_focus_is_k
     }
     // A BYE finds its way too.
     tablet.hangs_up();
-    assert_eq!(rooms(&a, "members"), 3.0);
+    eventually("the tablet has left", SOON, || rooms(&a, "members") == 3.0);
 
     // Nobody needs a hint to find out that the focus is dead.
     bus.kill();
@@ -206,7 +206,7 @@ fn phones_connected_to_the_other_node_by_tcp_and_websocket_are_asked_in() {
         refers(&a, &room, &format!("{whom};method=BYE"));
         phone.wait_for("ended", SOON);
     }
-    assert_eq!(rooms(&a, "members"), 1.0);
+    eventually("alice is alone", SOON, || rooms(&a, "members") == 1.0);
     alice.hangs_up();
 }
 

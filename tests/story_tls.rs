@@ -69,7 +69,7 @@ fn no_certificate_for_the_name_means_no_connection() {
     let refused = registering.set("CONTACT", "127.0.0.1:9").set("PARAMS", "").set("EXPIRES", 600);
     let refused = refused.limit(std::time::Duration::from_secs(10)).users(&["alice"]).run();
     assert_eq!(refused.counts.ok, 0);
-    stunnel.wait_for("Subject checks failed", std::time::Duration::from_secs(5));
+    stunnel.wait_for("Subject checks failed", std::time::Duration::from_secs(20));
 }
 
 /// A server that believes `tls:scscf.neighbour.test`, bob's phone, and Kamailio with that certificate (or none).

@@ -47,7 +47,7 @@ impl Prosody {
         );
         let config = Path::new(&home.to_string()).join("prosody.cfg.lua");
         std::fs::write(&config, text).unwrap();
-        let process = launch(&config, s2s);
+        let process = launch(&config, [c2s, s2s]);
         Prosody { process, c2s, s2s, config }
     }
 
@@ -63,7 +63,7 @@ impl Prosody {
     /// Again, with what it had on disk.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(&self.config, self.s2s);
+        self.process = launch(&self.config, [self.c2s, self.s2s]);
     }
 
     /// A client of this user, who is there. It says what it gets as events `message`.
@@ -86,12 +86,12 @@ impl Prosody {
     }
 }
 
-fn launch(config: &Path, s2s: u16) -> Process {
+fn launch(config: &Path, ports: [u16; 2]) -> Process {
     let dir = config.parent().expect("a folder");
     let mut command = Command::new("prosody");
     command.args(["-F", "--config"]).arg(config);
     let mut process = Process::start("prosody", dir, &mut command);
     process.wait_for("xmpp.test", Duration::from_secs(20));
-    wait_for_tcp(s2s);
+    ports.into_iter().for_each(wait_for_tcp);
     process
 }
