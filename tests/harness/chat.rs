@@ -8,7 +8,7 @@ use super::sipp::Running;
 use super::{DOMAIN, Peer, Server, Sipp, bind};
 
 /// In which a connection is closed after its call.
-const CLOSED: Duration = Duration::from_secs(5);
+const CLOSED: Duration = Duration::from_secs(20);
 
 /// One device of a user, in a session.
 pub struct Participant {

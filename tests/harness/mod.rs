@@ -66,18 +66,26 @@ pub fn eventually(what: &str, limit: Duration, mut fact: impl FnMut() -> bool) {
 
 /// Waits until somebody takes TCP connections at that port of loopback, or of every address.
 pub fn wait_for_tcp(port: u16) {
+    eventually(&format!("TCP port {port} is open"), STARTED, || {
+        tcp_is_open([127, 0, 0, 1], port) || tcp_is_open([0; 4], port)
+    });
+}
+
+pub fn tcp_is_open(address: [u8; 4], port: u16) -> bool {
     // 0A is TCP_LISTEN in proc(5).
-    let entries = ["0100007F", "00000000"].map(|at| format!("{at}:{port:04X} 00000000:0000 0A"));
-    let held = || std::fs::read_to_string("/proc/net/tcp").is_ok_and(|t| entries.iter().any(|entry| t.contains(entry)));
-    eventually(&format!("TCP port {port} is open"), Duration::from_secs(10), held);
+    let entry = format!(" {:08X}:{port:04X} 00000000:0000 0A", u32::from_le_bytes(address));
+    std::fs::read_to_string("/proc/net/tcp").is_ok_and(|t| t.contains(&entry))
 }
 
 /// Waits until somebody on this machine holds the UDP port on loopback (a peer that was just started).
 pub fn wait_for_udp(port: u16) {
-    eventually(&format!("UDP port {port} is open"), Duration::from_secs(10), || udp_is_open(port));
+    eventually(&format!("UDP port {port} is open"), STARTED, || udp_is_open([127, 0, 0, 1], port));
 }
 
-pub fn udp_is_open(port: u16) -> bool {
-    let entry = format!("0100007F:{port:04X}");
+pub fn udp_is_open(address: [u8; 4], port: u16) -> bool {
+    let entry = format!(" {:08X}:{port:04X} ", u32::from_le_bytes(address));
     std::fs::read_to_string("/proc/net/udp").is_ok_and(|t| t.contains(&entry))
 }
+
+/// In which a program that was just started has its port: Python's need a while on a busy machine.
+const STARTED: Duration = Duration::from_secs(60);

@@ -79,9 +79,26 @@ impl Peer {
         .into_bytes()
     }
 
+    /// A response to a request that came, in a dialog of this peer's own.
+    pub fn response(&self, request: &str, status: &str) -> String {
+        let copied = ["via:", "record-route:", "from:", "to:", "call-id:", "cseq:"];
+        let lines = request.split("\r\n\r\n").next().unwrap_or_default().lines().skip(1);
+        let lines = lines.filter(|l| copied.iter().any(|name| l.to_ascii_lowercase().starts_with(name)));
+        let head: String = lines
+            .map(|l| {
+                if l.to_ascii_lowercase().starts_with("to:") {
+                    format!("{l};tag=p{}\r\n", self.port)
+                } else {
+                    format!("{l}\r\n")
+                }
+            })
+            .collect();
+        format!("SIP/2.0 {status}\r\n{head}Contact: <sip:127.0.0.1:{}>\r\nContent-Length: 0\r\n\r\n", self.port)
+    }
+
     /// OPTIONS to the server itself; the status of its answer.
     pub fn options(&self, port: u16, call_id: &str) -> Option<u16> {
-        self.options_within(port, call_id, Duration::from_secs(5))
+        self.options_within(port, call_id, Duration::from_secs(20))
     }
 
     fn options_within(&self, port: u16, call_id: &str, limit: Duration) -> Option<u16> {

@@ -204,6 +204,7 @@ impl Sipp {
             text = text.replace("CSeq: 2 INVITE\n", &padded);
         }
         assert!(!has_placeholder(&text), "{}: a placeholder is left; set() it", self.scenario);
+        let waits_to_be_called = text.find("<recv").is_some_and(|first| !text[..first].contains("<send"));
         let file = |suffix: &str| self.dir.join(format!("{name}.{suffix}"));
         std::fs::write(file("xml"), text).unwrap();
         for old in ["stat", "err", "msg"] {
@@ -236,10 +237,17 @@ impl Sipp {
         command.arg(&self.target);
         let process = Process::start(&name, &self.dir, &mut command);
         let mut running = Running { base: self.dir.join(&name), process, limit: self.limit };
-        if self.transport == "u1" && self.from == "127.0.0.1" {
-            // A short one may be over before anybody looks.
-            let started = || super::udp_is_open(self.port) || !running.process.running();
-            super::eventually(&format!("{name} has its port"), Duration::from_secs(10), started);
+        let address: std::net::Ipv4Addr = self.from.parse().expect("an address");
+        // A short one may be over before anybody looks.
+        let open: Option<Box<dyn Fn() -> bool>> = match self.transport {
+            "u1" => Some(Box::new(|| super::udp_is_open(address.octets(), self.port))),
+            // Who calls does not listen, and who connects to it is no test's peer.
+            "t1" if waits_to_be_called => Some(Box::new(|| super::tcp_is_open(address.octets(), self.port))),
+            _ => None,
+        };
+        if let Some(open) = open {
+            let started = || open() || !running.process.running();
+            super::eventually(&format!("{name} has its port"), Duration::from_secs(30), started);
         }
         running
     }
@@ -322,12 +330,30 @@ impl Outcome {
         );
     }
 
-    /// The messages that SIPp received, in order, each as text.
+    /// The messages that SIPp received, in order, each as text. What comes again as it was is a retransmission, which a peer
+    /// may send whenever this machine is slow: it counts once.
     pub fn received(&self) -> Vec<&str> {
+        let mut seen = std::collections::HashSet::new();
+        self.arrivals().into_iter().filter(|m| seen.insert(m.trim_end())).collect()
+    }
+
+    /// The same with each retransmission.
+    pub fn arrivals(&self) -> Vec<&str> {
         self.parts("message received")
     }
 
-    /// The messages that SIPp sent, in order.
+    /// What comes to `peer`, in the place of this SIPp, within `limit`, and was not here before: `None` but for what is sent again.
+    pub fn receives_anew(&self, peer: &super::Peer, limit: Duration) -> Option<String> {
+        let old = self.received();
+        loop {
+            let text = String::from_utf8_lossy(&peer.receive(limit)?).into_owned();
+            if !old.iter().any(|m| m.trim_end() == text.trim_end()) {
+                return Some(text);
+            }
+        }
+    }
+
+    /// The messages that SIPp sent, in order, each as often as it did.
     pub fn sent(&self) -> Vec<&str> {
         self.parts("message sent")
     }
