@@ -5,7 +5,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{DOMAIN, Server, Setup, Sipp, bind, eventually, header, sipp::Outcome};
+use harness::{DOMAIN, Peer, Server, Setup, Sipp, bind, eventually, header, sipp::Outcome};
 
 fn started() -> Server {
     Setup::with_users(&["alice", "bob"]).start()
@@ -103,13 +103,17 @@ fn call_outlives_the_server_that_set_it_up() {
     let phone = server.ports.next();
     let callee = Sipp::new(&server, "answer", phone).start();
     bind(&server, "bob", phone, "");
-    let caller = Sipp::new(&server, "call", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
-    let caller = caller.set("HOLD", 4000).users(&["alice"]).start();
+    let port = server.ports.next();
+    let caller = Sipp::new(&server, "session", port).set("URI", format!("sip:bob@{DOMAIN}"));
+    let caller = caller.set("MEDIA", "m=audio 6000 RTP/AVP 0").options(&["-cid_str", "outlives"]).users(&["alice"]);
+    let caller = caller.start();
     let log = callee.base.with_extension("msg");
     let acknowledged = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("ACK sip:"));
     eventually("the call is set up", Duration::from_secs(30), acknowledged);
     // kill -9: no dialog is known to the next process, and nobody has to prove who hangs up.
     server.restart();
+    let peer = Peer::new(0);
+    peer.send(port, &peer.request("INFO", "sip:x", ["bob", "alice"], "outlives", "", ""));
     let seen = caller.succeed(1);
     assert!(seen.received().last().is_some_and(|m| m.starts_with("SIP/2.0 200")), "{:?}", seen.received());
     assert_eq!(through(&server, &callee.succeed(1)), ["INVITE", "ACK", "BYE"]);

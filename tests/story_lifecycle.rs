@@ -6,7 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use harness::tls::shown_certificate;
-use harness::{DOMAIN, Peer, Setup, Sipp, eventually, header};
+use harness::{DOMAIN, Peer, Setup, Sipp, bind, eventually, header};
+
+const SOON: Duration = Duration::from_secs(20);
 
 #[test]
 fn idle_server_ends_at_once_on_sigterm() {
@@ -16,29 +18,26 @@ fn idle_server_ends_at_once_on_sigterm() {
 #[test]
 fn drain_finishes_what_rings_and_refuses_what_is_new() {
     let server = Setup::with_users(&["alice", "bob"]).start();
-    let port = server.ports.next();
-    let phone = Sipp::new(&server, "refuse", port).set("CODE", 486).set("WAIT", 3000).start();
-    let bind = Sipp::new(&server, "register", server.ports.next())
-        .set("CONTACT", format!("127.0.0.1:{port}"))
-        .set("PARAMS", "");
-    bind.set("EXPIRES", 600).users(&["bob"]).succeed();
+    // Bob's phone, which rings as long as the story wants.
+    let phone = Peer::new(server.ports.next());
+    bind(&server, "bob", phone.port, "");
     let call =
         Sipp::new(&server, "call_final", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}")).set("CODE", 486);
     let call = call.users(&["alice"]).start();
-    let trace = phone.base.with_extension("msg");
-    eventually("the phone is asked", Duration::from_secs(5), || {
-        std::fs::read_to_string(&trace).is_ok_and(|t| t.contains("INVITE sip:"))
-    });
+    let invite = phone.receive_with("INVITE sip:", SOON).expect("the phone is asked");
+    let answers = |status: &str| phone.send(server.sip, phone.response(&invite, status).as_bytes());
+    answers("180 Ringing");
 
     server.process.signal("TERM");
-    eventually("not ready any more", Duration::from_secs(5), || server.admin("/readyz").0 != 200);
+    eventually("not ready any more", SOON, || server.admin("/readyz").0 != 200);
     let late = Peer::new(server.ports.next());
     late.send(server.sip, &late.request("INVITE", &format!("sip:bob@{DOMAIN}"), ["carol", "bob"], "late1", "", ""));
-    let answer = late.receive_with("SIP/2.0 503", Duration::from_secs(5)).expect("new calls are refused");
+    let answer = late.receive_with("SIP/2.0 503", SOON).expect("new calls are refused");
     assert!(header(&answer, "Retry-After").is_some(), "{answer}");
 
+    answers("486 Busy Here");
     call.succeed(1);
-    phone.succeed(1);
+    phone.receive_with("ACK sip:", SOON).expect("the refusal is acknowledged");
     server.stop();
 }
 
@@ -48,16 +47,16 @@ fn reload_takes_the_new_certificate() {
     let before = shown_certificate(server.sips);
     server.authority.issue("server", &[DOMAIN]);
     server.process.signal("HUP");
-    eventually("the new certificate is shown", Duration::from_secs(5), || shown_certificate(server.sips) != before);
+    eventually("the new certificate is shown", SOON, || shown_certificate(server.sips) != before);
     server.stop();
 }
 
 #[test]
 fn reload_of_a_broken_configuration_changes_nothing() {
-    let server = Setup::with_users(&["alice"]).start();
+    let mut server = Setup::with_users(&["alice"]).start();
     server.rewrite_config(|text| format!("{text}\n[sip\nbroken"));
     server.process.signal("HUP");
-    std::thread::sleep(Duration::from_millis(300));
+    server.process.wait_for("not reloaded", SOON);
     assert_eq!(Peer::new(0).options(server.sip, "afterhup"), Some(200));
     server.stop();
 }
@@ -72,7 +71,7 @@ fn imported_account_works_while_the_server_runs() {
         let sipp = Sipp::new(&server, "register", port).set("CONTACT", format!("127.0.0.1:{port}"));
         sipp.set("PARAMS", "").set("EXPIRES", 60).users(&["dave"]).run()
     };
-    eventually("dave gets in", Duration::from_secs(20), || register().counts.ok == 1);
+    eventually("dave gets in", SOON, || register().counts.ok == 1);
 }
 
 #[test]
