@@ -30,7 +30,8 @@ fn bindings_and_kept_messages_survive_kill_9_on_postgres_and_nats() {
     let (carols, bobs) = (server.ports.next(), server.ports.next());
     registering(&server, "register", carols).users(&["carol"]).succeed();
     let kept = Sipp::new(&server, "message", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
-    kept.set("TEXT", "kept").set("CODE", 202).users(&["alice"]).calls(3).rate(5).succeed();
+    // One by one: only then has "in order" a meaning.
+    kept.set("TEXT", "kept").set("CODE", 202).users(&["alice"]).calls(3).options(&["-l", "1"]).succeed();
 
     server.restart();
     registering(&server, "fetch", carols).users(&["carol"]).succeed();

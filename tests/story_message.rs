@@ -2,6 +2,8 @@
 
 mod harness;
 
+use std::time::Duration;
+
 use harness::{DOMAIN, Server, Setup, Sipp, bind, header, sipp::Outcome};
 
 fn started() -> Server {
@@ -12,8 +14,8 @@ fn send(server: &Server, text: &str, count: u32, code: u16) -> Outcome {
     let port = server.ports.next();
     let sipp =
         Sipp::new(server, "message", port).set("URI", format!("sip:bob@{DOMAIN}")).set("TEXT", text).set("CODE", code);
-    // One a time: only then has "in order" a meaning.
-    sipp.users(&["alice"]).calls(count).rate(5).succeed()
+    // One by one: only then has "in order" a meaning.
+    sipp.users(&["alice"]).calls(count).options(&["-l", "1"]).succeed()
 }
 
 /// The bodies of the messages in the order of their first arrival.
@@ -70,10 +72,10 @@ fn delivered_messages_are_not_delivered_again() {
     let port = server.ports.next();
     let phone = Sipp::new(&server, "take_messages", port).set("CODE", 200).calls(2).start();
     bind(&server, "bob", port, "");
-    phone.succeed(2);
+    let seen = phone.succeed(2);
     let again = harness::Peer::new(port);
     bind(&server, "bob", port, "");
-    assert_eq!(again.receive(std::time::Duration::from_millis(700)), None);
+    assert_eq!(seen.receives_anew(&again, Duration::from_millis(700)), None);
 }
 
 #[test]
@@ -93,14 +95,15 @@ fn phone_that_answers_late_does_not_get_the_message_again() {
     let port = server.ports.next();
     let phone = Sipp::new(&server, "take_message_late", port).start();
     bind(&server, "bob", port, "");
-    // The sender is told after 10 s that the message is kept; the phone answers after 12.
+    // The sender is told after 10 s that the message is kept; the phone answers after 20.
     send(&server, "slow", 1, 202);
-    assert_eq!(texts(&phone.succeed(1)), numbered("slow", 1));
+    let seen = phone.succeed(1);
+    assert_eq!(texts(&seen), numbered("slow", 1));
     let again = harness::Peer::new(port);
     let kept = || server.metric("isthmus_messages_waiting_users") > 0.0;
-    harness::eventually("nothing is kept", std::time::Duration::from_secs(20), || !kept());
+    harness::eventually("nothing is kept", Duration::from_secs(20), || !kept());
     bind(&server, "bob", port, "");
-    assert_eq!(again.receive(std::time::Duration::from_secs(2)), None);
+    assert_eq!(seen.receives_anew(&again, Duration::from_secs(2)), None);
 }
 
 #[test]
