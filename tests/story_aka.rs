@@ -96,7 +96,7 @@ fn register(server: &Server, peer: &Peer, user: &str, sequence: u32, more: &str)
     let more = format!("Expires: 60\r\n{more}");
     let request = peer.request("REGISTER", &format!("sip:{DOMAIN}"), [user, user], &call_id, &more, "");
     peer.send(server.sip, &request);
-    peer.receive_with(&call_id, Duration::from_secs(10)).expect("an answer")
+    peer.receive_with(&call_id, Duration::from_secs(20)).expect("an answer")
 }
 
 fn answer(challenge: &Challenge, user: &str, res: &[u8]) -> String {

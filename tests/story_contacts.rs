@@ -96,7 +96,7 @@ fn one_contact_is_removed_and_then_all() {
     assert!(left.len() == 2 && !left.iter().any(|c| c.contains("sip:a@")), "{left:?}");
     let answer = register(&server, &["Contact: *", "Expires: 0"], 200);
     assert!(contacts(&answer).is_empty() && listed(&server).is_empty(), "{answer}");
-    eventually("the gauge follows", Duration::from_secs(5), || server.metric("isthmus_bindings") == 0.0);
+    eventually("the gauge follows", Duration::from_secs(20), || server.metric("isthmus_bindings") == 0.0);
 }
 
 #[test]

@@ -178,7 +178,7 @@ fn a_broken_upload_goes_on_after_a_crash() {
     let file = written(&server, "film.mp4", &film);
     let form = Client::form(TID, &format!("{};type=video/mp4", file.display()));
     let alice = Client::of(&server, "alice");
-    let mut arguments = vec!["--limit-rate", "12M"];
+    let mut arguments = vec!["--limit-rate", "4M"];
     arguments.extend(form.iter().map(String::as_str));
     let mut curl = alice.command(&arguments, &alice.root());
     let mut sending = Process::start("curl", server.path(), &mut curl);
@@ -381,7 +381,7 @@ fn files_may_lie_in_a_bucket_that_nodes_share() {
     let file = written(&server, "film", &film);
     // The first half, and the second after a crash.
     let form = Client::form(TID, &format!("{};type=video/mp4", file.display()));
-    let mut arguments = vec!["--limit-rate", "3M"];
+    let mut arguments = vec!["--limit-rate", "1M"];
     arguments.extend(form.iter().map(String::as_str));
     let mut sending = Process::start("curl", server.path(), &mut alice.command(&arguments, &alice.root()));
     eventually("a part is there", SOON, || server.metric("isthmus_content_received_bytes_total") > 4.5e6);

@@ -94,6 +94,7 @@ fn messages_from_another_domain_are_looked_at_and_both_sides_are_told() {
     assert!(all.contains(notice) && all.contains(&format!("From: <sip:{DOMAIN}>;tag=")), "{all}");
     assert_eq!(all.matches("was withheld").count(), 1, "once a minute: {all}");
     assert!(all.contains("good day") && all.contains("a film of ours"), "{all}");
+    eventually("four lines for the auditor", SOON, || audited(server).len() >= 4);
     let lines = audited(server);
     assert_eq!(lines.len(), 4, "{lines:?}");
     assert!(lines.iter().all(|l| l.contains("message") && !l.contains("mallory") && !l.contains("bob")), "{lines:?}");
@@ -276,6 +277,7 @@ fn messages_of_sessions_are_held_until_they_are_judged() {
     let mut seen = vec![chat.bob.next()];
     assert_eq!(seen.remove(0).what, "200 OK");
     assert_eq!(chat.alice.next_answering().text(), "good night");
+    eventually("four lines for the auditor", SOON, || audited(&house.server).len() >= 4);
     let lines = audited(&house.server);
     assert_eq!(lines.len(), 4, "{lines:?}");
     assert!(lines.iter().all(|l| l.contains("session") && !l.contains("alice") && !l.contains("bob")), "{lines:?}");

@@ -14,11 +14,11 @@ fn acknowledged_bindings_survive_kill_9() {
     let contact = format!("127.0.0.1:{port}");
     let registering =
         Sipp::new(&server, "register", port).set("CONTACT", &contact).set("PARAMS", "").set("EXPIRES", 3600);
-    let mut running = registering.users(&users).rate(500).limit(Duration::from_secs(20)).start();
+    let mut running = registering.users(&users).rate(200).limit(Duration::from_secs(60)).start();
     let log = running.base.with_extension("msg");
     // Kill it while it works: after a few hundred answers, and before the last.
     let answered = || std::fs::read_to_string(&log).map_or(0, |t| t.matches("SIP/2.0 200").count());
-    harness::eventually("some hundred registrations", Duration::from_secs(20), || answered() > 300);
+    harness::eventually("some hundred registrations", Duration::from_secs(60), || answered() > 300);
     server.process.kill();
     running.process.kill();
     let outcome = running.finish();

@@ -56,7 +56,7 @@ fn register(peer: &Peer, server: &Server, sequence: u32, authorization: &str) ->
     let request = String::from_utf8(request).unwrap();
     let request = request.replace(&format!("Call-ID: sha{sequence}"), "Call-ID: sha");
     peer.send(server.sip, request.replace("CSeq: 1 ", &format!("CSeq: {sequence} ")).as_bytes());
-    peer.receive_with(&format!("CSeq: {sequence} "), Duration::from_secs(5)).expect("an answer")
+    peer.receive_with(&format!("CSeq: {sequence} "), Duration::from_secs(20)).expect("an answer")
 }
 
 fn authorization(challenge: &str, named: &str, hashed: &str) -> String {

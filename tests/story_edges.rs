@@ -175,7 +175,7 @@ fn phone_that_knows_no_path_is_told_so() {
     let refused = phone.set("LINES", lines).set("CODE", 420).users(&["alice"]).succeed();
     let last = refused.received().last().copied().unwrap().to_owned();
     assert_eq!((raw::status(&last), header(&last, "Unsupported")), (Some(420), Some("path")), "{last}");
-    eventually("nothing is bound", Duration::from_secs(5), || house.server.metric("isthmus_bindings") == 0.0);
+    eventually("nothing is bound", Duration::from_secs(20), || house.server.metric("isthmus_bindings") == 0.0);
 }
 
 #[test]

@@ -13,10 +13,10 @@ use std::time::Duration;
 use harness::clamd::{Clamd, eicar};
 use harness::files::{self, sha1};
 use harness::msrp::{Session, Stream, dissected};
-use harness::{Server, Setup};
+use harness::{Server, Setup, eventually};
 
 /// BYE ends both legs within this time.
-const CLOSED: Duration = Duration::from_secs(5);
+const CLOSED: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;
 /// Bytes of a chunk, the first and the last apart.
 const CHUNK: u64 = 256 << 10;
@@ -254,5 +254,6 @@ fn a_file_that_is_judged_arrives_whole_or_not_at_all() {
         transfer.session.hang_up();
         transfer.bob.closed(CLOSED);
     }
-    assert_eq!(std::fs::read_dir(server.path().join("data/spool")).unwrap().count(), 0);
+    let spool = server.path().join("data/spool");
+    eventually("nothing waits any more", CLOSED, || std::fs::read_dir(&spool).unwrap().count() == 0);
 }

@@ -124,7 +124,7 @@ fn session_goes_on_without_a_server_that_is_down_or_ends_with_it() {
     std::fs::write(server.path().join("more.toml"), more).unwrap();
     server.command(&["import", "more.toml", "--config", "isthmus.toml"]);
     let in_force = |count| {
-        eventually("the change is in force", Duration::from_secs(5), || server.metric("isthmus_filters") == count);
+        eventually("the change is in force", Duration::from_secs(20), || server.metric("isthmus_filters") == count);
     };
     in_force(2.0);
     let listed = server.command(&["filter", "list", "--config", "isthmus.toml"]);

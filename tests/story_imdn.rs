@@ -34,7 +34,7 @@ fn a_sender_is_told_that_its_message_waits_even_when_it_was_away_and_the_server_
     let text = envelope("34jk324j", "processing, positive-delivery", "text/plain", "for later");
     send(&server, ["alice", "bob"], server.ports.next(), text, 202);
     // The message and the word about it are on the disk.
-    eventually("the notification is kept", Duration::from_secs(10), || {
+    eventually("the notification is kept", Duration::from_secs(20), || {
         server.metric("isthmus_kept_messages_total{fate=\"notices\"}") == 1.0
     });
     server.restart();
@@ -86,7 +86,7 @@ fn a_sender_is_told_that_a_message_waited_too_long_and_nobody_gets_it() {
     let seen = phone(&server, "bob", 1).succeed(1);
     assert!(seen.received()[0].contains("in time"), "{}", seen.received()[0]);
     let fate = |name: &str| server.metric(&format!("isthmus_kept_messages_total{{fate=\"{name}\"}}"));
-    eventually("his and what she was told are delivered", Duration::from_secs(10), || fate("delivered") == 2.0);
+    eventually("his and what she was told are delivered", Duration::from_secs(20), || fate("delivered") == 2.0);
     assert_eq!(fate("expired"), 1.0);
 }
 

@@ -47,7 +47,7 @@ impl Core {
     }
 
     fn registered(&self, users: f64) {
-        eventually("third-party registrations", Duration::from_secs(10), || {
+        eventually("third-party registrations", Duration::from_secs(20), || {
             self.server.metric("isthmus_registered_users") == users
         });
     }
@@ -122,7 +122,7 @@ fn strangers_speak_for_nobody() {
     let register =
         String::from_utf8(register).unwrap().replace(&format!("From: <sip:bob@{DOMAIN}>;tag=ftp1\r\n"), &told);
     stranger.send(core.server.sip, register.as_bytes());
-    let answer = stranger.receive_with("tp1", Duration::from_secs(5)).expect("an answer");
+    let answer = stranger.receive_with("tp1", Duration::from_secs(20)).expect("an answer");
     assert_eq!(status(&answer), Some(401), "{answer}");
     let route = format!(
         "Route: <sip:127.0.0.1:{};lr;orig>, <sip:odi-orig-x@127.0.0.1:{};lr>\r\n\
@@ -133,7 +133,7 @@ fn strangers_speak_for_nobody() {
         let id = format!("forged{wanted}");
         let message = stranger.request("MESSAGE", &format!("sip:bob@{DOMAIN}"), [from, "bob"], &id, &route, "");
         stranger.send(core.server.sip, &message);
-        let answer = stranger.receive_with(&id, Duration::from_secs(5)).expect("an answer");
+        let answer = stranger.receive_with(&id, Duration::from_secs(20)).expect("an answer");
         assert_eq!(status(&answer), Some(wanted), "{answer}");
     }
     assert_eq!(core.server.metric("isthmus_registered_users"), 0.0);

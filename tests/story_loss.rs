@@ -67,7 +67,7 @@ fn retransmitted_request_is_answered_again_and_done_once() {
     let request =
         String::from_utf8(request).unwrap().replace(&format!("<sip:carol@{DOMAIN}>"), "<sip:carol@elsewhere.test>");
     sender.send(server.sip, request.as_bytes());
-    let first = phone.receive_with("MESSAGE ", Duration::from_secs(3)).expect("the phone gets it");
+    let first = phone.receive_with("MESSAGE ", Duration::from_secs(20)).expect("the phone gets it");
     for _ in 0..3 {
         sender.send(server.sip, request.as_bytes());
     }

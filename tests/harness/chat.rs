@@ -10,6 +10,9 @@ use super::{DOMAIN, Peer, Server, Sipp, bind};
 /// In which a connection is closed after its call.
 const CLOSED: Duration = Duration::from_secs(20);
 
+/// No session lasts longer: a room that changes its node takes a while.
+const LASTS: Duration = Duration::from_secs(150);
+
 /// One device of a user, in a session.
 pub struct Participant {
     pub user: &'static str,
@@ -99,7 +102,13 @@ impl Participant {
             "m=message 9 TCP/MSRP *\na=accept-types:message/cpim\na=accept-wrapped-types:*\na=path:{from}\na=setup:active\n\
              a=chatroom:nickname private-messages"
         );
-        let call = sipp.set("MEDIA", section).set("URI", uri).users(&[user]).options(&["-cid_str", call_id]).start();
+        let call = sipp
+            .set("MEDIA", section)
+            .set("URI", uri)
+            .users(&[user])
+            .options(&["-cid_str", call_id])
+            .limit(LASTS)
+            .start();
         let to = told(&call, "a=path:");
         let contact = told(&call, "Contact: <");
         let mut msrp = Stream::connect(door_of(&to));
@@ -199,7 +208,7 @@ impl Awaited {
         let media =
             format!("m=message {at} TCP/MSRP *\na=accept-types:message/cpim\na=accept-wrapped-types:*\na=path:{path}");
         let port = server.ports.next();
-        let call = Sipp::new(server, "session_answer", port).set("MEDIA", media).start();
+        let call = Sipp::new(server, "session_answer", port).set("MEDIA", media).limit(LASTS).start();
         Awaited { user, domain, port, call, listener, path }
     }
 
