@@ -1,23 +1,19 @@
 //! Kannel, from Debian: its bearerbox at our door, and our link at the message centre of its own tests (drive_smpp).
 
 mod ends;
+#[path = "../../../tests/harness/ports.rs"]
+mod ports;
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use ends::peer::Peer;
 use ends::{Centre, Esme, PATIENCE, account, octets, text};
 use gw_smpp::pdu::Request;
 use gw_smpp::{BindMode, LinkConfig, Verdict};
+use ports::Ports;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-/// Ports that were free a moment ago: Kannel takes none that it could tell of.
-fn ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|l| l.local_addr().unwrap().port())
-}
 
 async fn get(port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
@@ -44,7 +40,8 @@ async fn until(port: u16, path: &str, text: &str) {
 #[tokio::test]
 async fn bearerbox_binds_submits_is_throttled_and_takes_messages_and_receipts() {
     let centre = Centre::open(account("kannel", "secret")).await;
-    let [admin, boxes, sendsms] = ports();
+    let ports = Ports::claim();
+    let (admin, boxes, sendsms) = (ports.next(), ports.next(), ports.next());
     let folder = tempfile::TempDir::new().unwrap();
     let config = folder.path().join("kannel.conf");
     let lines = format!(
@@ -106,20 +103,21 @@ async fn bearerbox_binds_submits_is_throttled_and_takes_messages_and_receipts() 
 
 /// Kannel's own test of its SMPP: a centre that hands out messages as soon as a receiver is there. After some seconds without
 /// a bearerbox it gives up, which is long after it has done what is asked here.
-async fn drive_smpp(mode: BindMode) -> (Peer, std::sync::Arc<Esme>, gw_smpp::Link) {
-    let [port] = ports();
+async fn drive_smpp(mode: BindMode) -> (Ports, Peer, std::sync::Arc<Esme>, gw_smpp::Link) {
+    let ports = Ports::claim();
+    let port = ports.next();
     let smsc = Peer::start("/usr/lib/kannel/test/drive_smpp", &["-v", "4", "-p", &port.to_string(), "-m", "20"]);
     let mut config = LinkConfig::new("kannel", ([127, 0, 0, 1], port).into(), octets("foo"), octets("bar"));
     config.mode = mode;
     config.reconnect = (Duration::from_millis(50), Duration::from_millis(200));
     let (esme, link) = Esme::start(config);
     esme.up().await;
-    (smsc, esme, link)
+    (ports, smsc, esme, link)
 }
 
 #[tokio::test]
 async fn drive_smpp_takes_our_messages() {
-    let (_smsc, esme, link) = drive_smpp(BindMode::Transmitter).await;
+    let (_ports, _smsc, esme, link) = drive_smpp(BindMode::Transmitter).await;
     for ticket in 1..=50 {
         link.submit(ticket, Request::SubmitSm(text("456", b"hello"))).await.unwrap();
     }
@@ -132,7 +130,7 @@ async fn drive_smpp_takes_our_messages() {
 
 #[tokio::test]
 async fn drive_smpp_hands_its_messages_out_to_us() {
-    let (_smsc, esme, link) = drive_smpp(BindMode::Receiver).await;
+    let (_ports, _smsc, esme, link) = drive_smpp(BindMode::Receiver).await;
     for _ in 1..=20 {
         assert!(esme.delivered().await.is_some());
     }
