@@ -125,7 +125,7 @@ fn in_the_middle_of_the_work(store: &'static str, postgres: bool) {
         });
         // What ends by itself begins last.
         let registering = Sipp::new(server, "register", server.ports.next()).set("CONTACT", &contact).set("PARAMS", "");
-        let registering = registering.set("EXPIRES", 3600).users(&users).rate(250).limit(SOON).start();
+        let registering = registering.set("EXPIRES", 3600).users(&users).rate(125).limit(SOON).start();
         let writing = Sipp::new(server, "message", server.ports.next()).set("URI", format!("sip:bob@{DOMAIN}"));
         let writing =
             writing.set("TEXT", "kept").set("CODE", 202).users(&["alice"]).calls(900).rate(100).limit(SOON).start();

@@ -120,6 +120,7 @@ fn a_room_is_watched_and_others_are_asked_in_through_the_other_node() {
     hears(&watch, "of alice", |m| m.contains(&entity("alice", "full")));
     // Bob's phone registers with the one node, and is asked in by the other.
     let bob = Awaited::user(&b, "bob");
+    eventually("the other has heard of it", SOON, || a.metric("isthmus_bindings") == 1.0);
     let refer = Sipp::new(&b, "refer", b.ports.next()).set("URI", &room).set("FINAL", "200 OK");
     refer.set("WHOM", format!("sip:bob@{DOMAIN}")).users(&["alice"]).succeed();
     let bob = bob.comes();
