@@ -525,11 +525,10 @@ fn open_sip(
             store: Arc::new(Timed::new(metrics.clone(), store.bindings())),
             authenticator: authenticator.clone(),
             on_registered: {
-                let (pager, directory, wake) = (pager.clone(), directory.clone(), wake.clone());
-                Arc::new(move |aor, _| {
+                let (pager, wake) = (pager.clone(), wake.clone());
+                Arc::new(move |aor, user, _| {
                     pager.on_registered(aor);
-                    let msisdn = || directory.by_aor(aor).and_then(|user| user.msisdn);
-                    if let Some((dispatcher, msn)) = wake.get().zip(msisdn()) {
+                    if let Some((dispatcher, msn)) = wake.get().zip(user.and_then(|user| user.msisdn)) {
                         dispatcher.registered(msn);
                     }
                 })

@@ -63,7 +63,7 @@ fn main() {
         store: Arc::new(Nowhere),
         authenticator: None,
         on_changed: Arc::new(|_, _| {}),
-        on_registered: Arc::new(|aor, arrival| {
+        on_registered: Arc::new(|aor, _, arrival| {
             black_box((aor, arrival));
         }),
         penalise: Arc::new(|_, _| {}),

@@ -13,7 +13,7 @@ use sip_proto::Hop;
 
 use crate::binding::{Binding, with_key};
 use crate::events::Event;
-use crate::registrar::{Arrival, Registrar};
+use crate::registrar::Registrar;
 use crate::table::sort;
 
 /// The other nodes by number, from 1 on in the order in which they were heard of, and where they take SIP.
@@ -143,7 +143,7 @@ impl Registrar {
             sort(bindings);
         });
         if moved {
-            (self.parts.on_registered)(aor, Arrival::Reachable);
+            self.arrived(aor);
         }
         if moved || changes.iter().any(|(event, _)| *event == Event::Unregistered) {
             (self.parts.on_changed)(aor, !moved);

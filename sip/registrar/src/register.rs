@@ -199,10 +199,11 @@ impl Registrar {
         match reply {
             Some(reply) => {
                 let then = (arrival.is_some() || announcement.is_some()).then(|| {
-                    let (tell, aor) = (self.parts.on_registered.clone(), account.aor.clone());
+                    let (tell, aor, user) =
+                        (self.parts.on_registered.clone(), account.aor.clone(), account.user.clone());
                     let announcer = self.announcer.clone();
                     Box::new(move || {
-                        arrival.into_iter().for_each(|arrival| tell(aor.as_str(), arrival));
+                        arrival.into_iter().for_each(|arrival| tell(aor.as_str(), user.as_deref(), arrival));
                         announcement.into_iter().for_each(|announcement| announcer.announce(announcement));
                     }) as crate::reply::Then
                 });
@@ -216,7 +217,7 @@ impl Registrar {
             }
             None => {
                 if let Some(arrival) = arrival {
-                    (self.parts.on_registered)(aor, arrival);
+                    (self.parts.on_registered)(aor, account.user.as_deref(), arrival);
                 }
                 announcement.into_iter().for_each(|announcement| self.announcer.announce(announcement));
             }

@@ -89,9 +89,10 @@ pub enum Arrival {
     Refreshed,
 }
 
-/// Told of each successful REGISTER that leaves the user reachable: the canonical address-of-record. Called on the hot path
-/// or on the store's thread, when the answer may go: must be cheap, must not ask the registrar back.
-pub type OnRegistered = Arc<dyn Fn(&str, Arrival) + Send + Sync>;
+/// Told of each successful REGISTER that leaves the user reachable: the canonical address-of-record, and whose it is (nobody's,
+/// in closed test nets). Called on the hot path or on the store's thread, when the answer may go: must be cheap, must not ask
+/// the registrar back.
+pub type OnRegistered = Arc<dyn Fn(&str, Option<&User>, Arrival) + Send + Sync>;
 
 /// Told that the contacts of an address-of-record have changed, whoever changed them, and whether one of them is gone. Called on
 /// the hot path: must be cheap, must not ask the registrar back.
@@ -220,7 +221,7 @@ impl Registrar {
         if changed == Some(true) {
             (self.parts.on_changed)(aor.as_str(), false);
             // They may be able to take what waits.
-            (self.parts.on_registered)(aor.as_str(), Arrival::Reachable);
+            self.arrived(aor.as_str());
         }
     }
 
@@ -258,6 +259,11 @@ impl Registrar {
                 sort(bindings);
             }
         });
+    }
+
+    /// Somebody has become reachable without a REGISTER of theirs here.
+    pub(crate) fn arrived(&self, aor: &str) {
+        (self.parts.on_registered)(aor, self.parts.directory.by_aor(aor).as_deref(), Arrival::Reachable);
     }
 
     /// A stored address-of-record: the user's own text where there is a user.

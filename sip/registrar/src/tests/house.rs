@@ -262,7 +262,7 @@ impl House {
             store: store.clone(),
             authenticator,
             on_changed: Arc::new(|_, _| {}),
-            on_registered: Arc::new(move |aor, arrival| told.lock().push((aor.into(), arrival))),
+            on_registered: Arc::new(move |aor, _, arrival| told.lock().push((aor.into(), arrival))),
             penalise: Arc::new(move |_, n| *points.lock() += n),
             filters: Arc::default(),
         };
