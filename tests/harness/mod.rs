@@ -2,6 +2,10 @@
 //!
 //! Every story starts its own server in its own folder on its own ports and everything ends with it, so stories run side by
 //! side. Start reading at [`server::Setup`].
+//!
+//! On a busy machine any process may stand still for two seconds, and the story must pass: what is sent over UDP comes twice, a
+//! gauge, a record and a file come a moment after the answer, and two transactions in either order. So wait for the whole fact
+//! by name ([`eventually`]), count what is distinct, and end what must last by a message, not by a timer.
 
 // Each story is a crate of its own and uses a part of this.
 #![allow(dead_code, unused_imports)]
