@@ -208,6 +208,7 @@ fn a_caller_that_moves_talks_on_from_its_new_path() {
     first.closed(CLOSED);
     let mut alice = Stream::joining(door, [&ours, moved]);
     said(&mut alice, [&ours, moved], &mut bob, [&ours_to_bob, &bob_uri]);
+    session.caller_has_sent("CSeq: 3 ACK");
     session.hang_up();
     alice.closed(CLOSED);
     bob.closed(CLOSED);

@@ -281,6 +281,13 @@ impl Session {
         peer.send(self.caller_port, &info);
     }
 
+    /// Waits until the caller has sent that; messages over MSRP may be ahead of its answers over SIP.
+    pub fn caller_has_sent(&self, line: &str) {
+        let caller = self.caller.as_ref().expect("a call");
+        let sent = || caller.so_far().sent().iter().any(|m| m.contains(line));
+        super::eventually(line, Duration::from_secs(20), sent);
+    }
+
     /// The caller hangs up; SIPp must be content on both sides.
     pub fn hang_up(mut self) -> [super::Outcome; 2] {
         self.go_on();
